@@ -1,0 +1,697 @@
+"""The simulator does what `tradingview.md` says of the real page, in a real Chromium and on a bare socket.
+
+Owns its own simulators and browser (both light), waits on conditions, and never looks inside the process.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import TimeoutError as BrowserTimeout
+
+PROGRAM = Path(__file__).resolve().parent.parent / "simulator.py"
+PRICE = ".js-symbol-header-ticker .js-symbol-last"
+READY = ".quote-ticker-inited"
+EMPTY_PRICE = '<span class="last-KLji300y js-symbol-last" data-qa-id="symbol-last-value"></span>'
+
+
+class Simulation:
+    """A running simulator, as its users see it."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        line = process.stdout.readline().strip()
+        assert line.startswith("simulator: http://127.0.0.1:")
+        self.process = process
+        self.url = line.removeprefix("simulator: ")
+        self.client = httpx.Client(base_url=self.url, timeout=5)
+
+    def get(self, path: str) -> httpx.Response:
+        return self.client.get(path)
+
+    def post(self, path: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self.client.post(path).raise_for_status().json()
+        return answer
+
+    def heal(self, ticker: str) -> None:
+        self.client.delete(f"/fault/{ticker}").raise_for_status()
+
+    def truth(self, ticker: str) -> list[str]:
+        return [change["price"] for change in self.get(f"/truth/{ticker}").json()["changes"]]
+
+    def html(self, ticker: str) -> str:
+        return self.get(f"/symbols/{ticker}/?exchange=BINANCE").raise_for_status().text
+
+    def sockets(self, name: str) -> int:
+        count: int = self.get("/pages").json()["sockets"].get(name, 0)
+        return count
+
+    def loads(self, name: str) -> int:
+        count: int = self.get("/pages").json()["loads"].get(name, 0)
+        return count
+
+
+@contextmanager
+def simulation(*options: str) -> Iterator[Simulation]:
+    command = [sys.executable, str(PROGRAM), "--port", "0", "--until-stdin-closes", *options]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        running = Simulation(process)
+        with running.client:
+            yield running
+        process.terminate()
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 5) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.01)
+
+
+class QuoteClient:
+    """A WebSocket from bare bytes: what the simulator says, with no page in between."""
+
+    def __init__(self, url: str, page: str = "") -> None:
+        place = urlsplit(url)
+        self.socket = socket.create_connection((place.hostname, place.port), timeout=5)
+        self.stream = self.socket.makefile("rb")
+        self.status = self._shake_hands(place.netloc, f"/socket.io/websocket?from={quote(page, safe='')}")
+        self.messages: list[list[str]] = []
+
+    def __enter__(self) -> QuoteClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.close()
+        self.socket.close()
+
+    def _shake_hands(self, host: str, path: str) -> int:
+        key = base64.b64encode(os.urandom(16)).decode()
+        self.socket.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
+        )
+        status = int(self.stream.readline().split()[1])
+        while self.stream.readline().strip():
+            pass
+        return status
+
+    def say(self, name: str, *parameters: str) -> None:
+        payload = json.dumps({"m": name, "p": parameters})
+        message = f"~m~{len(payload)}~m~{payload}".encode()
+        self.socket.sendall(struct.pack(">BBHI", 0x81, 0xFE, len(message), 0) + message)
+
+    def subscribe(self, *names: str) -> None:
+        self.say("quote_create_session", "qs_test")
+        self.say("quote_add_symbols", "qs_test", *names)
+
+    def payloads(self) -> Iterator[str]:
+        """Every payload until the server closes; `messages` keeps how they came."""
+        while (message := self._message()) is not None:
+            self.messages.append(split_frames(message))
+            yield from self.messages[-1]
+
+    def quotes(self) -> Iterator[dict[str, Any]]:
+        """The quote part of every qsd."""
+        for payload in self.payloads():
+            if '"m":"qsd"' in payload:
+                yield json.loads(payload)["p"][1]
+
+    def _message(self) -> str | None:
+        opcode, length = self.stream.read(2)
+        if length == 126:
+            (length,) = struct.unpack(">H", self.stream.read(2))
+        body = self.stream.read(length)
+        return None if opcode == 0x88 else body.decode()
+
+
+def split_frames(message: str) -> list[str]:
+    payloads = []
+    while message:
+        head = re.match(r"~m~(\d+)~m~", message)
+        assert head, message
+        end = head.end() + int(head[1])
+        payloads.append(message[head.end() : end])
+        message = message[end:]
+    return payloads
+
+
+@pytest.fixture(scope="module")
+def tradingview() -> Iterator[Simulation]:
+    with simulation("--weight", "0", "--rate", "20", "--heartbeat", "0.2") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    found = shutil.which("chromium")
+    flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(chromium: Browser) -> Iterator[Page]:
+    context = chromium.new_context()
+    yield context.new_page()
+    context.close()
+
+
+def open_symbol(tab: Page, tradingview: Simulation, ticker: str, ready: str = READY) -> None:
+    tab.goto(f"{tradingview.url}/symbols/{ticker}/?exchange=BINANCE", wait_until="commit")
+    tab.wait_for_selector(ready, timeout=5000)
+
+
+def hurry(tab: Page) -> None:
+    """The page's 5 s and 20 s pass in 0.25 s and 1 s; `closeCodes` tells how it closed its sockets."""
+    tab.add_init_script(
+        """{
+          const [wait, close] = [setTimeout, WebSocket.prototype.close];
+          window.setTimeout = (call, ms) => wait(call, ms < 5000 ? ms : ms / 20);
+          window.closeCodes = [];
+          WebSocket.prototype.close = function (code) { closeCodes.push(code); close.call(this, code); };
+        }"""
+    )
+
+
+def shown(tab: Page) -> str:
+    return tab.text_content(PRICE) or ""
+
+
+def wait_until_shown(tab: Page, text: str) -> None:
+    tab.wait_for_function(f"document.querySelector({PRICE!r})?.textContent === {text!r}", timeout=5000)
+
+
+def record_texts(tab: Page) -> None:
+    """From now on, `window.texts` holds each text the price element gets, with its time."""
+    tab.evaluate(
+        """(selector) => {
+          window.texts = [];
+          const element = document.querySelector(selector);
+          const look = () => window.texts.push([element.textContent, performance.now()]);
+          new MutationObserver(look).observe(element, {childList: true, characterData: true, subtree: true});
+        }""",
+        PRICE,
+    )
+
+
+# ---- The process -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_exit_code_0(end: signal.Signals) -> None:
+    with simulation() as running:
+        running.process.send_signal(end)
+        assert running.process.wait(3) == 0
+
+
+def test_the_end_of_standard_input_ends_it_while_a_socket_is_open() -> None:
+    with simulation("--weight", "0") as running, QuoteClient(running.url) as client:
+        client.subscribe("BINANCE:BTCUSD")
+        next(client.quotes())
+        assert running.process.stdin is not None
+        running.process.stdin.close()
+        assert running.process.wait(3) == 0
+
+
+def test_a_taken_port_is_one_sentence_and_exit_code_1(tradingview: Simulation) -> None:
+    port = str(urlsplit(tradingview.url).port)
+    command = [sys.executable, str(PROGRAM), "--port", port]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=5)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert re.fullmatch(rf"simulator: can't listen on 127.0.0.1:{port}: .*\n", ended.stderr)
+
+
+# ---- The page --------------------------------------------------------------------------------------
+
+
+def test_the_html_has_an_empty_price_between_decoys(tradingview: Simulation) -> None:
+    html = tradingview.html("BTCUSD")
+    before, empty, after = html.partition(EMPTY_PRICE)
+    assert empty
+    assert "js-symbol-last" in before
+    assert "js-symbol-last" in after
+    assert "3.77&#x2006;T" in after
+    assert "Market closed / No trades" in after
+    assert '<meta name="generator" content="pluto-simulator">' in html
+
+
+def test_the_html_has_an_old_price_in_its_structured_data(tradingview: Simulation) -> None:
+    scripts = re.findall(r'<script type="application/ld\+json">(.*?)</script>', tradingview.html("BTCUSD"))
+    blocks = {block["@type"]: block for block in map(json.loads, scripts)}
+    offers = blocks["FinancialProduct"]["offers"]
+    assert len(scripts) == 5
+    assert offers["price"] not in tradingview.truth("BTCUSD")
+    assert offers["priceCurrency"] == "USD"
+    assert offers["priceValidUntil"] < time.strftime("%Y-%m-%dT%H:%M", time.gmtime())
+    assert offers["price"] in json.dumps(blocks["FAQPage"])
+
+
+@pytest.mark.parametrize(
+    ("path", "symbol"),
+    [
+        ("BTCUSD/?exchange=BINANCE", "BINANCE:BTCUSD"),
+        ("BTCUSD/", "BITSTAMP:BTCUSD"),
+        ("BINANCE-BTCUSDT/", "BINANCE:BTCUSDT"),
+        ("BTCUSDT.P/?exchange=BYBIT", "BYBIT:BTCUSDT.P"),
+        ("1000SATSUSDT/?exchange=BINANCE", "BINANCE:1000SATSUSDT"),
+    ],
+)
+def test_the_page_says_which_symbol_it_is(tradingview: Simulation, path: str, symbol: str) -> None:
+    html = tradingview.get(f"/symbols/{path}").text
+    assert f'"resolved_symbol": "{symbol}"' in html
+    assert tradingview.loads(symbol)
+
+
+def test_only_binance_dollars_are_calculated_by_tradingview(tradingview: Simulation) -> None:
+    assert "calculated by TradingView" in tradingview.html("BTCUSD")
+    assert "calculated by TradingView" not in tradingview.html("BTCUSDT")
+
+
+def test_titles_hold_numbers_that_are_no_price(tradingview: Simulation) -> None:
+    assert "<title>BTC USD — Bitcoin Price and Chart, a Top 10 Coin — TradingView</title>" in tradingview.html("BTCUSD")
+
+
+@pytest.mark.parametrize("path", ["NOPEUSD/?exchange=BINANCE", "BTCUSD/?exchange=NOWHERE", "btcusd/"])
+def test_an_unknown_symbol_gets_the_real_404_page(tradingview: Simulation, path: str) -> None:
+    answer = tradingview.get(f"/symbols/{path}")
+    assert answer.status_code == 404
+    assert "<title>Page not found — TradingView</title>" in answer.text
+    assert 'class="tv-http-error-page"' in answer.text
+    assert 'class="tv-http-error-page__title"' in answer.text
+
+
+def test_what_the_price_element_shows_is_true_and_painted_at_most_every_125_ms(
+    tradingview: Simulation, tab: Page
+) -> None:
+    open_symbol(tab, tradingview, "BTCUSD")
+    record_texts(tab)
+    tab.wait_for_function("window.texts.length >= 8", timeout=5000)
+    texts: list[tuple[str, float]] = tab.evaluate("window.texts")
+    truth = tradingview.truth("BTCUSD")
+    assert all("," in text and text.replace(",", "") in truth for text, _ in texts)
+    times = sorted({moment for _, moment in texts})
+    assert min(later - sooner for sooner, later in pairwise(times)) > 100
+
+
+def test_the_price_is_in_parts_and_the_header_tells_the_rest(tradingview: Simulation, tab: Page) -> None:
+    tradingview.post("/price/DOGEUSD/0.15842")
+    open_symbol(tab, tradingview, "DOGEUSD")
+    tradingview.post("/price/DOGEUSD/0.15839")
+    wait_until_shown(tab, "0.15839")
+    parts = tab.eval_on_selector(PRICE, "e => [...e.childNodes].map(n => [n.nodeName, n.textContent])")
+    assert parts == [["#text", "0.158"], ["SPAN", "3"], ["SUP", "9"], ["#text", ""]]
+    assert tab.get_attribute(f"{PRICE} span", "class") == "falling-KLji300y"
+    tab.wait_for_selector(f"{PRICE} span:not([class])", state="attached", timeout=2000)
+    assert re.fullmatch(r"[+−]\d\.\d\d%", tab.text_content("span.js-symbol-change-pt") or "")
+    assert tab.text_content("[data-qa-id=symbol-currency]") == "USD"
+    assert tab.text_content(".js-symbol-session-status") == "Market open"
+    assert tab.query_selector(".js-data-mode.tv-data-mode--realtime")
+
+
+def test_decoys_show_other_prices_while_the_page_lives(tradingview: Simulation, tab: Page) -> None:
+    open_symbol(tab, tradingview, "SOLUSD")
+    filled = "[...document.querySelectorAll('.js-symbol-last')].every(e => e.textContent)"
+    tab.wait_for_function(filled, timeout=5000)
+    texts = tab.eval_on_selector_all(".js-symbol-last", "all => all.map(e => e.textContent)")
+    assert len(texts) == 7
+    assert texts[0].replace(",", "") in tradingview.truth("BTCUSD?exchange=BITSTAMP")
+    assert texts[6] == "3.77\u2006T"
+
+
+def test_an_equal_price_changes_nothing_in_the_page(tradingview: Simulation, tab: Page) -> None:
+    tradingview.post("/price/PEPEUSD/0.00000812")
+    open_symbol(tab, tradingview, "PEPEUSD")
+    wait_until_shown(tab, "0.00000812")
+    record_texts(tab)
+    tradingview.post("/price/PEPEUSD/0.00000812")
+    tradingview.post("/price/PEPEUSD/0.00000813")
+    wait_until_shown(tab, "0.00000813")
+    assert {text for text, _ in tab.evaluate("window.texts")} == {"0.00000813"}
+
+
+def test_the_pages_socket_tells_of_several_symbols_and_names(tradingview: Simulation, tab: Page) -> None:
+    received: list[str] = []
+    sent: list[str] = []
+    tab.on("websocket", lambda ws: ws.on("framereceived", lambda text: received.append(str(text))))
+    tab.on("websocket", lambda ws: ws.on("framesent", lambda text: sent.append(str(text))))
+    open_symbol(tab, tradingview, "BTCUSD")
+    spec = r"={\"adjustment\":\"splits\",\"symbol\":\"BINANCE:BTCUSD\"}"
+    names = ["BINANCE:BTCUSD", "COINBASE:BTCUSD", "BITSTAMP:ETHUSD", spec]
+
+    def heard_all() -> bool:
+        tab.wait_for_timeout(20)
+        heard = "".join(received)
+        return all(f'"n":"{name}"' in heard for name in names) and any("~h~" in text for text in sent)
+
+    eventually(heard_all)
+
+
+def test_a_closed_page_is_counted_out(tradingview: Simulation, tab: Page) -> None:
+    open_symbol(tab, tradingview, "LTCUSD")
+    assert tradingview.sockets("BINANCE:LTCUSD") == 1
+    tab.close()
+    eventually(lambda: tradingview.sockets("BINANCE:LTCUSD") == 0)
+
+
+def test_a_page_weighs_what_was_asked_for() -> None:
+    with simulation("--weight", "600000") as heavy:
+        html = heavy.html("BTCUSD")
+        paths = set(re.findall(r'(?:src="|url\(")(/static/\w+/\d+)"', html))
+        answers = [heavy.get(path).raise_for_status() for path in paths]
+        assert {path.split("/")[2] for path in paths} == {"bundles", "images", "fonts"}
+        assert sum(len(answer.content) for answer in answers) == pytest.approx(600_000, rel=0.05)
+        assert all("immutable" in answer.headers["Cache-Control"] for answer in answers)
+        assert "<iframe" in html
+
+
+def test_a_light_page_has_neither_assets_nor_an_ad(tradingview: Simulation) -> None:
+    html = tradingview.html("BTCUSD")
+    assert not re.search(r"<iframe|<img|@font-face|/static/bundles/", html)
+    assert tradingview.get("/static/bundles/0").status_code == 404
+
+
+# ---- The socket ------------------------------------------------------------------------------------
+
+
+def test_a_quote_comes_whole_and_then_in_parts_that_merge_to_the_truth(tradingview: Simulation) -> None:
+    tradingview.post("/rate/ETHUSDT/200")
+    with QuoteClient(tradingview.url) as client:
+        client.subscribe("BINANCE:ETHUSDT")
+        payloads = client.payloads()
+        hello = json.loads(next(payloads))
+        assert "session_id" in hello
+        assert "m" not in hello
+        first = json.loads(next(payloads))["p"][1]
+        assert json.loads(next(payloads)) == {"m": "quote_completed", "p": ["qs_test", "BINANCE:ETHUSDT"]}
+        partial = list(islice(client.quotes(), 200))
+    assert (first["s"], first["n"], first["v"]["pricescale"]) == ("ok", "BINANCE:ETHUSDT", 100)
+    assert any("lp" not in part["v"] for part in partial)
+    assert any(part["v"].keys() == {"lp", "lp_time"} for part in partial)
+    assert any(len(message) > 1 for message in client.messages)
+    assert_merges_to_truth([first, *partial], tradingview.truth("ETHUSDT"))
+
+
+def assert_merges_to_truth(parts: list[dict[str, Any]], truth: list[str]) -> None:
+    merged: dict[str, Any] = {}
+    prices = []
+    for part in parts:
+        merged |= part["v"]
+        assert merged["low_price"] <= merged["lp"] <= merged["high_price"]
+        prices += [f"{part['v']['lp']:.2f}"] if "lp" in part["v"] else []
+        if {"lp", "ch"} <= part["v"].keys():
+            assert merged["ch"] == pytest.approx(merged["lp"] - merged["open_price"], abs=0.001)
+    start = truth.index(prices[0])
+    assert prices == truth[start : start + len(prices)]
+
+
+def test_heartbeats_go_on_in_a_quiet_market(tradingview: Simulation) -> None:
+    tradingview.post("/rate/XRPUSD/0")
+    with QuoteClient(tradingview.url) as client:
+        client.subscribe("BINANCE:XRPUSD")
+        beats: list[str] = []
+        for payload in client.payloads():
+            beats += [payload] if payload.startswith("~h~") else []
+            if len(beats) == 3:
+                break
+    assert beats == ["~h~1", "~h~2", "~h~3"]
+    assert len(tradingview.truth("XRPUSD")) == 1
+
+
+def test_a_symbol_nobody_has_is_an_error_and_a_session_is_needed(tradingview: Simulation) -> None:
+    with QuoteClient(tradingview.url) as client:
+        client.say("quote_add_symbols", "qs_none", "BINANCE:BTCUSD")
+        client.subscribe("BINANCE:NOPEUSD", "=nonsense")
+        payloads = [json.loads(payload) for payload in islice(client.payloads(), 4)]
+    assert payloads[1]["m"] == "critical_error"
+    assert payloads[2]["p"][1] == {"n": "BINANCE:NOPEUSD", "s": "error", "errmsg": "no_such_symbol", "v": {}}
+    assert payloads[3]["p"][1]["n"] == "=nonsense"
+
+
+def test_nonsense_on_a_socket_ends_that_socket_alone(tradingview: Simulation) -> None:
+    with QuoteClient(tradingview.url) as client:
+        client.socket.sendall(struct.pack(">BBI", 0x81, 0x8A, 0) + b"~m~4~m~{{{{")
+        assert all("session_id" in payload for payload in client.payloads())
+    assert tradingview.get("/pages").status_code == 200
+
+
+def test_the_same_seed_gives_the_same_prices_whoever_else_is_open() -> None:
+    def prices(seed: str, *names: str) -> list[str]:
+        with simulation("--seed", seed, "--rate", "1000") as running, QuoteClient(running.url) as client:
+            client.subscribe(*names)
+            eventually(lambda: len(running.truth("SHIBUSDT")) > 50)
+            return running.truth("SHIBUSDT")[:50]
+
+    alone = prices("7", "BINANCE:SHIBUSDT")
+    assert prices("7", "BINANCE:BTCUSD", "OKX:SHIBUSDT", "BINANCE:SHIBUSDT") == alone
+    assert prices("8", "BINANCE:SHIBUSDT") != alone
+    assert all(re.fullmatch(r"0\.\d{8}", price) for price in alone)
+
+
+# ---- Control ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/price/BTCUSD/0", "/price/BTCUSD/1.234", "/price/BTCUSD/1e5", "/price/BTCUSD/-1", "/rate/BTCUSD/fast"],
+)
+def test_nonsense_is_refused_with_a_sentence(tradingview: Simulation, path: str) -> None:
+    answer = tradingview.client.post(path)
+    assert answer.status_code == 400
+    assert path.split("/")[-1] in answer.json()["message"]
+
+
+def test_unknown_tickers_and_faults_are_404(tradingview: Simulation) -> None:
+    assert tradingview.get("/truth/NOPEUSD").status_code == 404
+    answer = tradingview.client.post("/fault/BTCUSD/earthquake")
+    assert answer.status_code == 404
+    assert all(name in answer.json()["message"] for name in tradingview.get("/fault").json())
+
+
+def test_a_set_price_stays(tradingview: Simulation) -> None:
+    with QuoteClient(tradingview.url) as client:
+        client.subscribe("BINANCE:BNBUSD")
+        next(client.quotes())
+        tradingview.post("/price/BNBUSD/600.5")
+        beats = 0
+        for payload in client.payloads():
+            beats = 0 if '"lp"' in payload else beats + payload.startswith("~h~")
+            if beats == 2:
+                break
+    assert tradingview.truth("BNBUSD")[-1] == "600.50"
+
+
+# ---- Faults ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "title"),
+    [
+        ("not_found", 404, "Page not found — TradingView"),
+        ("bot_wall", 200, "Just a moment..."),
+        ("forbidden", 403, "403 Forbidden"),
+        ("too_many_requests", 429, "429 Too Many Requests"),
+        ("server_error", 503, "503 Service Unavailable"),
+    ],
+)
+def test_pages_that_are_refused(tradingview: Simulation, fault: str, status: int, title: str) -> None:
+    assert tradingview.post(f"/fault/ADAUSD/{fault}")["lasts"]
+    answer = tradingview.get("/symbols/ADAUSD/?exchange=BINANCE")
+    assert (answer.status_code, title in answer.text) == (status, True)
+    assert answer.headers.get("Retry-After") == ("2" if status == 429 else None)
+    tradingview.heal("ADAUSD")
+    assert EMPTY_PRICE in tradingview.html("ADAUSD")
+
+
+def test_hangs(tradingview: Simulation) -> None:
+    tradingview.post("/fault/DOTUSD/hangs")
+    with pytest.raises(httpx.ReadTimeout):
+        tradingview.client.get("/symbols/DOTUSD/", timeout=0.3)
+    tradingview.heal("DOTUSD")
+    assert tradingview.html("DOTUSD")
+
+
+def test_redirects_away(tradingview: Simulation) -> None:
+    tradingview.post("/fault/DOTUSD/redirects_away")
+    answer = tradingview.get("/symbols/DOTUSD/?exchange=BINANCE")
+    assert answer.status_code == 302
+    assert urlsplit(answer.headers["Location"]).hostname == "localhost"
+    there = urlsplit(answer.headers["Location"])
+    assert EMPTY_PRICE in tradingview.get(f"{there.path}?{there.query}").text
+    tradingview.heal("DOTUSD")
+
+
+def test_wrong_symbol(tradingview: Simulation, tab: Page) -> None:
+    tradingview.post("/fault/AVAXUSD/wrong_symbol")
+    open_symbol(tab, tradingview, "AVAXUSD")
+    assert tab.evaluate("initData.symbolInfo.resolved_symbol") == "COINBASE:AVAXUSD"
+    assert shown(tab) in tradingview.truth("AVAXUSD?exchange=COINBASE")
+    tradingview.heal("AVAXUSD")
+
+
+@pytest.mark.parametrize(("fault", "status"), [("no_such_symbol", "error"), ("permission_denied", "permission_denied")])
+def test_errors_by_frame(tradingview: Simulation, fault: str, status: str) -> None:
+    page = "symbols/LINKUSD/?exchange=BINANCE"
+    with QuoteClient(tradingview.url, page) as early, QuoteClient(tradingview.url, page) as late:
+        early.subscribe("BINANCE:LINKUSD")
+        next(early.quotes())
+        tradingview.post(f"/fault/LINKUSD/{fault}")
+        error = next(part for part in early.quotes() if part["s"] != "ok")
+        late.subscribe("BINANCE:LINKUSD", "BINANCE:BTCUSD")
+        heard = late.quotes()
+        assert next(heard) == error
+        assert error == {"n": "BINANCE:LINKUSD", "s": status, "errmsg": fault, "v": {}}
+        assert next(heard)["n"] == "BINANCE:BTCUSD"
+        tradingview.heal("LINKUSD")
+        assert "description" in next(part for part in heard if "LINK" in part["n"])["v"]
+
+
+def test_socket_closed(tradingview: Simulation) -> None:
+    page = "symbols/TONUSD/?exchange=BINANCE"
+    with QuoteClient(tradingview.url, page) as open_before:
+        open_before.subscribe("BINANCE:TONUSD")
+        next(open_before.quotes())
+        tradingview.post("/fault/TONUSD/socket_closed")
+        assert list(open_before.payloads()) is not None
+    with QuoteClient(tradingview.url, page) as refused:
+        assert refused.status == 429
+    tradingview.heal("TONUSD")
+    with QuoteClient(tradingview.url, page) as accepted:
+        assert accepted.status == 101
+
+
+def test_socket_dropped_and_the_page_reopens_it(tradingview: Simulation, tab: Page) -> None:
+    hurry(tab)
+    open_symbol(tab, tradingview, "TRXUSD")
+    with tab.expect_websocket(timeout=5000) as reopened:
+        assert not tradingview.post("/fault/TRXUSD/socket_dropped")["lasts"]
+        tab.wait_for_selector(".tv-data-mode--connecting", state="attached", timeout=5000)
+    assert "socket.io" in reopened.value.url
+    tab.wait_for_selector(".tv-data-mode--realtime", state="attached", timeout=5000)
+    assert tradingview.sockets("BINANCE:TRXUSD") == 1
+
+
+def test_socket_silent_until_the_page_gives_up(tradingview: Simulation, tab: Page) -> None:
+    hurry(tab)
+    open_symbol(tab, tradingview, "XLMUSD")
+    tradingview.post("/fault/XLMUSD/socket_silent")
+    with QuoteClient(tradingview.url, "symbols/XLMUSD/?exchange=BINANCE") as client:
+        client.subscribe("BINANCE:XLMUSD")
+        client.socket.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            next(client.payloads())
+    tab.wait_for_function("closeCodes.length === 2", timeout=5000)
+    assert tab.evaluate("closeCodes") == [4000, 4000]
+    tradingview.heal("XLMUSD")
+    tab.wait_for_selector(".tv-data-mode--realtime", state="attached", timeout=5000)
+
+
+def test_page_frozen_but_a_new_one_is_well(tradingview: Simulation, chromium: Browser, tab: Page) -> None:
+    frozen = chromium.new_context().new_page()
+    open_symbol(frozen, tradingview, "ATOMUSD")
+    tradingview.post("/fault/ATOMUSD/page_frozen")
+    with pytest.raises(BrowserTimeout):
+        frozen.wait_for_function("new Promise(done => setTimeout(done, 100))", timeout=500)
+    open_symbol(tab, tradingview, "ATOMUSD")
+    frozen.context.close()
+
+
+def test_page_reloads(tradingview: Simulation, tab: Page) -> None:
+    open_symbol(tab, tradingview, "UNIUSD")
+    with tab.expect_navigation(wait_until="commit"):
+        tradingview.post("/fault/UNIUSD/page_reloads")
+    assert tradingview.loads("BINANCE:UNIUSD") == 2
+
+
+def test_price_element_replaced(tradingview: Simulation, tab: Page) -> None:
+    open_symbol(tab, tradingview, "NEARUSD")
+    old = tab.query_selector(PRICE)
+    assert old is not None
+    tradingview.post("/fault/NEARUSD/price_element_replaced")
+    tab.wait_for_function("old => !old.isConnected", arg=old, timeout=5000)
+    tradingview.post("/price/NEARUSD/5.123")
+    wait_until_shown(tab, "5.123")
+
+
+def test_classes_renamed_in_open_and_later_pages(tradingview: Simulation, tab: Page) -> None:
+    open_symbol(tab, tradingview, "APTUSD")
+    tradingview.post("/fault/APTUSD/classes_renamed")
+    gone = f"!document.querySelector({PRICE!r}) && !document.querySelector('[data-qa-id^=symbol]')"
+    tab.wait_for_function(gone, timeout=5000)
+    open_symbol(tab, tradingview, "APTUSD", ready=".detini-rekcit-etouq")
+    assert tab.evaluate(gone)
+    tradingview.post("/price/APTUSD/9.87")
+    tab.wait_for_function("document.querySelector('.tsal-lobmys-sj').textContent === '9.87'", timeout=5000)
+    tradingview.heal("APTUSD")
+    wait_until_shown(tab, "9.87")
+
+
+def test_socket_in_worker_leaves_only_the_dom(tradingview: Simulation, tab: Page) -> None:
+    tab.add_init_script(
+        """{
+          const Real = WebSocket;
+          window.paths = [];
+          window.WebSocket = function (url) { paths.push(new URL(url).pathname); return new Real(url); };
+        }"""
+    )
+    tradingview.post("/fault/SUIUSD/socket_in_worker")
+    open_symbol(tab, tradingview, "SUIUSD")
+    assert tab.evaluate("paths") == ["/message-pipe-ws/public"]
+    assert tradingview.sockets("BINANCE:SUIUSD") == 1
+    assert shown(tab) in tradingview.truth("SUIUSD")
+    tradingview.heal("SUIUSD")
+
+
+def test_dom_disagrees_with_the_frames(tradingview: Simulation, tab: Page) -> None:
+    open_symbol(tab, tradingview, "AAVEUSD")
+    tradingview.post("/fault/AAVEUSD/dom_disagrees")
+    tradingview.post("/price/AAVEUSD/200")
+    wait_until_shown(tab, "202.00")
+    assert tradingview.truth("AAVEUSD")[-1] == "200.00"
+    tradingview.heal("AAVEUSD")
+    wait_until_shown(tab, "200.00")
+
+
+def test_unreadable_price_in_open_and_later_pages(tradingview: Simulation, tab: Page) -> None:
+    unreadable = "3.77\u2006T"
+    open_symbol(tab, tradingview, "MKRUSD")
+    tradingview.post("/fault/MKRUSD/unreadable_price")
+    wait_until_shown(tab, unreadable)
+    tab.reload(wait_until="commit")
+    wait_until_shown(tab, unreadable)
+    with QuoteClient(tradingview.url, "symbols/MKRUSD/?exchange=BINANCE") as client:
+        client.subscribe("BINANCE:MKRUSD")
+        assert all("lp" not in payload for payload in islice(client.payloads(), 3))
+    tradingview.heal("MKRUSD")
+    tab.wait_for_function(f"document.querySelector({PRICE!r}).textContent !== {unreadable!r}", timeout=5000)
+
+
+def test_every_fault_is_explained_and_tried_here(tradingview: Simulation) -> None:
+    faults = tradingview.get("/fault").json()
+    tests = Path(__file__).read_text()
+    assert all(explanation for explanation in faults.values())
+    assert [name for name in faults if f'/{name}"' not in tests and f'("{name}"' not in tests] == []
