@@ -1,0 +1,212 @@
+"""The words every layer of Pluto shares: tickers, quotes, states, and the errors a user can cause.
+
+This file owns what a ticker may look like, how a price is read from text and written as text, and what a quote is.
+It never does I/O, starts no thread and imports only the standard library, so any layer and any thread may use it.
+
+A price is a decimal string; a float is derived from it, never the other way round, so every digit the page shows
+survives.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from typing import Any, NewType
+
+DEFAULT_EXCHANGE = "BINANCE"
+MAX_PRICE_DIGITS = 20
+
+Ticker = NewType("Ticker", str)
+"""What the user typed, made canonical by `parse_ticker`: "BTCUSD"; "COINBASE:BTCUSD" at another exchange than BINANCE."""
+
+_TICKER_PART = r"[A-Z0-9._!]{1,32}"
+_TICKER = re.compile(rf"(?:(?P<exchange>{_TICKER_PART}):)?(?P<symbol>{_TICKER_PART})")
+_ONLY_DOTS = re.compile(r"\.+")
+
+# en-US, the only locale the scraper opens pages in: groups of exactly three after commas, one decimal point.
+_NUMBER = re.compile(r"(?:0|[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d*)(?:\.\d+)?", re.ASCII)
+_UNIT_AFTER_NUMBER = re.compile(r"[\d.,]+[\s\u2006]*[KMBT]", re.ASCII)
+_BIDI_MARKS = dict.fromkeys(map(ord, "\u200e\u200f\u202a\u202b\u202c"))
+_MINUS_SIGNS = ("-", "\u2212")
+_PLACEHOLDERS = ("—", "---", "–", "")
+
+
+class State(StrEnum):
+    """What a ticker's price is worth at this moment; the meanings are those of the wire contract."""
+
+    STARTING = "starting"
+    SNAPSHOT = "snapshot"
+    LIVE = "live"
+    STALE = "stale"
+    NOT_FOUND = "not_found"
+    BLOCKED = "blocked"
+    ERROR = "error"
+
+
+class Source(StrEnum):
+    """Where on the page a price was read, in descending order of trust."""
+
+    SOCKET = "socket"
+    DOM = "dom"
+    SCRIPT = "script"
+    TITLE = "title"
+
+
+class PlutoError(Exception):
+    """An error whose text is meant for the user: it says what to do. `code` is its name on the wire."""
+
+    code = "error"
+
+
+class InvalidTicker(PlutoError):
+    code = "invalid_ticker"
+
+
+class TooManyTickers(PlutoError):
+    code = "too_many_tickers"
+
+
+class UnreadablePrice(PlutoError):
+    """A text that isn't certainly one price. `reason` is one of a few fixed phrases: refusals are counted by it."""
+
+    code = "unreadable_price"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """Everything known about one ticker at one moment. None means unknown and is left out on the wire.
+
+    Times are whole milliseconds since the epoch. `timestamp` is when the page showed the price, `source_time` the
+    exchange's own time of it, `received_at` when Pluto had it. `change_percent` is over 24 h, in percent, signed.
+    """
+
+    ticker: Ticker
+    state: State
+    price_text: str | None = None
+    change_percent: float | None = None
+    timestamp: int | None = None
+    source: Source | None = None
+    source_time: int | None = None
+    received_at: int | None = None
+    change: float | None = None
+    volume: float | None = None
+    high: float | None = None
+    low: float | None = None
+    open: float | None = None
+    bid: float | None = None
+    ask: float | None = None
+    currency: str | None = None
+    exchange: str | None = None
+    description: str | None = None
+    calculated: bool = False
+    simulated: bool = False
+    reason: str | None = None
+    next_try_at: int | None = None
+
+    @property
+    def price(self) -> float | None:
+        return None if self.price_text is None else float(self.price_text)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the price may be shown as a price: proven live, or a snapshot that carries its own date."""
+        return self.price_text is not None and self.state in (State.LIVE, State.SNAPSHOT)
+
+
+def parse_ticker(text: object) -> Ticker:
+    """The canonical ticker in what a user typed. Raises InvalidTicker, whose message says what is accepted."""
+    if not isinstance(text, str):
+        raise InvalidTicker('A ticker is a text such as "BTCUSD".')
+    match = _TICKER.fullmatch(text.strip().upper())
+    if match is None or any(_ONLY_DOTS.fullmatch(part) for part in match.groups() if part):
+        raise InvalidTicker(
+            "A ticker is 1 to 32 letters, digits, '.', '_' or '!', such as BTCUSD; "
+            "another exchange than BINANCE goes before it: COINBASE:BTCUSD."
+        )
+    exchange, symbol = match["exchange"], match["symbol"]
+    return Ticker(symbol if exchange in (None, DEFAULT_EXCHANGE) else f"{exchange}:{symbol}")
+
+
+def split_ticker(ticker: Ticker) -> tuple[str, str]:
+    """("BINANCE", "BTCUSD"): the exchange and the symbol at it."""
+    exchange, _, symbol = ticker.rpartition(":")
+    return exchange or DEFAULT_EXCHANGE, symbol
+
+
+def parse_price(text: str) -> str:
+    """The exact decimal in a price text such as "45,554.10", without separators: "45554.10".
+
+    Raises UnreadablePrice for whatever isn't certainly one positive price in the en-US locale.
+    """
+    text = text.translate(_BIDI_MARKS).strip()
+    if _NUMBER.fullmatch(text) is None:
+        raise UnreadablePrice(_why_unreadable(text))
+    digits = text.replace(",", "")
+    if len(digits.replace(".", "")) > MAX_PRICE_DIGITS:
+        raise UnreadablePrice("too many digits")
+    if not any(digit in digits for digit in "123456789"):
+        raise UnreadablePrice("zero")
+    return digits
+
+
+def _why_unreadable(text: str) -> str:
+    if text in _PLACEHOLDERS:
+        return "no price yet"
+    if text.startswith(_MINUS_SIGNS):
+        return "negative"
+    if _UNIT_AFTER_NUMBER.fullmatch(text):
+        return "rounded to a unit"
+    if len(re.findall(r"\d[\d.,]*", text)) > 1:
+        return "more than one number"
+    return "not a number"
+
+
+def decimals_of(pricescale: object, minmov: object = 1) -> int | None:
+    """How many decimals a symbol's prices have, from TradingView's `pricescale` and `minmov`; None when they don't say."""
+    try:
+        step = Decimal(str(minmov if minmov is not None else 1)) / Decimal(str(pricescale))
+        exponent = step.normalize().as_tuple().exponent
+    except (InvalidOperation, ZeroDivisionError):
+        return None
+    if not step.is_finite() or not isinstance(exponent, int) or step <= 0 or -exponent > MAX_PRICE_DIGITS:
+        return None
+    return max(0, -exponent)
+
+
+def price_from_number(number: object, decimals: int | None) -> str:
+    """The price text of a number in a quote frame, printed with the symbol's decimals; all its own digits when None.
+
+    Raises UnreadablePrice when the number is no price.
+    """
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise UnreadablePrice("not a number")
+    exact = Decimal(repr(number))
+    if not exact.is_finite():
+        raise UnreadablePrice("not a number")
+    if exact < 0:
+        raise UnreadablePrice("negative")
+    if exact.adjusted() >= MAX_PRICE_DIGITS:
+        raise UnreadablePrice("too many digits")
+    return parse_price(f"{exact.normalize():f}" if decimals is None else f"{exact:.{decimals}f}")
+
+
+_WIRE_NAMES = {field.name: re.sub(r"_(\w)", lambda match: match[1].upper(), field.name) for field in fields(Quote)}
+
+
+def wire_fields(quote: Quote, sequence: int) -> dict[str, Any]:
+    """The quote as the wire contract's JSON object: camelCase, unknown fields left out, `price` derived from the text."""
+    wire: dict[str, Any] = {"ticker": quote.ticker}
+    if quote.price_text is not None:
+        wire["price"] = quote.price
+    for name, wire_name in _WIRE_NAMES.items():
+        value = getattr(quote, name)
+        if value is not None:
+            wire[wire_name] = value
+    wire["sequence"] = sequence
+    return wire

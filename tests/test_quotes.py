@@ -1,0 +1,466 @@
+"""The shared words: what a ticker may be, how a price is read and written exactly, and a quote's JSON object.
+
+Pure functions, so tables of examples, and properties where no table would be long enough.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from decimal import Decimal
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from quotes import (
+    MAX_PRICE_DIGITS,
+    InvalidTicker,
+    Quote,
+    Source,
+    State,
+    Ticker,
+    UnreadablePrice,
+    decimals_of,
+    parse_price,
+    parse_ticker,
+    price_from_number,
+    split_ticker,
+    wire_fields,
+)
+
+REASONS = {  # refusals are counted by these, so there are no others
+    "no price yet",
+    "negative",
+    "rounded to a unit",
+    "more than one number",
+    "not a number",
+    "too many digits",
+    "zero",
+}
+
+# What price texts are made of, right ones and nearly right ones.
+PRICE_LIKE = st.text("0123456789.,,,-+eEKMBT \u00a0\u2006\u202f\u2212\u200e\u202a\u202c—$٣", max_size=30)
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=3,
+)
+
+
+def price_unless_refused(read: Callable[..., str], *arguments: object) -> str | None:
+    """What `read` gives; None when it refuses, for one of the fixed reasons."""
+    try:
+        return read(*arguments)
+    except UnreadablePrice as refused:
+        reason = refused.reason
+    assert reason in REASONS
+    return None
+
+
+# --- tickers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "ticker"),
+    [
+        ("BTCUSD", "BTCUSD"),
+        ("  btcusd\n", "BTCUSD"),
+        ("1000SATSUSDT", "1000SATSUSDT"),
+        ("BTCUSDT.P", "BTCUSDT.P"),
+        ("ZECUSDT.3L", "ZECUSDT.3L"),
+        ("TXF1!", "TXF1!"),
+        ("a_b", "A_B"),
+        ("X", "X"),
+        ("X" * 32, "X" * 32),
+        ("BINANCE:BTCUSD", "BTCUSD"),
+        ("binance:btcusd", "BTCUSD"),
+        ("coinbase:btcusd", "COINBASE:BTCUSD"),
+        ("E" * 32 + ":" + "X" * 32, "E" * 32 + ":" + "X" * 32),
+    ],
+)
+def test_a_ticker_is_made_canonical(typed: str, ticker: str) -> None:
+    assert parse_ticker(typed) == ticker
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "",
+        "   ",
+        "X" * 33,
+        "E" * 33 + ":BTCUSD",
+        "BTC USD",
+        "BTC-USD",
+        "BTC/USD",
+        "../etc/passwd",
+        ".",
+        "..",
+        "BINANCE:..",
+        "..:BTCUSD",
+        ":",
+        ":BTCUSD",
+        "BINANCE:",
+        "BINANCE::BTCUSD",
+        "A:B:C",
+        "BTC%2FUSD",
+        "BTCUSD?x=1",
+        "BTCUSD#",
+        "BTC\nUSD",
+        "BTC\x00",
+        "<b>",
+        "БTC",
+        "١٢٣",
+        "ß",  # upper-cased, it would be SS
+        "ſol",  # …SOL
+        "ﬁl",  # …FIL
+        "ıcp",  # …ICP
+        None,
+        7,
+        True,
+        b"BTCUSD",
+        ["BTCUSD"],
+        {"ticker": "BTCUSD"},
+    ],
+)
+def test_anything_else_is_refused_with_what_to_do_instead(typed: object) -> None:
+    with pytest.raises(InvalidTicker, match="BTCUSD") as refused:
+        parse_ticker(typed)
+    assert refused.value.code == "invalid_ticker"
+
+
+@given(st.text(max_size=70) | st.text("abzAZ09._!:% ", max_size=70))
+def test_an_accepted_ticker_is_what_was_typed_and_safe_in_a_url(typed: str) -> None:
+    try:
+        ticker = parse_ticker(typed)
+    except InvalidTicker:
+        return
+    assert re.fullmatch(r"([A-Z0-9._!]{1,32}:)?[A-Z0-9._!]{1,32}", ticker)
+    assert typed.strip().isascii()
+    assert typed.strip().upper().removeprefix("BINANCE:") == ticker
+    assert parse_ticker(ticker) == ticker
+
+
+def test_a_ticker_splits_into_exchange_and_symbol() -> None:
+    assert split_ticker(parse_ticker("btcusd")) == ("BINANCE", "BTCUSD")
+    assert split_ticker(parse_ticker("coinbase:btcusd")) == ("COINBASE", "BTCUSD")
+
+
+# --- prices from text -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "price"),
+    [
+        ("45,554", "45554"),
+        ("5,042.740", "5042.740"),
+        ("1,234,567.89", "1234567.89"),
+        ("1234567.89", "1234567.89"),
+        ("999", "999"),
+        ("0.00000812", "0.00000812"),
+        ("0.10", "0.10"),
+        ("7", "7"),
+        ("  64,001.50\n", "64001.50"),
+        ("\u00a064,001.50\u202f", "64001.50"),
+        ("\u202a64,001.50\u202c", "64001.50"),
+        ("\u200e1.5\u200f", "1.5"),
+        ("12345678901234567890", "12345678901234567890"),
+        ("0.0000000000000000001", "0.0000000000000000001"),
+    ],
+)
+def test_a_price_keeps_every_digit_the_page_shows(text: str, price: str) -> None:
+    assert parse_price(text) == price
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "no price yet"),
+        (" \n", "no price yet"),
+        ("—", "no price yet"),
+        ("---", "no price yet"),
+        ("–", "no price yet"),
+        ("-5.00", "negative"),
+        ("\u22125.00", "negative"),
+        ("\u202a\u22121,234.5\u202c", "negative"),
+        ("3.77\u2006T", "rounded to a unit"),
+        ("3.77 T", "rounded to a unit"),
+        ("1.2K", "rounded to a unit"),
+        ("45M", "rounded to a unit"),
+        ("1,234.5 B", "rounded to a unit"),
+        ("64,001.50 64,002.00", "more than one number"),
+        ("64,001.50 (+0.79%)", "more than one number"),
+        ("64,001.50\u20130.79", "more than one number"),
+        ("5 042,74", "more than one number"),  # a French page
+        ("5\u202f042,74", "more than one number"),
+        ("5\u00a0042,74", "more than one number"),
+        ("1.234,5", "not a number"),  # a German page
+        ("1.234.567", "not a number"),
+        ("1,23,456", "not a number"),  # an Indian page
+        ("1,2345", "not a number"),
+        ("1234,567", "not a number"),
+        (",123", "not a number"),
+        ("12,", "not a number"),
+        ("1.", "not a number"),
+        (".5", "not a number"),
+        ("1..5", "not a number"),
+        ("007", "not a number"),
+        ("0,123", "not a number"),
+        ("+5", "not a number"),
+        ("$5", "not a number"),
+        ("5 USD", "not a number"),
+        ("5%", "not a number"),
+        ("(5)", "not a number"),
+        ("8.12e-06", "more than one number"),
+        ("1e5", "more than one number"),
+        ("٣", "not a number"),
+        ("１２", "not a number"),
+        ("5²", "not a number"),
+        ("NaN", "not a number"),
+        ("Infinity", "not a number"),
+        ("null", "not a number"),
+        ("0", "zero"),
+        ("0.00", "zero"),
+        ("123456789012345678901", "too many digits"),
+        ("1.00000000000000000000", "too many digits"),
+        ("0." + "0" * 300 + "1", "too many digits"),
+    ],
+)
+def test_what_is_not_certainly_one_positive_price_is_refused_with_its_reason(text: str, reason: str) -> None:
+    with pytest.raises(UnreadablePrice) as refused:
+        parse_price(text)
+    assert refused.value.reason == reason
+    assert refused.value.code == "unreadable_price"
+    assert reason in REASONS
+
+
+@given(st.decimals(min_value=0, max_value=10**14, places=None, allow_nan=False, allow_infinity=False))
+def test_any_decimal_written_for_the_us_is_read_digit_by_digit(number: Decimal) -> None:
+    plain, grouped = f"{number:f}", f"{number:,f}"
+    assume(number > 0)
+    assume(len(plain.replace(".", "")) <= MAX_PRICE_DIGITS)
+    assert parse_price(grouped) == plain
+    assert parse_price(plain) == plain
+
+
+@given(st.integers(0, 10**12), st.text("0123456789", max_size=8))
+def test_trailing_zeros_survive(whole: int, fraction: str) -> None:
+    assume(whole > 0 or fraction.strip("0"))
+    tail = f".{fraction}" if fraction else ""
+    assert parse_price(f"{whole:,}{tail}") == f"{whole}{tail}"
+
+
+@given(st.text() | PRICE_LIKE)
+@example("1\u202a2")
+@example("-—")
+def test_any_text_is_refused_for_a_fixed_reason_or_is_a_price_whose_digits_stand_there(text: str) -> None:
+    price = price_unless_refused(parse_price, text)
+    if price is None:
+        return
+    assert re.fullmatch(r"[0-9]+(\.[0-9]+)?", price)
+    assert Decimal(price) > 0
+    assert price.replace(".", "") == "".join(re.findall("[0-9]", text))
+    assert len(price.replace(".", "")) <= MAX_PRICE_DIGITS
+
+
+# --- prices from numbers ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pricescale", "minmov", "decimals"),
+    [
+        (1, 1, 0),
+        (100, 1, 2),
+        (100, None, 2),
+        (100_000_000, 1, 8),
+        (100.0, 1.0, 2),
+        (100, 5, 2),  # steps of 0.05
+        (100, 25, 2),
+        (10, 10, 0),  # steps of 1
+        (1, 10, 0),
+        (32, 1, 5),  # a bond, in thirty-seconds
+        (10**20, 1, 20),
+    ],
+)
+def test_pricescale_and_minmov_give_the_decimals(pricescale: object, minmov: object, decimals: int) -> None:
+    assert decimals_of(pricescale, minmov) == decimals
+
+
+@pytest.mark.parametrize(
+    ("pricescale", "minmov"),
+    [
+        (None, None),
+        (None, 1),
+        (0, 1),
+        (-100, 1),
+        (100, 0),
+        (100, -1),
+        (3, 1),  # a third has no end
+        (10**21, 1),
+        ("", 1),
+        ("a hundred", 1),
+        (True, 1),
+        ([], 1),
+        ({}, 1),
+        (float("nan"), 1),
+        (float("inf"), 1),
+        ("1e-9999999", 1),
+        ("1e-999999999999999999", 1),
+        (100, "1e9999999"),
+        ("snan", 1),
+        (10**400, 1),
+    ],
+)
+def test_decimals_stay_unknown_when_the_page_does_not_say(pricescale: object, minmov: object) -> None:
+    assert decimals_of(pricescale, minmov) is None
+
+
+@given(st.integers(0, MAX_PRICE_DIGITS))
+def test_a_power_of_ten_gives_its_exponent(decimals: int) -> None:
+    assert decimals_of(10**decimals) == decimals
+
+
+@given(JSON_VALUES, JSON_VALUES)
+def test_no_pricescale_is_an_error(pricescale: object, minmov: object) -> None:
+    decimals = decimals_of(pricescale, minmov)
+    assert decimals is None or 0 <= decimals <= MAX_PRICE_DIGITS
+
+
+@pytest.mark.parametrize(
+    ("number", "decimals", "price"),
+    [
+        (8.12e-06, decimals_of(100_000_000), "0.00000812"),
+        (8.12e-06, None, "0.00000812"),
+        (0.1 + 0.2, 2, "0.30"),
+        (8004.799999999999, 2, "8004.80"),
+        (64001.5, 2, "64001.50"),
+        (64001.5, None, "64001.5"),
+        (64000, 2, "64000.00"),
+        (64000, 0, "64000"),
+        (64000.0, None, "64000"),
+        (1e15, None, "1000000000000000"),
+        (10**19, None, "10000000000000000000"),
+    ],
+)
+def test_a_number_is_printed_with_the_symbols_decimals(number: float, decimals: int | None, price: str) -> None:
+    assert price_from_number(number, decimals) == price
+
+
+@pytest.mark.parametrize(
+    ("number", "decimals", "reason"),
+    [
+        (0, 2, "zero"),
+        (0.0, None, "zero"),
+        (8.12e-06, 2, "zero"),  # its own decimals would print nothing of it
+        (-1, 2, "negative"),
+        (-8.12e-06, None, "negative"),
+        (float("nan"), 2, "not a number"),
+        (float("inf"), 2, "not a number"),
+        (float("-inf"), 2, "not a number"),
+        (1e20, 0, "too many digits"),
+        (1e300, None, "too many digits"),
+        (10**400, 2, "too many digits"),
+        (1e-300, None, "too many digits"),
+        (10**19, 2, "too many digits"),
+        (None, 2, "not a number"),
+        (True, 2, "not a number"),
+        ("64001.5", 2, "not a number"),
+        ([64001.5], 2, "not a number"),
+    ],
+)
+def test_a_number_that_is_no_price_is_refused_with_its_reason(
+    number: object, decimals: int | None, reason: str
+) -> None:
+    with pytest.raises(UnreadablePrice) as refused:
+        price_from_number(number, decimals)
+    assert refused.value.reason == reason
+
+
+@given(st.integers(-10, 10**21) | st.floats(), st.none() | st.integers(0, 10))
+def test_a_printed_number_is_the_number_to_half_of_its_last_digit(number: float, decimals: int | None) -> None:
+    price = price_unless_refused(price_from_number, number, decimals)
+    if price is None:
+        return
+    half = Decimal(0) if decimals is None else Decimal(5).scaleb(-decimals - 1)
+    assert abs(Decimal(price) - Decimal(repr(number))) <= half
+    assert parse_price(price) == price
+
+
+@given(JSON_VALUES)
+def test_no_number_is_an_unknown_error(number: object) -> None:
+    price_unless_refused(price_from_number, number, 2)
+
+
+# --- a quote on the wire ----------------------------------------------------------------------------------------------
+
+
+def test_a_quote_has_exactly_the_wire_contracts_fields() -> None:
+    quote = Quote(
+        ticker=Ticker("SHIBUSDT"),
+        state=State.STALE,
+        price_text="0.00000812",
+        change_percent=-1.25,
+        timestamp=1_795_000_000_000,
+        source=Source.SOCKET,
+        source_time=1_794_999_999_000,
+        received_at=1_795_000_000_002,
+        change=-0.0000001,
+        volume=1e9,
+        high=9e-06,
+        low=8e-06,
+        open=8.2e-06,
+        bid=8.11e-06,
+        ask=8.13e-06,
+        currency="USDT",
+        exchange="BINANCE",
+        description="Shiba Inu / TetherUS",
+        calculated=True,
+        simulated=True,
+        reason="the page is frozen",
+        next_try_at=1_795_000_060_000,
+    )
+    assert {getattr(quote, field.name) for field in fields(quote)}.isdisjoint({None}), "a field the test left out"
+    assert wire_fields(quote, 1042) == {
+        "ticker": "SHIBUSDT",
+        "price": 8.12e-06,
+        "changePercent": -1.25,
+        "timestamp": 1_795_000_000_000,
+        "priceText": "0.00000812",
+        "state": "stale",
+        "source": "socket",
+        "sourceTime": 1_794_999_999_000,
+        "receivedAt": 1_795_000_000_002,
+        "sequence": 1042,
+        "change": -0.0000001,
+        "volume": 1e9,
+        "high": 9e-06,
+        "low": 8e-06,
+        "open": 8.2e-06,
+        "bid": 8.11e-06,
+        "ask": 8.13e-06,
+        "currency": "USDT",
+        "exchange": "BINANCE",
+        "description": "Shiba Inu / TetherUS",
+        "calculated": True,
+        "simulated": True,
+        "reason": "the page is frozen",
+        "nextTryAt": 1_795_000_060_000,
+    }
+
+
+def test_what_is_unknown_is_left_out_and_what_is_false_is_said() -> None:
+    wire = wire_fields(Quote(Ticker("BTCUSD"), State.STARTING), 0)
+    assert wire == {"ticker": "BTCUSD", "state": "starting", "calculated": False, "simulated": False, "sequence": 0}
+
+
+def test_states_and_sources_are_plain_words_in_json() -> None:
+    assert json.dumps([*State]) == '["starting", "snapshot", "live", "stale", "not_found", "blocked", "error"]'
+    assert json.dumps([*Source]) == '["socket", "dom", "script", "title"]'
+
+
+@pytest.mark.parametrize("state", State)
+def test_only_a_live_price_or_a_dated_one_may_be_shown_as_a_price(state: State) -> None:
+    assert Quote(Ticker("BTCUSD"), state, price_text="1.5").is_current == (state in ("live", "snapshot"))
+    assert not Quote(Ticker("BTCUSD"), state).is_current
