@@ -1,0 +1,511 @@
+"""The web layer: settings, routes, errors as answers, and the start and end of the whole program.
+
+This file owns the settings table, the watchlist's rules, the REST and SSE surface and the order in which the layers
+start and stop. Routes translate, they never decide. Everything here runs on the hub thread, so nothing here may block:
+the browser lives on the scraper's thread, the simulator in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import gevent
+import psutil
+from flask import Blueprint, Flask, Response, current_app, jsonify, render_template, request
+from gevent.event import Event
+from gevent.pool import Pool
+from gevent.pywsgi import WSGIServer
+from werkzeug.exceptions import BadRequest, HTTPException
+
+from broadcast import Broadcaster
+from quotes import InvalidTicker, PlutoError, State, Ticker, TooManyTickers, parse_ticker, wire_fields
+from scraper import Scraper, ScraperSettings, find_browser
+
+VERSION = "0.1.0"
+PROJECT = Path(__file__).parent
+MAX_BODY = 64 * 1024
+MAX_CONNECTIONS = 12_000  # open at once; more wait in the backlog
+BACKLOG = 4096
+STOP_GRACE_S = 0.3  # for streams to send their last event
+DEMO_TICKERS = "BTCUSD,ETHUSD,SOLUSD"
+# Front ends of the original Pluto Crypto Tracker run there.
+CORS_ORIGINS = frozenset({"http://localhost:3000", "http://127.0.0.1:3000"})
+CORS_HEADERS = {
+    "Access-Control-Allow-Credentials": "true",
+    "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": "Content-Type, Last-Event-ID",
+    "Access-Control-Max-Age": "600",
+}
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "font-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+log = logging.getLogger("pluto")
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def _setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings table: a field's name gives its flag (--max-tickers) and its variable (PLUTO_MAX_TICKERS)."""
+
+    host: str = _setting("127.0.0.1", "address to listen on")
+    port: int = _setting(8080, "port to listen on; 0 takes a free one")
+    tickers: str = _setting("", "tickers at start, separated by commas")
+    max_tickers: int = _setting(50, "how many tickers may be tracked at once")
+    browser: str = _setting("", "path of the Chromium to use; empty: Playwright's own, else one on the PATH")
+    browser_mode: str = _setting(
+        "auto", "auto is headed where there is a display, headless elsewhere", ("auto", "headed", "headless")
+    )
+    source_url: str = _setting("https://www.tradingview.com", "where the symbol pages are")
+    demo: bool = _setting(False, f"simulated prices, no internet needed; starts with {DEMO_TICKERS}")
+    log_level: str = _setting("info", "how much is logged", ("debug", "info", "warning", "error"))
+
+    @property
+    def headed(self) -> bool:
+        has_display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+        return self.browser_mode == "headed" or (self.browser_mode == "auto" and has_display)
+
+    def for_scraper(self, source_url: str) -> ScraperSettings:
+        return ScraperSettings(source_url, self.browser or None, self.headed, simulated=self.demo)
+
+    @property
+    def start_tickers(self) -> list[Ticker]:
+        text = self.tickers or (DEMO_TICKERS if self.demo else "")
+        return [parse_ticker(part) for part in text.split(",") if part.strip()]
+
+
+def flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    return "PLUTO_" + name.upper()
+
+
+def settings_table() -> list[tuple[str, str, str, str]]:
+    """(flag, variable, default, help) of every setting: what --help prints and the README shows."""
+    return [
+        (flag_of(entry.name), variable_of(entry.name), _default_text(entry.default), _help_text(entry.metadata))
+        for entry in fields(Settings)
+    ]
+
+
+def _default_text(default: object) -> str:
+    return {True: "on", False: "off"}[default] if isinstance(default, bool) else str(default)
+
+
+def _help_text(metadata: Any) -> str:
+    choices = metadata["choices"]
+    return f"{', '.join(choices)}: {metadata['help']}" if choices else str(metadata["help"])
+
+
+def read_settings(arguments: list[str]) -> Settings:
+    """The settings from flags, else PLUTO_… variables, else defaults. One that is wrong ends the program with a sentence."""
+    parser = argparse.ArgumentParser(
+        prog="./run.sh",
+        description="Pluto: live crypto prices from TradingView pages, for your browser, curl and programs.",
+        epilog="Each option can also be set by the variable named beside it.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"Pluto {VERSION}")
+    for entry, (flag, variable, default, text) in zip(fields(Settings), settings_table(), strict=True):
+        shown = f"{text} [{variable}, default: {default or 'none'}]".replace("%", "%%")
+        given = os.environ.get(variable)
+        if isinstance(entry.default, bool):
+            on = _parse_bool(parser, variable, given)
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=on, help=shown)
+        else:
+            kind = type(entry.default)
+            choices = entry.metadata["choices"] or None
+            parser.add_argument(
+                flag, type=kind, choices=choices, default=given or entry.default, help=shown, metavar=entry.name.upper()
+            )
+    settings = Settings(**vars(parser.parse_args(arguments)))
+    _check(parser, settings)
+    return settings
+
+
+def _parse_bool(parser: argparse.ArgumentParser, variable: str, text: str | None) -> bool:
+    values = {"": False, "0": False, "off": False, "false": False, "1": True, "on": True, "true": True}
+    value = values.get((text or "").lower())
+    if value is None:
+        parser.error(f"{variable} is on or off, not {text!r}")
+    return value
+
+
+def _check(parser: argparse.ArgumentParser, settings: Settings) -> None:
+    for entry in fields(Settings):  # argparse checks choices of flags, but not of defaults from variables
+        value, choices = getattr(settings, entry.name), entry.metadata["choices"]
+        if choices and value not in choices:
+            parser.error(f"{flag_of(entry.name)} is one of {', '.join(choices)}, not {value!r}")
+    if not 0 <= settings.port <= 65535:
+        parser.error(f"--port is a number from 0 to 65535, not {settings.port}")
+    if not 1 <= settings.max_tickers <= 1000:
+        parser.error(f"--max-tickers is a number from 1 to 1000, not {settings.max_tickers}")
+    if not settings.source_url.startswith(("http://", "https://")):
+        parser.error(f"--source-url begins with http:// or https://, not {settings.source_url!r}")
+    try:
+        tickers = settings.start_tickers
+    except InvalidTicker as invalid:
+        parser.error(f"--tickers: {invalid}")
+    if len(tickers) > settings.max_tickers:
+        parser.error(f"--tickers names {len(tickers)}, more than --max-tickers {settings.max_tickers} allows")
+
+
+# --- the watchlist ----------------------------------------------------------------------------------------------------
+
+
+class Watchlist:
+    """Which tickers are tracked: the one place that adds and removes them, for every transport."""
+
+    def __init__(self, scraper: Scraper, broadcaster: Broadcaster, settings: Settings) -> None:
+        self.scraper, self.broadcaster, self.settings = scraper, broadcaster, settings
+        self.started_at = time.time()
+
+    def add(self, ticker: Ticker) -> bool:
+        """Tracks a ticker and says whether it is new. Raises TooManyTickers at the cap."""
+        if self.broadcaster.entry(ticker) is not None:
+            return False
+        if len(self.broadcaster.tickers) >= self.settings.max_tickers:
+            raise TooManyTickers(
+                f"{self.settings.max_tickers} tickers are tracked, the most allowed: remove one, "
+                "or start Pluto with a higher --max-tickers."
+            )
+        self.broadcaster.track(ticker, simulated=self.settings.demo)
+        self.scraper.add(ticker)
+        return True
+
+    def remove(self, ticker: Ticker) -> bool:
+        """Stops tracking a ticker and says whether it was tracked."""
+        if self.broadcaster.entry(ticker) is None:
+            return False
+        self.scraper.remove(ticker)
+        self.broadcaster.untrack(ticker)
+        return True
+
+
+# --- errors as answers ------------------------------------------------------------------------------------------------
+
+
+class NotTracked(PlutoError):
+    code = "not_tracked"
+
+
+HTTP_STATUS: dict[type[PlutoError], int] = {InvalidTicker: 400, NotTracked: 404, TooManyTickers: 409}
+HTTP_CODES = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "not_json",
+    500: "internal",
+}
+HTTP_MESSAGES = {
+    400: 'The body is not valid JSON; send an object such as {"ticker":"BTCUSD"}.',
+    404: "There is nothing at this address; the README lists what there is.",
+    413: f"The body is too large; {MAX_BODY} bytes are the most.",
+    415: "Send the body as JSON, with the header Content-Type: application/json.",
+    500: "Something went wrong inside Pluto; its log says what.",
+}
+
+
+def _failure(status: int, code: str, message: str) -> Response:
+    response = jsonify(success=False, message=message, code=code)
+    response.status_code = status
+    return response
+
+
+def _on_pluto_error(error: PlutoError) -> Response:
+    return _failure(HTTP_STATUS[type(error)], error.code, str(error))
+
+
+def _on_http_error(error: HTTPException) -> Response:
+    status = error.code or 500
+    if status < 400:
+        return cast(Response, error.get_response())
+    message = HTTP_MESSAGES.get(status, error.description or error.name)
+    failure = _failure(status, HTTP_CODES.get(status, "bad_request"), message)
+    failure.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
+    return failure
+
+
+# --- routes -----------------------------------------------------------------------------------------------------------
+
+routes = Blueprint("pluto", __name__)
+
+
+def watchlist() -> Watchlist:
+    return cast(Watchlist, current_app.extensions["pluto"])
+
+
+@routes.get("/")
+def page() -> str:
+    return render_template("index.html", simulated=watchlist().settings.demo, version=VERSION)
+
+
+@routes.post("/api/tickers")
+def add_ticker() -> tuple[Response, int]:
+    ticker = parse_ticker(_json_object().get("ticker"))
+    is_new = watchlist().add(ticker)
+    message = f"{ticker} is tracked now." if is_new else f"{ticker} is tracked already."
+    return jsonify(success=True, message=message, ticker=_price(ticker)), 201 if is_new else 200
+
+
+@routes.delete("/api/tickers/<text>")
+def remove_ticker(text: str) -> Response:
+    ticker = parse_ticker(text)
+    was_tracked = watchlist().remove(ticker)
+    return jsonify(
+        success=True, message=f"{ticker} is no longer tracked." if was_tracked else f"{ticker} was not tracked."
+    )
+
+
+@routes.get("/api/tickers")
+def get_tickers() -> Response:
+    broadcaster = watchlist().broadcaster
+    prices = [wire_fields(entry.quote, entry.sequence) for entry in broadcaster.entries]
+    return jsonify(tickers=broadcaster.tickers, prices=prices)
+
+
+@routes.get("/api/tickers/<text>")
+def get_ticker(text: str) -> Response:
+    return jsonify(_price(parse_ticker(text)))
+
+
+@routes.get("/api/stream")
+def stream() -> Response:
+    chosen = request.args.get("tickers", "")
+    tickers = [parse_ticker(part) for part in chosen.split(",") if part.strip()] or None
+    last_event_id = request.headers.get("Last-Event-ID") or request.args.get("lastEventId", "")
+    return Response(
+        watchlist().broadcaster.stream(tickers, last_event_id),
+        content_type="text/event-stream",
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
+
+
+@routes.get("/health")
+def health() -> Response:
+    entries = watchlist().broadcaster.entries
+    states = {state: sum(entry.quote.state is state for entry in entries) for state in State}
+    troubled = states[State.STALE] + states[State.BLOCKED] + states[State.ERROR]
+    browser = "running" if watchlist().scraper.has_browser else "down"
+    return jsonify(
+        status="degraded" if troubled or browser == "down" else "ok",
+        browser=browser,
+        tickers={state: count for state, count in states.items() if count},
+        simulated=watchlist().settings.demo,
+        version=VERSION,
+        timestamp=_iso_now(),
+    )
+
+
+@routes.get("/livez")
+def livez() -> Response:
+    return jsonify(status="ok")
+
+
+@routes.get("/readyz")
+def readyz() -> tuple[Response, int]:
+    ready = watchlist().scraper.has_browser
+    return jsonify(status="ok" if ready else "starting"), 200 if ready else 503
+
+
+@routes.get("/api/performance")
+def performance() -> Response:
+    broadcaster, scraper = watchlist().broadcaster, watchlist().scraper
+    memory = psutil.Process().memory_info()
+    return jsonify(
+        scraper={
+            "activeTickers": len(broadcaster.tickers),
+            "callbacksRegistered": 1,
+            "queuedUpdates": broadcaster.waiting,
+            "monitoringActive": scraper.has_browser,
+            "counters": dict(scraper.counters),
+        },
+        server={
+            "activeSSEClients": broadcaster.clients,
+            "queuedBroadcasts": broadcaster.queued,
+            "uptime": round(time.time() - watchlist().started_at, 3),
+            "memoryUsage": {"rss": memory.rss, "vms": memory.vms},
+            "sequence": broadcaster.sequence,
+            "counters": dict(broadcaster.counters),
+        },
+        timestamp=_iso_now(),
+    )
+
+
+def _json_object() -> dict[str, Any]:
+    body = request.get_json()
+    if not isinstance(body, dict):
+        raise BadRequest
+    return body
+
+
+def _price(ticker: Ticker) -> dict[str, Any]:
+    entry = watchlist().broadcaster.entry(ticker)
+    if entry is None:
+        raise NotTracked(f"{ticker} is not tracked; add it with POST /api/tickers.")
+    return wire_fields(entry.quote, entry.sequence)
+
+
+def _iso_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# --- the application --------------------------------------------------------------------------------------------------
+
+
+def create_app(watchlist: Watchlist) -> Flask:
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.extensions["pluto"] = watchlist
+    app.register_blueprint(routes)
+    app.register_error_handler(PlutoError, _on_pluto_error)
+    app.register_error_handler(HTTPException, _on_http_error)
+    app.before_request(_answer_preflight)
+    app.after_request(_add_headers)
+    return app
+
+
+def _answer_preflight() -> Response | None:
+    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        return Response(status=204)
+    return None
+
+
+def _add_headers(response: Response) -> Response:
+    response.headers.extend(SECURITY_HEADERS)
+    response.vary.add("Origin")
+    if (origin := request.headers.get("Origin")) in CORS_ORIGINS:
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers.extend(CORS_HEADERS)
+    return response
+
+
+class Simulator:
+    """The simulator's process, for as long as Pluto runs: it ends when the pipe to it closes, however Pluto ends."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(PROJECT / "simulator.py"), "--port", "0", "--until-stdin-closes"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is Pluto's to handle
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line.startswith("simulator: "):
+            raise SimulatorFailed("The simulator didn't start; what it printed above says why.")
+        self.url = line.split()[1]
+
+    def stop(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+
+class SimulatorFailed(PlutoError):
+    code = "simulator_failed"
+
+
+def main(arguments: list[str]) -> int:
+    """Runs Pluto until SIGINT or SIGTERM. Returns the exit code: 0, or 1 after one sentence when it can't start."""
+    settings = read_settings(arguments)
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"
+    )
+    sys.setswitchinterval(0.0005)  # else a busy scraper thread keeps the hub waiting for 5 ms at a time
+    try:
+        run(settings)
+    except (PlutoError, OSError) as error:
+        print(f"pluto: {_start_failure(error, settings)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _start_failure(error: Exception, settings: Settings) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {settings.port} is taken: stop what listens there, or choose another with --port."
+    return f"Can't listen on {settings.host} port {settings.port}: {error.strerror or error}."
+
+
+def run(settings: Settings) -> None:
+    """Starts the layers from the bottom up, waits for a signal, stops them from the top down."""
+    if settings.browser:
+        find_browser(settings.browser)
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        gevent.signal_handler(number, stop.set)
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = WSGIServer.get_listener((settings.host, settings.port), backlog=BACKLOG, family=family)
+    with ExitStack() as layers:
+        source_url = settings.source_url.rstrip("/")
+        if settings.demo:
+            simulator = Simulator()
+            layers.callback(simulator.stop)
+            source_url = simulator.url
+        broadcaster = Broadcaster()
+        scraper = Scraper(settings.for_scraper(source_url), broadcaster.put)
+        watchlist = Watchlist(scraper, broadcaster, settings)
+        server = make_server(listener, watchlist)
+        scraper.start()
+        layers.callback(scraper.stop)
+        server.start()
+        layers.callback(server.stop, timeout=STOP_GRACE_S)
+        broadcaster.start()
+        layers.callback(broadcaster.stop)
+        for ticker in settings.start_tickers:
+            watchlist.add(ticker)
+        _announce(settings, listener.getsockname()[1], source_url)
+        stop.wait()
+        log.info("stopping")
+
+
+def make_server(listener: Any, watchlist: Watchlist) -> WSGIServer:
+    # Without a SERVER_NAME, pywsgi asks the resolver for the machine's own name.
+    environ = {"SERVER_NAME": "localhost"}
+    connections = Pool(MAX_CONNECTIONS)
+    return WSGIServer(listener, create_app(watchlist), log=None, error_log=log, environ=environ, spawn=connections)
+
+
+def _announce(settings: Settings, port: int, source_url: str) -> None:
+    host = "localhost" if settings.host in ("127.0.0.1", "localhost", "::1", "0.0.0.0") else settings.host
+    mode = "headed" if settings.headed else "headless"
+    source = f"SIMULATED, by a simulator at {source_url}" if settings.demo else source_url
+    print(f"Pluto {VERSION}\n  page     http://{host}:{port}\n  prices   {source}\n  browser  {mode}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,43 @@
+"""Fixtures: one simulator and one Pluto for the whole run, and a browser for the tests that look at the page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+from running import Pluto, Simulator, running_pluto, running_simulator
+
+from scraper import find_browser
+
+
+@pytest.fixture(scope="session")
+def simulator() -> Iterator[Simulator]:
+    """Tests share it, so each uses tickers of its own."""
+    with running_simulator("--weight", "200000", "--heartbeat", "2") as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="session")
+def pluto(simulator: Simulator) -> Iterator[Pluto]:
+    """Pluto against the simulator. Tests share it, so each removes the tickers it added."""
+    with running_pluto("--source-url", simulator.url) as pluto:
+        yield pluto
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        path = find_browser(os.environ.get("PLUTO_BROWSER"), playwright.chromium.executable_path)
+        browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=os.geteuid() != 0)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def browser_page(browser: Browser) -> Iterator[Page]:
+    """A page of a browser that knows nothing of the pages before it."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    yield context.new_page()
+    context.close()

@@ -1,0 +1,161 @@
+"""The real programs the tests talk to: Pluto and the simulator, each started as its own process on a free port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import psutil
+from httpx_sse import ServerSentEvent, connect_sse
+
+PROJECT = Path(__file__).parent.parent
+START_TIMEOUT_S = 20.0
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], timeout: float = 10.0, *, what: str = "") -> T:
+    """The condition's first true value; fails the test when there is none within `timeout` s."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what or condition}"
+        time.sleep(0.02)
+    return value
+
+
+class Simulator:
+    """A client of a running simulator."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._http = httpx.Client(base_url=url, timeout=5.0)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def fault(self, ticker: str, fault: str) -> None:
+        self._http.post(f"/fault/{ticker}/{fault}").raise_for_status()
+
+    def clear(self, ticker: str) -> None:
+        self._http.delete(f"/fault/{ticker}").raise_for_status()
+
+    def price(self, ticker: str, price: str) -> None:
+        self._http.post(f"/price/{ticker}/{price}").raise_for_status()
+
+    def rate(self, ticker: str, rate: float) -> None:
+        self._http.post(f"/rate/{ticker}/{rate}").raise_for_status()
+
+    def truth(self, ticker: str) -> list[dict[str, Any]]:
+        """The ticker's price changes, oldest first: {"time": ms, "price": text}."""
+        changes: list[dict[str, Any]] = self._http.get(f"/truth/{ticker}").raise_for_status().json()["changes"]
+        return changes
+
+    def pages(self) -> dict[str, Any]:
+        pages: dict[str, Any] = self._http.get("/pages").raise_for_status().json()
+        return pages
+
+
+class Pluto:
+    """A client of a running Pluto, and its process."""
+
+    def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
+        self.url, self.process = url, process
+        self.http = httpx.Client(base_url=url, timeout=5.0)
+
+    def close(self) -> None:
+        self.http.close()
+
+    def add(self, ticker: str) -> httpx.Response:
+        return self.http.post("/api/tickers", json={"ticker": ticker})
+
+    def remove(self, ticker: str) -> httpx.Response:
+        return self.http.delete(f"/api/tickers/{ticker}")
+
+    def quote(self, ticker: str) -> dict[str, Any]:
+        quote: dict[str, Any] = self.http.get(f"/api/tickers/{ticker}").raise_for_status().json()
+        return quote
+
+    def wait_for(self, ticker: str, state: str, timeout: float = 20.0) -> dict[str, Any]:
+        """The ticker's quote as soon as it is in this state."""
+
+        def found() -> dict[str, Any] | None:
+            quote = self.quote(ticker)
+            return quote if quote["state"] == state else None
+
+        return wait_until(found, timeout, what=f"{ticker} is {state}") or {}
+
+    @contextmanager
+    def stream(self, path: str = "/api/stream", **headers: str) -> Iterator[Iterator[ServerSentEvent]]:
+        """The server-sent events of a stream, as they come."""
+        with (
+            httpx.Client(timeout=20.0) as client,
+            connect_sse(client, "GET", self.url + path, headers=headers) as source,
+        ):
+            yield (event for event in source.iter_sse() if event.data)
+
+
+@contextmanager
+def running_simulator(*options: str) -> Iterator[Simulator]:
+    with _program("simulator.py", "--port", "0", *options) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("simulator: "), line
+        with closing(Simulator(line.split()[1])) as simulator:
+            yield simulator
+
+
+@contextmanager
+def running_pluto(*options: str, **environment: str) -> Iterator[Pluto]:
+    """Pluto on a free port, listening; ended by SIGTERM at the end if it still runs."""
+    with _program("app.py", "--port", "0", "--browser-mode", "headless", *options, **environment) as process:
+        with closing(Pluto(_read_url(process), process)) as pluto:
+            yield pluto
+
+
+def _read_url(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip().startswith("page "):
+            return line.split()[1]
+    raise AssertionError(f"Pluto ended with {process.wait()} before it listened")
+
+
+@contextmanager
+def _program(file: str, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, str(PROJECT / file), *options],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**clean_environment(), **environment},
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(10.0)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without Pluto's settings but the browser's path, which says where the machine has its browser."""
+    keep = {"PLUTO_BROWSER"}
+    return {name: value for name, value in os.environ.items() if not name.startswith("PLUTO_") or name in keep}
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run; a zombie has ended and only waits for its parent."""
+    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
