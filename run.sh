@@ -31,11 +31,13 @@ main() {
       ;;
     test)
       set_up requirements-dev.txt
+      use_browser
       cd "$here"
       exec "$python" -m pytest "${@:2}"
       ;;
     *)
       if needs_browser "$@"; then set_up requirements.txt; else set_up_packages requirements.txt; fi
+      use_browser
       exec "$python" "$here/app.py" "$@"
       ;;
   esac
@@ -141,6 +143,11 @@ check_named_browser() {
 
 set_up_browser() {
   [[ -n "${PLUTO_BROWSER:-}" ]] || browser_ready || locked find_browser
+}
+
+# Pluto takes the browser that was tried here, not one of the same name that may not run.
+use_browser() {
+  [[ -n "${PLUTO_BROWSER:-}" ]] || ! browser_ready || export PLUTO_BROWSER="$(cat "$venv/browser")"
 }
 
 browser_ready() {

@@ -86,7 +86,7 @@ def test_a_price_that_stands_still_stays_live(pluto: Pluto, simulator: Simulator
         def has_stood_still_for_12_s() -> bool:
             quote = pluto.quote("LTCUSD")
             assert quote["state"] == "live"
-            return time.time() * 1000 - quote["timestamp"] > 12_000
+            return time.time() * 1000 - int(quote["timestamp"]) > 12_000
 
         wait_until(has_stood_still_for_12_s, timeout=20)
 
