@@ -147,7 +147,10 @@ set_up_browser() {
 
 # Pluto takes the browser that was tried here, not one of the same name that may not run.
 use_browser() {
-  [[ -n "${PLUTO_BROWSER:-}" ]] || ! browser_ready || export PLUTO_BROWSER="$(cat "$venv/browser")"
+  if [[ -z "${PLUTO_BROWSER:-}" ]] && browser_ready; then
+    PLUTO_BROWSER="$(cat "$venv/browser")"
+    export PLUTO_BROWSER
+  fi
 }
 
 browser_ready() {
