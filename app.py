@@ -8,16 +8,22 @@ the browser lives on the scraper's thread, the simulator in a process of its own
 from __future__ import annotations
 
 import argparse
+import base64
 import errno
+import hashlib
+import io
+import json
 import logging
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -28,17 +34,37 @@ from flask import Blueprint, Flask, Response, current_app, jsonify, render_templ
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
+from geventwebsocket.exceptions import WebSocketError
+from geventwebsocket.handler import WebSocketHandler
+from geventwebsocket.websocket import Header, WebSocket
 from werkzeug.exceptions import BadRequest, HTTPException
+from werkzeug.routing.exceptions import WebsocketMismatch
 
-from broadcast import Broadcaster
+from broadcast import (
+    LAST_CHUNK,
+    SSE,
+    WEBSOCKET,
+    Broadcaster,
+    Client,
+    Format,
+    ShuttingDown,
+    Stream,
+    TooManyStreams,
+    Wish,
+    websocket_frame,
+    websocket_text,
+)
 from quotes import InvalidTicker, PlutoError, State, Ticker, TooManyTickers, parse_ticker, wire_fields
 from scraper import Scraper, ScraperSettings, find_browser
 
 VERSION = "0.1.0"
 PROJECT = Path(__file__).parent
 MAX_BODY = 64 * 1024
-MAX_CONNECTIONS = 12_000  # open at once; more wait in the backlog
+MAX_CONNECTIONS = 1_000  # requests under way at once, streams not counted; more wait in the backlog
 BACKLOG = 4096
+MIN_RATE, MAX_RATE = 0.1, 20.0  # batches a second that a stream may ask for
+MAX_WEBSOCKET_MESSAGE = 4 * 1024
+HAND_OVER = "pluto.hand_over"
 STOP_GRACE_S = 0.3  # for streams to send their last event
 DEMO_TICKERS = "BTCUSD,ETHUSD,SOLUSD"
 # Front ends of the original Pluto Crypto Tracker run there.
@@ -76,6 +102,7 @@ class Settings:
     port: int = _setting(8080, "port to listen on; 0 takes a free one")
     tickers: str = _setting("", "tickers at start, separated by commas")
     max_tickers: int = _setting(50, "how many tickers may be tracked at once")
+    max_streams: int = _setting(10_000, "how many streams may be open at once")
     browser: str = _setting("", "path of the Chromium to use; empty: Playwright's own, else one on the PATH")
     browser_mode: str = _setting(
         "auto", "auto is headed where there is a display, headless elsewhere", ("auto", "headed", "headless")
@@ -166,6 +193,8 @@ def _check(parser: argparse.ArgumentParser, settings: Settings) -> None:
         parser.error(f"--port is a number from 0 to 65535, not {settings.port}")
     if not 1 <= settings.max_tickers <= 1000:
         parser.error(f"--max-tickers is a number from 1 to 1000, not {settings.max_tickers}")
+    if not 1 <= settings.max_streams <= 100_000:
+        parser.error(f"--max-streams is a number from 1 to 100000, not {settings.max_streams}")
     if not settings.source_url.startswith(("http://", "https://")):
         parser.error(f"--source-url begins with http:// or https://, not {settings.source_url!r}")
     try:
@@ -215,7 +244,29 @@ class NotTracked(PlutoError):
     code = "not_tracked"
 
 
-HTTP_STATUS: dict[type[PlutoError], int] = {InvalidTicker: 400, NotTracked: 404, TooManyTickers: 409}
+class InvalidRate(PlutoError):
+    code = "invalid_rate"
+
+
+class ForbiddenOrigin(PlutoError):
+    code = "forbidden_origin"
+
+
+class NoWebSocket(PlutoError):
+    code = "no_websocket"
+
+
+HTTP_STATUS: dict[type[PlutoError], int] = {
+    InvalidTicker: 400,
+    InvalidRate: 400,
+    ForbiddenOrigin: 403,
+    NotTracked: 404,
+    TooManyTickers: 409,
+    NoWebSocket: 426,
+    TooManyStreams: 503,
+    ShuttingDown: 503,
+}
+RETRY_AFTER_S = "5"  # sent with every 503
 HTTP_CODES = {
     400: "bad_request",
     404: "not_found",
@@ -240,7 +291,14 @@ def _failure(status: int, code: str, message: str) -> Response:
 
 
 def _on_pluto_error(error: PlutoError) -> Response:
-    return _failure(HTTP_STATUS[type(error)], error.code, str(error))
+    failure = _failure(HTTP_STATUS[type(error)], error.code, str(error))
+    if failure.status_code == 503:
+        failure.headers["Retry-After"] = RETRY_AFTER_S
+    return failure
+
+
+def _on_websocket_mismatch(_: WebsocketMismatch) -> Response:
+    return _on_pluto_error(NoWebSocket("/api/ws is a WebSocket, connected to with ws://; nothing else here is one."))
 
 
 def _on_http_error(error: HTTPException) -> Response:
@@ -296,16 +354,86 @@ def get_ticker(text: str) -> Response:
     return jsonify(_price(parse_ticker(text)))
 
 
+class StreamResponse(Response):
+    """A response whose body is a Stream. Werkzeug gives a 101 none, and would not close the one HEAD has no use for."""
+
+    def get_app_iter(self, environ: dict[str, Any]) -> Iterable[bytes]:
+        stream = cast(Stream, self.response)
+        if environ["REQUEST_METHOD"] != "HEAD":
+            return stream
+        stream.close()
+        return ()
+
+
 @routes.get("/api/stream")
 def stream() -> Response:
-    chosen = request.args.get("tickers", "")
-    tickers = [parse_ticker(part) for part in chosen.split(",") if part.strip()] or None
-    last_event_id = request.headers.get("Last-Event-ID") or request.args.get("lastEventId", "")
-    return Response(
-        watchlist().broadcaster.stream(tickers, last_event_id),
+    hand_over = request.environ.get(HAND_OVER)
+    client = watchlist().broadcaster.admit(_wish(SSE, chunked=hand_over is not None), _last_event_id())
+    return StreamResponse(
+        Stream(watchlist().broadcaster, client, hand_over),
         content_type="text/event-stream",
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
+
+
+@routes.get("/api/ws", websocket=True)
+def websocket() -> Response:
+    """Upgrades the connection; from there the broadcaster sends, and a WebSocketSession takes what the client says."""
+    if (hand_over := request.environ.get(HAND_OVER)) is None:
+        raise NoWebSocket("WebSocket takes HTTP/1.1 without TLS here; use /api/stream instead.")
+    accept = _websocket_accept()
+    broadcaster = watchlist().broadcaster
+    client = broadcaster.admit(_wish(WEBSOCKET), _last_event_id())
+    client.receive = WebSocketSession(broadcaster, client).receive
+    return StreamResponse(
+        Stream(broadcaster, client, hand_over),
+        status=101,
+        headers={"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": accept},
+    )
+
+
+def _wish(format: Format, *, chunked: bool = False) -> Wish:
+    """What a stream's query asks for."""
+    return Wish(format, _tickers_filter(request.args.get("tickers", "").split(",")), _interval(), chunked)
+
+
+def _tickers_filter(texts: list[str]) -> frozenset[Ticker] | None:
+    return frozenset(parse_ticker(text) for text in texts if text.strip()) or None
+
+
+def _interval() -> float:
+    """The least seconds between batches, from `max_rate`, the most batches a second."""
+    text = request.args.get("max_rate", str(MAX_RATE))
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise InvalidRate(f"max_rate is a number of batches a second from {MIN_RATE} to {MAX_RATE}, not {text!r}.")
+    return 0.0 if rate == MAX_RATE else round(1 / rate, 2)
+
+
+def _last_event_id() -> str:
+    return request.headers.get("Last-Event-ID") or request.args.get("lastEventId", "")
+
+
+def _websocket_accept() -> str:
+    """The handshake's answer (RFC 6455, 4.2). Raises what is wrong with the question."""
+    headers = request.headers
+    if (origin := headers.get("Origin")) and not _is_allowed_origin(origin):
+        raise ForbiddenOrigin(f"Pages of {origin[:200]} may not read prices here.")
+    key = headers.get("Sec-WebSocket-Key", "")
+    try:
+        is_key = len(base64.b64decode(key, validate=True)) == 16
+    except ValueError:
+        is_key = False
+    if not is_key or headers.get("Sec-WebSocket-Version") != "13":
+        raise NoWebSocket("The handshake lacks a valid Sec-WebSocket-Key, or Sec-WebSocket-Version: 13.")
+    return base64.b64encode(hashlib.sha1((key + WebSocketHandler.GUID).encode()).digest()).decode()
+
+
+def _is_allowed_origin(origin: str) -> bool:
+    return origin in CORS_ORIGINS or origin == f"http://{request.host}"
 
 
 @routes.get("/health")
@@ -338,7 +466,7 @@ def readyz() -> tuple[Response, int]:
 @routes.get("/api/performance")
 def performance() -> Response:
     broadcaster, scraper = watchlist().broadcaster, watchlist().scraper
-    memory = psutil.Process().memory_info()
+    memory, clients = psutil.Process().memory_info(), broadcaster.clients
     return jsonify(
         scraper={
             "activeTickers": len(broadcaster.tickers),
@@ -348,11 +476,15 @@ def performance() -> Response:
             "counters": dict(scraper.counters),
         },
         server={
-            "activeSSEClients": broadcaster.clients,
-            "queuedBroadcasts": broadcaster.queued,
+            "activeSSEClients": clients["sse"],
+            "queuedBroadcasts": broadcaster.lagging,
             "uptime": round(time.time() - watchlist().started_at, 3),
             "memoryUsage": {"rss": memory.rss, "vms": memory.vms},
+            "clients": dict(clients),
+            "lagging": broadcaster.lagging,
             "sequence": broadcaster.sequence,
+            "flushSecondsMax": round(broadcaster.flush_max_s, 6),
+            "latenessSecondsMax": round(broadcaster.lateness_max_s, 6),
             "counters": dict(broadcaster.counters),
         },
         timestamp=_iso_now(),
@@ -377,6 +509,130 @@ def _iso_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+# --- WebSocket --------------------------------------------------------------------------------------------------------
+
+
+class Violation(Exception):
+    """A client broke the protocol, or our limits: the close code (RFC 6455, 7.4) that it is told."""
+
+    def __init__(self, close_code: int) -> None:
+        super().__init__(close_code)
+        self.close_code = close_code
+
+
+class WebSocketReader:
+    """What a client says on a WebSocket: bytes in, (opcode, payload) messages out. Bounded, and it never waits.
+
+    The frame headers are gevent-websocket's; what its 2017 release lets pass is refused here.
+    """
+
+    def __init__(self) -> None:
+        self._unread = b""
+        self._opcode: int | None = None  # of the fragmented message under way
+        self._fragments = b""
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Raises Violation; what was yielded before it still counts."""
+        self._unread += data
+        while (frame := self._next_frame()) is not None:
+            header, payload = frame
+            if header.opcode >= WebSocket.OPCODE_CLOSE:
+                yield header.opcode, payload
+            elif (message := self._defragment(header, payload)) is not None:
+                yield message
+
+    def _next_frame(self) -> tuple[Header, bytes] | None:
+        stream = io.BytesIO(self._unread)
+        try:
+            header = Header.decode_header(stream)
+        except WebSocketError as error:
+            if "Unexpected EOF" in str(error):
+                return None
+            raise Violation(1002) from None
+        if header.flags or not header.mask:
+            raise Violation(1002)
+        if header.length + len(self._fragments) > MAX_WEBSOCKET_MESSAGE:
+            raise Violation(1009)
+        payload = stream.read(header.length)
+        if len(payload) < header.length:
+            return None
+        self._unread = stream.read()
+        return header, bytes(header.unmask_payload(payload))
+
+    def _defragment(self, header: Header, payload: bytes) -> tuple[int, bytes] | None:
+        is_continuation = header.opcode == WebSocket.OPCODE_CONTINUATION
+        if is_continuation != (self._opcode is not None):
+            raise Violation(1002)
+        if not is_continuation:
+            if header.opcode != WebSocket.OPCODE_TEXT:
+                raise Violation(1003 if header.opcode == WebSocket.OPCODE_BINARY else 1002)
+            self._opcode = header.opcode
+        self._fragments += payload
+        if not header.fin:
+            return None
+        message = self._opcode or 0, self._fragments
+        self._opcode, self._fragments = None, b""
+        return message
+
+
+class WebSocketSession:
+    """One client's side of the conversation: its filter, its pings, its goodbye."""
+
+    def __init__(self, broadcaster: Broadcaster, client: Client) -> None:
+        self._broadcaster, self._client = broadcaster, client
+        self._reader = WebSocketReader()
+
+    def receive(self, data: bytes) -> None:
+        try:
+            for opcode, payload in self._reader.feed(data):
+                self._on_message(opcode, payload)
+        except Violation as violation:
+            self._close(violation.close_code, "violation")
+        except UnicodeDecodeError:
+            self._close(1007, "violation")
+
+    def _on_message(self, opcode: int, payload: bytes) -> None:
+        if opcode == WebSocket.OPCODE_PING:
+            self._broadcaster.write(self._client, websocket_frame(WebSocket.OPCODE_PONG, payload))
+        elif opcode == WebSocket.OPCODE_CLOSE:
+            self._close(_close_code_of(payload), "closed")
+        elif opcode == WebSocket.OPCODE_TEXT:
+            self._on_text(payload.decode())
+        elif opcode != WebSocket.OPCODE_PONG:
+            raise Violation(1002)
+
+    def _on_text(self, text: str) -> None:
+        try:
+            message = json.loads(text)
+            tickers = _tickers_filter([str(ticker) for ticker in message["tickers"]])
+        except PlutoError as error:
+            self._refuse(error.code, str(error))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            self._refuse("bad_request", 'Send {"tickers":["BTCUSD"]} to choose tickers; an empty list chooses all.')
+        else:
+            self._broadcaster.change_wish(self._client, replace(self._client.wish, tickers=tickers))
+
+    def _refuse(self, code: str, message: str) -> None:
+        error = {"type": "error", "success": False, "message": message, "code": code}
+        self._broadcaster.write(self._client, websocket_text(json.dumps(error)))
+
+    def _close(self, code: int, reason: str) -> None:
+        last_words = websocket_frame(WebSocket.OPCODE_CLOSE, struct.pack("!H", code))
+        self._broadcaster.leave(self._client, last_words, reason)
+
+
+def _close_code_of(payload: bytes) -> int:
+    """The code a client closes with, to be echoed. Raises Violation when it may not be sent."""
+    if not payload:
+        return 1000
+    code = int.from_bytes(payload[:2], "big")
+    payload[2:].decode()
+    is_defined = code in (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011) or 3000 <= code < 5000
+    if len(payload) < 2 or not is_defined:
+        raise Violation(1002)
+    return code
+
+
 # --- the application --------------------------------------------------------------------------------------------------
 
 
@@ -387,6 +643,7 @@ def create_app(watchlist: Watchlist) -> Flask:
     app.extensions["pluto"] = watchlist
     app.register_blueprint(routes)
     app.register_error_handler(PlutoError, _on_pluto_error)
+    app.register_error_handler(WebsocketMismatch, _on_websocket_mismatch)
     app.register_error_handler(HTTPException, _on_http_error)
     app.before_request(_answer_preflight)
     app.after_request(_add_headers)
@@ -476,7 +733,7 @@ def run(settings: Settings) -> None:
             simulator = Simulator()
             layers.callback(simulator.stop)
             source_url = simulator.url
-        broadcaster = Broadcaster()
+        broadcaster = Broadcaster(max_streams=settings.max_streams)
         scraper = Scraper(settings.for_scraper(source_url), broadcaster.put)
         watchlist = Watchlist(scraper, broadcaster, settings)
         server = make_server(listener, watchlist)
@@ -494,11 +751,42 @@ def run(settings: Settings) -> None:
 
 
 class Handler(WSGIHandler):
-    """One connection. Small answers leave at once: with Nagle's algorithm each would wait 40 ms for the one before."""
+    """One connection. It can give its socket away after a response's first bytes, and forget it.
+
+    The application calls what it finds under HAND_OVER in the environment, with a function that takes the socket. Only
+    plain HTTP/1.1 can do that; elsewhere there is nothing under HAND_OVER.
+    """
+
+    _taker: Callable[[socket.socket], None] | None = None
 
     def handle(self) -> None:
+        # With Nagle's algorithm each small answer would wait 40 ms for the acknowledgement of the one before.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().handle()
+
+    def get_environ(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environ()
+        if self.request_version == "HTTP/1.1" and environ["wsgi.url_scheme"] == "http":
+            environ[HAND_OVER] = self._hand_over
+        return environ
+
+    def _hand_over(self, taker: Callable[[socket.socket], None]) -> None:
+        self._taker = taker
+
+    def process_result(self) -> None:
+        """As pywsgi has it, up to the moment when the socket is given away."""
+        for data in self.result or ():
+            if data:
+                self.write(data)
+            if self._taker is not None:
+                self.close_connection = True
+                family, kind = self.socket.family, self.socket.type
+                self._taker(socket.socket(family, kind, fileno=self.socket.detach()))
+                return
+        if not self.headers_sent:
+            self.write(b"")
+        if self.response_use_chunked:
+            self.socket.sendall(LAST_CHUNK)
 
 
 def make_server(listener: Any, watchlist: Watchlist) -> WSGIServer:

@@ -1,48 +1,77 @@
 """The broadcaster: fan-out of quotes to every client, at most one batch every 50 ms, encoded once for all.
 
-This file owns the newest quote of every ticker, the sequence that numbers the flushes, and the subscribers' buffers.
-It knows nothing of browsers, HTTP or settings. Everything runs on the hub thread but `Broadcaster.put`, which any
-thread may call: quotes cross threads there and nowhere else.
+This file owns the newest quote of every ticker, the sequence that numbers the flushes, and every client's socket from
+the moment its stream begins. It knows nothing of browsers, routes or settings. Everything runs on the hub thread but
+`Broadcaster.put`, which any thread may call: quotes cross threads there and nowhere else.
 
-    put → hand-off (newest per ticker) → flush → table → one frame per (format, tickers) → every subscriber of it
+    put → hand-off (newest per ticker) → flush → table → one frame per group → one non-blocking send per client
 
-A slow subscriber's buffer is bounded: when it is full it is emptied, and the subscriber gets one frame with all that
-changed since what it last had. So it costs no more memory for being slow, and is right again when it has caught up.
+A group is the clients that want the same bytes: one format, one set of tickers, one rate. A client has no greenlet and
+no queue. One whose socket is full is *lagging*: the broadcaster keeps the unsent rest of the frame under way, nothing
+else, and when the socket has drained, sends one frame with all that changed meanwhile. So a slow client costs no more
+memory for being slow, delays nobody, and is right again when it has caught up; one that drains nothing for 15 s is
+closed.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import random
 import secrets
+import socket
+import struct
 import time
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import gevent
+from gevent import socket as hub_socket
 from gevent.event import Event
+from geventwebsocket.websocket import Header, WebSocket
 
-from quotes import Quote, State, Ticker, wire_fields
+from quotes import PlutoError, Quote, State, Ticker, wire_fields
 
 log = logging.getLogger("pluto.broadcast")
 
 FLUSH_INTERVAL_S = 0.05  # the design card's figure
 HEARTBEAT_S = 15.0
-MAX_QUEUED_FRAMES = 64  # per subscriber, 3 s of batches
+TEND_INTERVAL_S = 0.5
+LAG_LIMIT_S = 15.0  # a client that drains nothing for this long is closed
+LEAVE_LIMIT_S = 1.0  # for a client to take its last words and close its side
+TCP_USER_TIMEOUT_MS = 20_000  # the kernel gives up on a peer that acknowledges nothing for this long
+SEND_BUFFER = 32 * 1024  # bytes the kernel keeps per client
+DRAIN_LIMIT = 256  # quotes taken from the hand-off at once; the rest goes with the next flush
+SLICE = 1_000  # clients sent to before the hub gets a turn
+MAX_LISTENED = 64 * 1024  # bytes a client may say that nobody reads
+MAX_TAIL = 256 * 1024  # unsent bytes at which a lagging client gets no more answers to what it says
+MAX_REMOVED = 1_000  # removals remembered for clients that resume
+MAX_FRAMES = 256  # frames kept for clients that need the same one
 RETRY_MS = 2_000  # how long a client waits before it connects again
+READABLE, WRITABLE = 1, 2  # libev's names of what an io watcher waits for
 
+HandOver = Callable[[Callable[[socket.socket], None]], None]
 Filter = frozenset[Ticker] | None
 """The tickers a client asked for; None means all."""
 
 
+class TooManyStreams(PlutoError):
+    code = "too_many_streams"
+
+
+class ShuttingDown(PlutoError):
+    code = "shutting_down"
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A ticker's newest quote, the flush it came with, and its JSON, made once for all frames that carry it."""
+    """A ticker's newest quote, the flushes with which it and the ticker came, and its JSON, made once for all."""
 
     quote: Quote
     sequence: int
+    tracked: int
     json: str
 
 
@@ -50,7 +79,8 @@ class Entry:
 class Batch:
     """What one frame carries: `tickers` when the list changed, and entries: those with a current price, and the rest.
 
-    `resumed` is None but in the first batch of a stream, where it says whether only what changed was sent.
+    `timestamp` is in ms. `resumed` is None but in the first batch of a stream, where it says whether only what changed
+    since the client's last batch is in it.
     """
 
     id: str
@@ -60,9 +90,19 @@ class Batch:
     updates: list[Entry]
     resumed: bool | None = None
 
-    @property
-    def is_empty(self) -> bool:
-        return self.tickers is None and not self.statuses and not self.updates and self.resumed is None
+
+# --- formats ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Format:
+    """How a transport writes: pure functions to bytes. `end` takes the ms after which the client may come back."""
+
+    name: str
+    encode: Callable[[Batch], bytes]
+    greet: Callable[[str], bytes]
+    heartbeat: bytes
+    end: Callable[[int], bytes]
 
 
 def messages(batch: Batch) -> list[tuple[str, str]]:
@@ -79,22 +119,47 @@ def messages(batch: Batch) -> list[tuple[str, str]]:
 
 def encode_sse(batch: Batch) -> bytes:
     """A batch as server-sent events. Only the last one has the id: a client that lost the rest must get them again."""
-    lines = []
-    for name, data in messages(batch):
-        lines += [f"event: {name}"] if name else []
-        lines += [f"data: {data}", ""]
-    if lines:
-        lines.insert(_start_of_last_event(lines), f"id: {batch.id}")
-    return "".join(f"{line}\n" for line in lines).encode()
+    events = [f"event: {name}\ndata: {data}\n\n" if name else f"data: {data}\n\n" for name, data in messages(batch)]
+    if events:
+        events[-1] = f"id: {batch.id}\n{events[-1]}"
+    return "".join(events).encode()
 
 
-def greeting_sse(client_id: str) -> bytes:
+def greet_sse(client_id: str) -> bytes:
     return f'retry: {RETRY_MS}\n\ndata: {{"type":"connected","clientId":"{client_id}"}}\n\n'.encode()
 
 
-def _start_of_last_event(lines: list[str]) -> int:
-    start = len(lines) - 2
-    return start - 1 if start > 0 and lines[start - 1].startswith("event: ") else start
+def end_sse(retry_ms: int) -> bytes:
+    return f'event: shutdown\nretry: {retry_ms}\ndata: {{"type":"shutdown"}}\n\n'.encode()
+
+
+def encode_websocket(batch: Batch) -> bytes:
+    """A batch as text frames, the last one with the batch's id: what resumes an SSE stream resumes this one."""
+    texts = [data for _, data in messages(batch)]
+    if texts:
+        texts[-1] = f'{texts[-1][:-1]},"id":"{batch.id}"}}'
+    return b"".join(websocket_text(text) for text in texts)
+
+
+def greet_websocket(client_id: str) -> bytes:
+    return websocket_text(_json({"type": "connected", "clientId": client_id}))
+
+
+def end_websocket(retry_ms: int) -> bytes:
+    going_away = websocket_frame(WebSocket.OPCODE_CLOSE, struct.pack("!H", 1001))
+    return websocket_text(_json({"type": "shutdown", "retry": retry_ms})) + going_away
+
+
+def websocket_text(text: str) -> bytes:
+    return websocket_frame(WebSocket.OPCODE_TEXT, text.encode())
+
+
+def websocket_frame(opcode: int, payload: bytes) -> bytes:
+    return bytes(Header.encode_header(True, opcode, b"", len(payload), 0)) + payload
+
+
+def http_chunk(payload: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(payload), payload)
 
 
 def _updates(kind: str, entries: list[Entry], timestamp: int, resumed: bool | None = None) -> str:
@@ -107,53 +172,122 @@ def _json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-HEARTBEAT_SSE = b": keep-alive\n\n"
-SHUTDOWN_SSE = b'event: shutdown\ndata: {"type":"shutdown"}\n\n'
+LAST_CHUNK = b"0\r\n\r\n"
+
+SSE = Format("sse", encode_sse, greet_sse, b": keep-alive\n\n", end_sse)
+WEBSOCKET = Format(
+    "websocket", encode_websocket, greet_websocket, websocket_frame(WebSocket.OPCODE_PING, b""), end_websocket
+)
 
 
-@dataclass(eq=False)
-class Subscriber:
-    """One client's buffer: frames that wait to be sent to it. `sequence` is the last flush put there."""
+# --- clients ----------------------------------------------------------------------------------------------------------
 
-    tickers: Filter
-    sequence: int
-    frames: deque[bytes] = field(default_factory=deque)
-    ready: Event = field(default_factory=Event)
-    lagging: bool = False
-    ended: bool = False
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a client wants: everything that makes its bytes differ from another's.
+
+    `interval` is the least time between batches, in seconds. `chunked` says that the broadcaster writes HTTP chunks
+    itself, as it must after taking a response over.
+    """
+
+    format: Format
+    tickers: Filter = None
+    interval: float = 0.0
+    chunked: bool = False
+
+
+class Group:
+    """The clients with one wish: they get the same bytes object. `sequence` is the flush they all have."""
+
+    __slots__ = ("due_at", "members", "sent_at", "sequence", "wish")
+
+    def __init__(self, wish: Wish, sequence: int) -> None:
+        self.wish = wish
+        self.sequence = sequence
+        self.members: set[Client] = set()
+        self.sent_at = time.monotonic()
+        self.due_at = 0.0
+
+    def frame(self, payload: bytes) -> bytes:
+        return http_chunk(payload) if payload and self.wish.chunked else payload
+
+
+class Client:
+    """One client: admitted, then attached to its socket, then gone.
+
+    `tail` is None while it keeps up; else the unsent rest of the frame under way. `sequence` is the flush it has when
+    lagging. `receive` takes what the client says; without it, that is thrown away.
+    """
+
+    __slots__ = (
+        "drained_at", "first", "group", "heard", "left_at", "reader", "receive", "send", "sequence", "socket", "tail",
+        "wish", "writer",
+    )  # fmt: skip
+
+    def __init__(self, wish: Wish, sequence: int, first: bytes) -> None:
+        self.wish, self.sequence, self.first = wish, sequence, first
+        self.group: Group | None = None
+        self.socket: socket.socket | None = None
+        self.send: Callable[[bytes], int] = _send_nowhere
+        self.receive: Callable[[bytes], None] | None = None
+        self.reader: Any = None
+        self.writer: Any = None
+        self.tail: bytes | None = None
+        self.drained_at = 0.0
+        self.left_at: float | None = None
+        self.heard = 0
+
+
+def _send_nowhere(data: bytes) -> int:
+    raise OSError("not attached")
 
 
 class Broadcaster:
-    """Keeps the newest quote of every tracked ticker and tells every subscriber what changed."""
+    """Keeps the newest quote of every tracked ticker and tells every client what changed."""
 
-    def __init__(self, *, interval: float = FLUSH_INTERVAL_S, heartbeat: float = HEARTBEAT_S) -> None:
+    def __init__(
+        self, *, max_streams: int = 10_000, interval: float = FLUSH_INTERVAL_S, heartbeat: float = HEARTBEAT_S
+    ) -> None:
         self.epoch = secrets.token_hex(4)  # a sequence means something only within one run of the server
         self.sequence = 0
         self.counters: Counter[str] = Counter()
-        self._interval = interval
-        self._heartbeat = heartbeat
+        self.lateness_max_s = 0.0  # of a flush after its time
+        self.flush_max_s = 0.0
+        self._max_streams, self._interval, self._heartbeat = max_streams, interval, heartbeat
         self._handoff: dict[Ticker, Quote] = {}  # newest per ticker: bounded by their number, never overflows
         self._table: dict[Ticker, Entry] = {}
-        self._tickers_changed = 0  # the flush in which a ticker came or went
-        self._list_is_new = False
-        self._subscribers: set[Subscriber] = set()
+        self._tickers: list[Ticker] = []  # the table's, sorted
+        self._removed: dict[Ticker, int] = {}  # the flush with which a ticker went
+        self._forgotten = 0  # removals up to this flush are no longer remembered
+        self._list_changed = 0  # the flush in which a ticker last came or went
+        self._flushed_at = _now_ms()
+        self._groups: dict[Wish, Group] = {}
+        self._clients: set[Client] = set()
+        self._frames: dict[tuple[object, ...], bytes] = {}  # of the sequence that is current, by what they hold
+        self._stopping = False
+        self._loop = gevent.get_hub().loop
         self._dirty = Event()
-        self._wakeup = gevent.get_hub().loop.async_()
-        self._flusher: gevent.Greenlet[[], None] | None = None
+        self._wakeup = self._loop.async_()
+        self._greenlets: list[gevent.Greenlet[[], None]] = []
 
     def start(self) -> None:
         self._wakeup.start(self._dirty.set)
-        self._flusher = gevent.spawn(self._run)
+        self._greenlets = [gevent.spawn(self._run), gevent.spawn(self._tend)]
 
     def stop(self) -> None:
-        """Ends every stream with an event that says so."""
+        """Ends every stream in order: last words, then the end of what we send, then the client's own close."""
+        self._stopping = True
         self._wakeup.stop()
-        if self._flusher is not None:
-            self._flusher.kill()
-        for subscriber in self._subscribers:
-            subscriber.frames.append(SHUTDOWN_SSE)
-            subscriber.ended = True
-            subscriber.ready.set()
+        gevent.killall(self._greenlets)
+        for client in list(self._clients):
+            spread = random.uniform(0, max(RETRY_MS, len(self._clients)))  # at most 1,000 come back a second
+            self.leave(client, client.wish.format.end(round(RETRY_MS + spread)), "shutdown")
+        deadline = time.monotonic() + LEAVE_LIMIT_S
+        while self._clients and time.monotonic() < deadline:
+            gevent.sleep(0.01)
+        for client in list(self._clients):
+            self.drop(client, "shutdown")
 
     def put(self, quote: Quote) -> None:
         """Any thread: the newest quote of a ticker."""
@@ -164,150 +298,397 @@ class Broadcaster:
 
     def track(self, ticker: Ticker, *, simulated: bool) -> None:
         """From now on quotes of this ticker are taken; until the first comes, it is starting."""
-        self._handoff[ticker] = Quote(ticker, State.STARTING, simulated=simulated)
-        self._set_entry(self._handoff[ticker])
-        self._list_is_new = True
-        self._dirty.set()
+        self._handoff.pop(ticker, None)
+        self._removed.pop(ticker, None)
+        self._set_entry(Quote(ticker, State.STARTING, simulated=simulated), self.sequence + 1)
+        self._change_list()
 
     def untrack(self, ticker: Ticker) -> None:
-        self._table.pop(ticker, None)
-        self._list_is_new = True
-        self._dirty.set()
-
-    @property
-    def tickers(self) -> list[Ticker]:
-        return sorted(self._table)
+        if self._table.pop(ticker, None) is None:
+            return
+        self._removed[ticker] = self.sequence + 1
+        if len(self._removed) > MAX_REMOVED:
+            self._forgotten = self._removed.pop(next(iter(self._removed)))
+        self._change_list()
 
     def entry(self, ticker: Ticker) -> Entry | None:
         return self._table.get(ticker)
 
     @property
+    def tickers(self) -> list[Ticker]:
+        return list(self._tickers)
+
+    @property
     def entries(self) -> list[Entry]:
-        return [self._table[ticker] for ticker in self.tickers]
+        return [self._table[ticker] for ticker in self._tickers]
 
     @property
-    def clients(self) -> int:
-        return len(self._subscribers)
+    def clients(self) -> Counter[str]:
+        """How many clients each transport has."""
+        return Counter(client.wish.format.name for client in self._clients)
 
     @property
-    def queued(self) -> int:
-        """Frames that wait in subscribers' buffers."""
-        return sum(len(subscriber.frames) for subscriber in self._subscribers)
+    def lagging(self) -> int:
+        return sum(client.tail is not None for client in self._clients)
 
     @property
     def waiting(self) -> int:
         """Quotes in the hand-off."""
         return len(self._handoff)
 
-    def _set_entry(self, quote: Quote) -> Entry:
-        entry = Entry(quote, self.sequence, _json(wire_fields(quote, self.sequence)))
-        self._table[quote.ticker] = entry
-        return entry
+    def _change_list(self) -> None:
+        self._tickers = sorted(self._table)
+        self._list_changed = self.sequence + 1
+        self._dirty.set()
+
+    def _set_entry(self, quote: Quote, tracked: int) -> None:
+        sequence = self.sequence + 1
+        text = _json(wire_fields(quote, sequence))
+        self._table[quote.ticker] = Entry(quote, sequence, tracked, text)
 
     # --- the flush ----------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         """Leading edge: the first change after a quiet spell leaves at once, then at most one batch an interval."""
         while True:
-            self._dirty.wait()
+            self._dirty.wait(self._seconds_until_due())
             self._dirty.clear()
+            started = time.monotonic()
             try:
                 self.flush()
             except Exception:
                 log.exception("a flush failed")
+            flushed = time.monotonic()
             gevent.sleep(self._interval)
+            self.flush_max_s = max(self.flush_max_s, flushed - started)
+            self.lateness_max_s = max(self.lateness_max_s, time.monotonic() - flushed - self._interval)
+
+    def _seconds_until_due(self) -> float | None:
+        """When the next group that asked for a lower rate may get what it doesn't have yet."""
+        due = [group.due_at for group in self._groups.values() if group.sequence < self.sequence]
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
     def flush(self) -> None:
-        """Takes what waits in the hand-off into the table and offers it to all subscribers, encoded once per filter."""
-        quotes = self._drain()
-        if not quotes and not self._list_is_new:
-            return
-        self.sequence += 1
-        self.counters["flushes"] += 1
-        if self._list_is_new:
-            self._list_is_new, self._tickers_changed = False, self.sequence
-        for quote in quotes:
-            self._set_entry(quote)
-        frames: dict[Filter, bytes] = {}
-        for subscriber in self._subscribers:
-            if subscriber.tickers not in frames:
-                frames[subscriber.tickers] = self._frame(self.sequence - 1, subscriber.tickers)
-            self._offer(subscriber, frames[subscriber.tickers])
+        """Takes what waits in the hand-off into the table, and sends each group that is due what it doesn't have."""
+        if self._commit():
+            self.counters["flushes"] += 1
+        now = time.monotonic()
+        for group in list(self._groups.values()):
+            if group.sequence < self.sequence and group.due_at <= now:
+                self._deliver(group, now)
 
-    def _drain(self) -> list[Quote]:
-        """The waiting quotes of tracked tickers; of one removed meanwhile, the last words come too late."""
-        quotes = []
-        for _ in range(len(self._handoff)):
+    def _commit(self) -> bool:
+        """Makes the next sequence of all that changed, and says whether anything did."""
+        has_changed = self._list_changed > self.sequence
+        for _ in range(min(len(self._handoff), DRAIN_LIMIT)):
             ticker, quote = self._handoff.popitem()
-            if ticker in self._table:
-                quotes.append(quote)
-        return quotes
+            if (entry := self._table.get(ticker)) is not None:  # else it was removed, and these words come too late
+                self._set_entry(quote, entry.tracked)
+                has_changed = True
+        if self._handoff:
+            self._dirty.set()
+        if has_changed:
+            self.sequence += 1
+            self._flushed_at = _now_ms()
+            self._frames.clear()
+        return has_changed
 
-    def _frame(self, since: int, tickers: Filter) -> bytes:
-        batch = self._changes(since, tickers)
-        if batch.is_empty:
-            return b""
-        self.counters["encodes"] += 1
-        return encode_sse(batch)
+    def _deliver(self, group: Group, now: float) -> None:
+        """Sends a group what it doesn't have, slice by slice; only then is it what the group has."""
+        sequence, members = self.sequence, list(group.members)
+        if frame := group.frame(self._payload(group.wish, group.sequence)):
+            group.sent_at, group.due_at = now, now + group.wish.interval
+            self._send(members[:SLICE], frame, sequence)
+            for start in range(SLICE, len(members), SLICE):
+                gevent.sleep(0)
+                still_members = [client for client in members[start : start + SLICE] if client.group is group]
+                self._send(still_members, frame, sequence)
+        group.sequence = sequence
 
-    def _changes(self, since: int, tickers: Filter, *, resumed: bool | None = None) -> Batch:
-        """All that changed after flush `since`, for a client that asked for these tickers."""
-        wanted = [entry for entry in self.entries if tickers is None or entry.quote.ticker in tickers]
-        changed = [entry for entry in wanted if entry.sequence > since]
-        listed = self._tickers_changed > since or resumed is not None
+    def _send(self, members: list[Client], frame: bytes, sequence: int) -> None:
+        """The hot loop: the same bytes to each, one system call a client. `sequence` is the flush they have with it."""
+        size, conflated = len(frame), 0
+        for client in members:
+            if client.tail is not None:
+                conflated += 1
+                continue
+            try:
+                sent = client.send(frame)
+            except BlockingIOError:
+                self._fall_behind(client, b"", self._group_sequence(client))
+            except OSError:
+                self.drop(client, "reset")
+            else:
+                if sent != size:
+                    self._fall_behind(client, frame[sent:], sequence)
+        self.counters["conflated"] += conflated
+        self.counters["sends"] += len(members) - conflated
+        self.counters["bytes"] += (len(members) - conflated) * size
+
+    def _payload(self, wish: Wish, since: int, *, resumed: bool | None = None) -> bytes:
+        """All that changed after flush `since`, encoded once for everyone who needs just that."""
+        key = (wish.format, wish.tickers, since, resumed)
+        payload = self._frames.get(key)
+        if payload is None:
+            self.counters["encodes"] += 1
+            payload = wish.format.encode(self._changes(since, wish.tickers, resumed))
+            if len(self._frames) >= MAX_FRAMES:
+                self._frames.clear()
+            self._frames[key] = payload
+        return payload
+
+    def _changes(self, since: int, tickers: Filter, resumed: bool | None) -> Batch:
+        wanted = [ticker for ticker in self._tickers if tickers is None or ticker in tickers]
+        changed = [entry for ticker in wanted if (entry := self._table[ticker]).sequence > since]
+        listed = resumed is not None or self._has_list_changed(since, tickers)
         return Batch(
             id=f"{self.epoch}-{self.sequence}",
-            timestamp=round(time.time() * 1000),
-            tickers=[entry.quote.ticker for entry in wanted] if listed else None,
+            timestamp=self._flushed_at,
+            tickers=wanted if listed else None,
             statuses=[entry for entry in changed if not entry.quote.is_current],
             updates=[entry for entry in changed if entry.quote.is_current],
             resumed=resumed,
         )
 
-    def _offer(self, subscriber: Subscriber, frame: bytes) -> None:
-        if subscriber.lagging:
-            self.counters["conflated"] += 1
-        elif len(subscriber.frames) >= MAX_QUEUED_FRAMES:
-            self.counters["lagging"] += 1
-            subscriber.frames.clear()
-            subscriber.lagging = True
-        elif frame:
-            subscriber.frames.append(frame)
-            subscriber.sequence = self.sequence
-        subscriber.ready.set()
+    def _has_list_changed(self, since: int, tickers: Filter) -> bool:
+        if self._list_changed <= since or tickers is None:
+            return self._list_changed > since
+        came = (entry.tracked for ticker in tickers if (entry := self._table.get(ticker)) is not None)
+        went = (self._removed.get(ticker, 0) for ticker in tickers)
+        return any(sequence > since for sequence in (*came, *went))
 
-    # --- streams ------------------------------------------------------------------------------------------------------
+    # --- a client's life ----------------------------------------------------------------------------------------------
 
-    def stream(self, tickers: Iterable[Ticker] | None = None, last_event_id: str = "") -> Iterator[bytes]:
-        """The frames of a client's stream: a greeting, what it doesn't have yet, then every flush until it goes away."""
-        wanted = None if tickers is None else frozenset(tickers)
-        with self._subscription(wanted) as subscriber:
-            yield greeting_sse(secrets.token_hex(8)) + self._first_frame(wanted, last_event_id)
-            while not (subscriber.ended and not subscriber.frames):
-                yield self._next_frame(subscriber)
+    def admit(self, wish: Wish, last_event_id: str = "") -> Client:
+        """A place for a client, with the first bytes of its stream: a greeting, and what it doesn't have yet.
 
-    @contextmanager
-    def _subscription(self, tickers: Filter) -> Iterator[Subscriber]:
-        subscriber = Subscriber(tickers, self.sequence)
-        self._subscribers.add(subscriber)
+        It counts until it is dropped. Raises TooManyStreams or ShuttingDown.
+        """
+        if self._stopping:
+            raise ShuttingDown("Pluto is shutting down; come back in a moment.")
+        if len(self._clients) >= self._max_streams:
+            self.counters["refused"] += 1
+            raise TooManyStreams(f"{self._max_streams} streams are open, the most allowed; come back later.")
+        since = self._resume_point(last_event_id)
+        first = self._payload(wish, -1 if since is None else since, resumed=since is not None)
+        client = Client(wish, self.sequence, wish.format.greet(secrets.token_hex(8)) + first)
+        self._clients.add(client)
+        return client
+
+    def _resume_point(self, last_event_id: str) -> int | None:
+        """The flush a client has, by the id of its last event; None when that says nothing here."""
+        epoch, _, text = last_event_id.partition("-")
+        if epoch != self.epoch or not (text.isascii() and text.isdecimal()) or len(text) > 18:
+            return None
+        return int(text) if self._forgotten <= int(text) <= self.sequence else None
+
+    def attach(self, client: Client, connection: socket.socket) -> None:
+        """From now on this socket is the broadcaster's; the client's first bytes are sent already."""
+        if client not in self._clients:
+            connection.close()
+            return
+        connection.setblocking(False)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        if connection.family in (socket.AF_INET, socket.AF_INET6):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
+        client.socket, client.send, client.first = connection, connection.send, b""
+        client.reader = self._loop.io(connection.fileno(), READABLE)
+        client.reader.start(self._on_readable, client)
+        self._join(client, client.sequence)
+
+    def _join(self, client: Client, has: int) -> None:
+        """Puts a client into the group of its wish; a flush that came since its first bytes were made is caught up."""
+        wish = client.wish
+        group = self._groups.get(wish)
+        if group is None:
+            group = self._groups[wish] = Group(wish, self.sequence)
+        group.members.add(client)
+        client.group = group
+        if has < group.sequence:
+            self._follow(client, b"", has)
+
+    def _quit_group(self, client: Client) -> None:
+        if (group := client.group) is not None:
+            group.members.discard(client)
+            if not group.members:
+                self._groups.pop(group.wish, None)
+            client.group = None
+
+    def change_wish(self, client: Client, wish: Wish) -> None:
+        """From now on the client gets this, beginning with all of it."""
+        self._quit_group(client)
+        client.wish = wish
+        self._join(client, self.sequence)
+        self.write(client, self._payload(wish, -1, resumed=False))
+
+    def write(self, client: Client, data: bytes) -> None:
+        """Sends bytes for this client alone, in their place: never inside a frame that is half sent."""
+        if client.tail is not None:
+            if len(client.tail) + len(data) > MAX_TAIL:
+                self.drop(client, "flooding")
+            else:
+                client.tail += data
+            return
         try:
-            yield subscriber
-        finally:
-            self._subscribers.discard(subscriber)
+            sent = client.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.drop(client, "reset")
+            return
+        if sent != len(data):
+            self._fall_behind(client, data[sent:], self._group_sequence(client))
 
-    def _first_frame(self, tickers: Filter, last_event_id: str) -> bytes:
-        epoch, _, sequence = last_event_id.partition("-")
-        resumed = epoch == self.epoch and sequence.isdecimal() and int(sequence) <= self.sequence
-        since = int(sequence) if resumed else -1
-        return encode_sse(self._changes(since, tickers, resumed=resumed))
+    def leave(self, client: Client, last_words: bytes, reason: str) -> None:
+        """Ends a client's stream in order. One that is lagging can't be told, and is dropped."""
+        if client.socket is None or client.tail is not None or client.left_at is not None:
+            self.drop(client, reason)
+            return
+        if client.wish.chunked:
+            last_words = http_chunk(last_words) + LAST_CHUNK
+        self._quit_group(client)
+        try:
+            client.send(last_words)
+            client.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.drop(client, reason)
+            return
+        client.left_at = time.monotonic()
+        self.counters[f"left: {reason}"] += 1
 
-    def _next_frame(self, subscriber: Subscriber) -> bytes:
-        """Waits for the subscriber's next frame; a comment when nothing happens for a heartbeat's time."""
-        if not subscriber.frames and not subscriber.lagging and not subscriber.ready.wait(self._heartbeat):
-            return HEARTBEAT_SSE
-        subscriber.ready.clear()
-        if subscriber.lagging:
-            subscriber.lagging = False
-            since, subscriber.sequence = subscriber.sequence, self.sequence
-            return self._frame(since, subscriber.tickers)
-        return subscriber.frames.popleft() if subscriber.frames else b""
+    def drop(self, client: Client, reason: str) -> None:
+        """The end of a client: its place, its watchers and its socket are free again."""
+        if client not in self._clients:
+            return
+        self._clients.discard(client)
+        self._quit_group(client)
+        if client.left_at is None:
+            self.counters[f"dropped: {reason}"] += 1
+        for watcher in (client.reader, client.writer):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        client.reader = client.writer = client.receive = None
+        client.send = _send_nowhere
+        if client.socket is not None:
+            client.socket.close()
+
+    def _group_sequence(self, client: Client) -> int:
+        return self.sequence if client.group is None else client.group.sequence
+
+    def _fall_behind(self, client: Client, tail: bytes, has: int) -> None:
+        """The client's socket is full."""
+        self.counters["lagging"] += 1
+        self._follow(client, tail, has)
+
+    def _follow(self, client: Client, tail: bytes, has: int) -> None:
+        """Sends the tail as the socket takes it, then all that came after flush `has`."""
+        assert client.socket is not None
+        client.tail, client.sequence, client.drained_at = tail, has, time.monotonic()
+        client.writer = self._loop.io(client.socket.fileno(), WRITABLE)
+        client.writer.start(self._on_writable, client)
+
+    def _on_writable(self, client: Client) -> None:
+        try:
+            while client.tail or self._refill(client):
+                sent = client.send(client.tail or b"")
+                client.tail = (client.tail or b"")[sent:]
+                client.drained_at = time.monotonic()
+        except BlockingIOError:
+            return
+        except OSError:
+            self.drop(client, "reset")
+            return
+        client.tail = None
+        client.writer.stop()
+        client.writer.close()
+        client.writer = None
+
+    def _refill(self, client: Client) -> bool:
+        """A lagging client's tail is sent: the next is all that changed meanwhile. Says whether anything did."""
+        group = client.group
+        if group is None or client.sequence >= self.sequence:
+            return False
+        had, client.sequence = client.sequence, self.sequence
+        client.tail = group.frame(self._payload(client.wish, had))
+        return bool(client.tail)
+
+    def _on_readable(self, client: Client) -> None:
+        assert client.socket is not None
+        try:
+            data = client.socket.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.drop(client, "closed")
+        elif client.left_at is None and client.receive is not None:
+            client.receive(data)
+        else:
+            client.heard += len(data)
+            if client.heard > MAX_LISTENED:
+                self.drop(client, "flooding")
+
+    def _tend(self) -> None:
+        """Twice a second: heartbeats for the silent, the door for the stuck and for those who were told to go."""
+        while True:
+            gevent.sleep(TEND_INTERVAL_S)
+            now = time.monotonic()
+            for client in list(self._clients):
+                if client.tail is not None and now - client.drained_at > LAG_LIMIT_S:
+                    self.drop(client, "stuck")
+                elif client.left_at is not None and now - client.left_at > LEAVE_LIMIT_S:
+                    self.drop(client, "left")
+            for group in list(self._groups.values()):
+                if now - group.sent_at >= self._heartbeat:
+                    group.sent_at = now
+                    self._send(list(group.members), group.frame(group.wish.format.heartbeat), group.sequence)
+
+
+class Stream:
+    """A stream as a WSGI response: its first bytes, then whatever the broadcaster sends.
+
+    A server that can give its connection away does so after the first bytes: it calls back what `hand_over` is given.
+    For any other (TLS, HTTP/1.0, foreign WSGI servers) `hand_over` is None: the broadcaster writes into a pipe instead,
+    and what comes out is passed on. All else is the same path.
+    """
+
+    def __init__(self, broadcaster: Broadcaster, client: Client, hand_over: HandOver | None) -> None:
+        self._broadcaster, self._client, self._hand_over = broadcaster, client, hand_over
+        self._pipe: Any = None
+        self._is_given_away = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._client.first:
+            first, self._client.first = self._client.first, b""
+            if self._hand_over is not None:
+                self._hand_over(self._take_over)
+            return first
+        if self._pipe is None:
+            self._pipe, theirs = hub_socket.socketpair()
+            self._broadcaster.attach(self._client, socket.socket(fileno=theirs.detach()))
+        data: bytes = self._pipe.recv(SEND_BUFFER)
+        if not data:
+            raise StopIteration
+        return data
+
+    def _take_over(self, connection: socket.socket) -> None:
+        self._is_given_away = True
+        self._broadcaster.attach(self._client, connection)
+
+    def close(self) -> None:
+        """The WSGI server's last call, whatever happened."""
+        if self._pipe is not None:
+            self._pipe.close()
+        if not self._is_given_away:
+            self._broadcaster.drop(self._client, "closed")
+
+
+def _now_ms() -> int:
+    return round(time.time() * 1000)
