@@ -1,29 +1,35 @@
 // The probe: what Pluto runs inside a TradingView symbol page, before any script of the page's own.
 //
-// It reads three things and tells each to Python through one CDP binding: the page's own quote frames for the page's
-// own symbol, the text of the price element, and the page's facts (title, resolved symbol, structured data).
+// It reads the page's own quote frames for the page's own symbol, the text of the price element, the title, and the
+// page's facts (resolved symbol, structured data), and tells each to Python through one CDP binding.
 // It judges nothing: what may be believed is decided in scraper.py. It never changes what the page shows to its scripts,
 // never uses requestAnimationFrame (2/s in a page that isn't in front), and never waits for anything.
 //
-// Every message is a JSON object with `kind` and `at`, the page's clock in ms since the epoch:
+// Every message is a JSON object with `kind`, `page` (performance.timeOrigin, which names the document), and `at`, the
+// page's clock in ms since the epoch:
 //   start {}                                  a document begins
+//   page  {…facts}                            once they are there, and whenever address or symbol change
 //   frame {symbol, status, fields, error}     a quote frame of the page's own symbol; fields are partial
 //   price {text}                              the price element's whole text, when no recent frame explains it
-//   page  {…facts}                            once the document is there
-//   pulse {proven, explained, feed}           every 2 s: the page is running; its feed was last proven alive at `proven`
+//   title {text}                              a title with an arrow in it, while there is neither frame nor element
+//   long  {ms}                                this page kept the renderer busy for so long
+//   pulse {feed, proven, text, explained, title, mode}
+//                                             every 2 s: the page is running, and this is what each strategy has
 ((settings) => {
-  if (window.top !== window) return;
-
-  const FIND_ELEMENT_MS = 500;
-  const EXPLAINED_MS = 2500; // the page paints a frame at most this long after it came (125 ms throttle, timers late)
-
   const tell = window[settings.binding];
-  delete window[settings.binding]; // nothing else in the page needs it
+  delete window[settings.binding]; // neither the page nor a frame in it may speak for us
+  if (window.top !== window || location.protocol === "chrome-error:") return;
+
+  const LOOK_MS = 500;
+  const EXPLAINED_MS = 2500; // the page paints a frame at most this long after it came (125 ms throttle, timers late)
+  const LONG_MS = 2000;
+
   const stringify = JSON.stringify;
   const now = () => performance.timeOrigin + performance.now();
-  const send = (kind, message) => tell(stringify({ kind, at: now(), ...message }));
+  const page = performance.timeOrigin;
+  const send = (kind, message) => tell(stringify({ kind, page, at: now(), ...message }));
 
-  let provenAt = 0; // ms; the last frame, heartbeat or repaint
+  const proven = { socket: 0, dom: 0, title: 0 }; // ms at which each strategy last saw its feed alive
   let feed = null; // the socket that quotes this page's symbol
   let recentPrices = []; // [{price, until}] of the last frame, and of those it replaced in the last EXPLAINED_MS
 
@@ -52,11 +58,11 @@
   function onQuoteFrame(socket, quote) {
     if (symbolOf(quote?.n) !== settings.symbol) return;
     feed = socket;
+    proven.socket = now();
     const fields = quote.v ?? {};
-    const at = now();
     if (fields.lp != null) {
-      recentPrices = recentPrices.filter((recent) => at - recent.until < EXPLAINED_MS);
-      if (recentPrices.length) recentPrices.at(-1).until = at;
+      recentPrices = recentPrices.filter((recent) => proven.socket - recent.until < EXPLAINED_MS);
+      if (recentPrices.length) recentPrices.at(-1).until = proven.socket;
       recentPrices.push({ price: Number(fields.lp), until: Infinity });
     }
     send("frame", { symbol: settings.symbol, status: quote.s, fields, error: quote.errmsg });
@@ -65,15 +71,14 @@
   function onSocketMessage(socket, data) {
     if (typeof data !== "string") return;
     for (const payload of payloadsOf(data)) {
-      if (payload.includes('"qsd"')) {
-        try {
-          const { m, p } = JSON.parse(payload);
-          if (m === "qsd") onQuoteFrame(socket, p?.[1]);
-        } catch {
-          // not a quote frame after all
-        }
+      if (socket === feed) proven.socket = now();
+      if (!payload.includes('"qsd"')) continue;
+      try {
+        const { m, p } = JSON.parse(payload);
+        if (m === "qsd") onQuoteFrame(socket, p?.[1]);
+      } catch {
+        // not a quote frame after all
       }
-      if (socket === feed) provenAt = now();
     }
   }
 
@@ -119,20 +124,47 @@
 
   const elementText = () => (element?.isConnected ? element.textContent : "");
 
+  /** Whether a recent frame said this price; a page that prints fewer decimals than the frame has rounds it. */
   function isExplainedByFrame(text) {
-    const price = Number(text.replaceAll(",", ""));
-    return recentPrices.some((recent) => recent.price === price && now() - recent.until < EXPLAINED_MS);
+    const shown = text.replaceAll(",", "");
+    const step = 10 ** -(shown.split(".")[1]?.length ?? 0);
+    return recentPrices.some(
+      ({ price, until }) => Math.abs(price - Number(shown)) <= step * 0.501 && now() - until < EXPLAINED_MS,
+    );
   }
 
   function onRepaint() {
     const text = elementText();
     if (text === "" || text === shownText) return;
     shownText = text;
-    provenAt = now();
+    proven.dom = now();
     if (!isExplainedByFrame(text)) send("price", { text });
   }
 
+  /** "realtime", "delayed" … as the page's own mark beside the price says. */
+  function dataMode() {
+    const mark = document.querySelector(HEADERS)?.querySelector(".js-data-mode");
+    return mark?.className.match(/tv-data-mode--(\w+)/)?.[1];
+  }
+
+  // --- the title ---------------------------------------------------------------------------------------------------
+
+  let keptTitle = null;
+  let seenTitle = "";
+  const titleOfDocument = Object.getOwnPropertyDescriptor(Document.prototype, "title");
+  const shownTitle = () => keptTitle ?? titleOfDocument.get.call(document);
+
+  function lookAtTitle() {
+    const title = shownTitle();
+    if (title === seenTitle || !/[▲▼]/.test(title)) return;
+    seenTitle = title;
+    proven.title = now();
+    if (element === null && feedState() !== "open") send("title", { text: title });
+  }
+
   // --- the page's facts --------------------------------------------------------------------------------------------
+
+  let toldPlace = "";
 
   function structuredOffer() {
     for (const block of document.querySelectorAll('script[type="application/ld+json"]')) {
@@ -148,6 +180,9 @@
 
   function tellFacts() {
     const info = window.initData?.symbolInfo;
+    const place = `${location.href} ${info?.resolved_symbol}`;
+    if (place === toldPlace) return;
+    toldPlace = place;
     send("page", {
       url: location.href,
       title: shownTitle(),
@@ -162,16 +197,15 @@
 
   // --- slimming: what a page nobody looks at needn't do ------------------------------------------------------------
 
-  let keptTitle = null;
-  const titleOfDocument = Object.getOwnPropertyDescriptor(Document.prototype, "title");
-  const shownTitle = () => keptTitle ?? titleOfDocument.get.call(document);
-
   function slim() {
     // Each change of the title costs the browser process about 1.5 ms; the page can still read back what it set.
     Object.defineProperty(document, "title", {
       configurable: true,
       get: shownTitle,
-      set: (title) => (keptTitle = String(title)),
+      set: (title) => {
+        keptTitle = String(title);
+        lookAtTitle();
+      },
     });
     const sheet = new CSSStyleSheet();
     sheet.replaceSync("body { display: none !important }");
@@ -180,18 +214,34 @@
 
   // --- start -------------------------------------------------------------------------------------------------------
 
-  function start() {
+  function look() {
     tellFacts();
     followElement();
-    setInterval(followElement, FIND_ELEMENT_MS);
+    lookAtTitle();
+  }
+
+  function beat() {
+    const text = elementText();
+    const explained = text === "" || isExplainedByFrame(text);
+    const title = shownTitle() === seenTitle ? seenTitle : "";
+    send("pulse", { feed: feedState(), proven, text, explained, title, mode: dataMode() });
+  }
+
+  /** Facts are read before the page's deferred scripts run, so that no frame comes earlier. */
+  function start() {
+    if (document.readyState === "loading") return;
+    document.removeEventListener("readystatechange", start);
+    look();
+    setInterval(look, LOOK_MS);
   }
 
   send("start");
   if (settings.slim) slim();
-  setInterval(() => {
-    const text = elementText();
-    send("pulse", { proven: provenAt, explained: text === "" || isExplainedByFrame(text), feed: feedState() });
-  }, settings.pulse * 1000);
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start, { once: true });
-  else start();
+  setInterval(beat, settings.pulse * 1000);
+  // An endless loop freezes every page of the renderer; only the page it runs in sees it as its own.
+  new PerformanceObserver((list) => {
+    for (const { name, duration } of list.getEntries()) if (name === "self" && duration > LONG_MS) send("long", { ms: duration });
+  }).observe({ entryTypes: ["longtask"] });
+  document.addEventListener("readystatechange", start);
+  start();
 })

@@ -1,16 +1,18 @@
 """The scraper layer: one TradingView page per ticker in a real Chromium, and every price those pages show.
 
-This file owns the browser, its pages, what is believed of what they tell, and how each comes back after a failure.
+This file owns the browser, its pages, and how each comes back after a failure.
 It imports neither Flask nor gevent and knows nothing of clients: quotes leave through one callable, `emit`.
 
 Threads: `Scraper`'s public methods may be called from any thread; all else runs on the scraper thread, which sleeps in
 one Playwright call while events, commands and the tick run as greenlets inside that thread's event loop. A sync
-Playwright call made in a bare loop callback would hang, so `_spawn` is the only way in.
+Playwright call made in a bare loop callback would hang, so `Session._soon` is the only way in.
 
     Scraper   the thread, the wanted tickers, starting the browser again when it ends
-    Session   one life of the browser: its context and tabs, reconciled with the wanted tickers
+    Session   one life of the browser: its groups and tabs, reconciled with the wanted tickers
+    Group     one browser context: its tabs share a renderer, a main thread and a crash
     Tab       one open page and its channel
-    Feed      what the pages of one ticker have told, and what of it is true now; pure
+
+What is believed of what pages tell is decided in feed.py.
 """
 
 from __future__ import annotations
@@ -22,12 +24,14 @@ import os
 import random
 import re
 import shutil
+import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import datetime
+from contextlib import suppress
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote as url_quote
@@ -35,43 +39,55 @@ from urllib.parse import urlsplit
 
 import psutil
 from greenlet import greenlet
-from playwright.sync_api import BrowserContext, CDPSession, Page, Playwright, Response, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, Playwright, sync_playwright
 from playwright.sync_api import Error as BrowserError
 
-from quotes import (
-    PlutoError,
-    Quote,
-    Source,
-    State,
-    Ticker,
-    UnreadablePrice,
-    decimals_of,
-    parse_price,
-    price_from_number,
-    split_ticker,
-)
+from feed import Feed, PageTrouble, Trouble
+from quotes import PlutoError, Quote, State, Ticker, split_ticker
 
 log = logging.getLogger("pluto.scraper")
 
-PROOF_LIMIT_MS = 10_000  # a price is live while its feed was proven alive this recently: the wire contract's figure
 PULSE_S = 2.0  # how often the probe says that its page is running
-PULSE_LIMIT_S = 8.0  # a page silent for this long is frozen
-FROZEN_LIMIT_S = 12.0  # a page that stays frozen after its script was stopped is replaced
-DISAGREEMENT_LIMIT_MS = 2_000  # the page paints what its socket said within 125 ms; this long apart is no throttle
+SILENCE_LIMIT_S = 6.0  # a page silent for this long is frozen
+FROZEN_LIMIT_S = 12.0  # a page that stays frozen after its script was stopped is opened again
+RELOAD_MEMORY_S = 600.0  # a page that freezes again this soon after it was reloaded is replaced
+SETTLED_S = 10.0  # a page that has shown prices for this long has done well
+GOOD_SESSION_S = 5.0  # and a browser
 PRICE_DEADLINE_S = 20.0  # a page that shows no readable price by then is unreadable
 GOTO_TIMEOUT_S = 20.0
 TICK_S = 1.0
+PING_S, PING_LIMIT_S = 3.0, 8.0  # the browser is asked this often for its processes, and hangs if it takes this long
+WEIGH_S = 60.0  # how often memory is looked at
 MAX_OPENING = 4  # pages opening at once: more only slows each other down
 MAX_MESSAGE = 64 * 1024  # characters of one message of the probe
-MAX_TEXT = 200  # characters kept of a text the page gave us
 
 RETRY_FIRST_S, RETRY_LIMIT_S = 1.0, 60.0
 NOT_FOUND_RETRY_S = 600.0
-BLOCKED_RETRY_S = 120.0
+BLOCKED_RETRY_S, BLOCKED_LIMIT_S = 120.0, 1800.0
+BLOCKED_SPACING_S = 2.0  # after a refusal the next page opens this much later, twice that after the next
+SPACING_LIMIT_S = 60.0
+RECYCLE_RETRY_S = 600.0
 
 BINDING = "plutoProbe"
 PROBE = (Path(__file__).parent / "probe.js").read_text(encoding="utf-8")
 
+# No price comes from these hosts. They are refused where names are resolved, which costs nothing per request.
+BLOCKED_HOSTS = (
+    "telemetry.*",  # TradingView's own measurements
+    "snowplow-pixel.*",
+    "pushstream.*",  # notices; the quotes come from the data. socket
+    "s3-symbol-logo.*",  # images
+    "*.googletagmanager.com",
+    "*.google-analytics.com",
+    "*.doubleclick.net",
+    "*.googlesyndication.com",
+    "*.facebook.com",
+    "*.facebook.net",
+    "*.twitter.com",
+    "*.amplitude.com",
+    "*.segment.com",
+    "*.segment.io",
+)
 BROWSER_NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER_ARGS = [
     "--disable-gpu",
@@ -80,10 +96,14 @@ BROWSER_ARGS = [
     "--disable-sync",
     "--no-first-run",
     "--disable-quic",
+    "--deny-permission-prompts",
+    "--mute-audio",
+    "--autoplay-policy=user-gesture-required",
     "--process-per-site",  # the pages of a context share one renderer: 10-12 MB a page instead of 57
-    "--blink-settings=imagesEnabled=false",
-    "--disable-remote-fonts",
+    "--host-resolver-rules=" + ", ".join(f"MAP {host} ~NOTFOUND" for host in BLOCKED_HOSTS),
 ]
+SLIM_ARGS = ["--blink-settings=imagesEnabled=false", "--disable-remote-fonts"]  # where nobody looks at the pages
+COOKIE_NAME, COOKIE_CHOICE = "cookiePrivacyPreferenceBannerProduction", "ignored"  # no banner, nothing accepted
 
 # What Chromium calls a failed request, in a user's words.
 NETWORK_ERRORS = {
@@ -99,44 +119,38 @@ NETWORK_ERRORS = {
     "ERR_TUNNEL_CONNECTION_FAILED": "the proxy refused",
     "ERR_EMPTY_RESPONSE": "it sent an empty answer",
 }
-BOT_WALL_TITLES = ("Just a moment", "Verify you are human")
-LIVE_TITLE = re.compile(r"(?P<symbol>\S+)\s+(?P<price>[\d,.]+)\s+[▲▼]")
-
-NUMBER_FIELDS = {  # TradingView's name of a quote field, and ours
-    "ch": "change",
-    "chp": "change_percent",
-    "volume": "volume",
-    "high_price": "high",
-    "low_price": "low",
-    "open_price": "open",
-    "bid": "bid",
-    "ask": "ask",
-}
-TEXT_FIELDS = {"currency_code": "currency", "description": "description"}
 
 
 class BrowserMissing(PlutoError):
     code = "browser_missing"
 
 
-class PageTrouble(PlutoError):
-    """A page that can't give a price: the state its ticker gets, the reason, and whether the last price is void."""
-
-    code = "page_trouble"
-
-    def __init__(self, state: State, reason: str, *, void_price: bool = False) -> None:
-        super().__init__(reason)
-        self.state, self.reason, self.void_price = state, reason, void_price
+class BrowserEnded(PlutoError):
+    code = "browser_ended"
 
 
 @dataclass(frozen=True)
 class ScraperSettings:
-    """`source_url` has no trailing slash; `browser` is a path or None; `simulated` marks every quote from the start."""
+    """`source_url` has no trailing slash; `browser` is a path or None; `simulated` marks every quote from the start.
+
+    `group_size` is how many tickers share a renderer, `opening_spacing` the seconds between two openings,
+    `page_max_age` the hours after which a page is renewed. `page_max_heap` (a page's share of its renderer's heap) and
+    `browser_max_memory` (PSS of all the browser's processes) are in MB.
+    """
 
     source_url: str = "https://www.tradingview.com"
     browser: str | None = None
     headed: bool = False
     simulated: bool = False
+    group_size: int = 16
+    opening_spacing: float = 0.1
+    page_max_age: float = 6.0
+    page_max_heap: float = 150.0
+    browser_max_memory: float = 6000.0
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.source_url).netloc
 
 
 def page_url(source_url: str, ticker: Ticker) -> str:
@@ -156,340 +170,117 @@ def find_browser(path: str | None, playwrights_own: str | None = None) -> str:
     if playwrights_own and os.access(playwrights_own, os.X_OK):
         return playwrights_own
     for name in BROWSER_NAMES:
-        if found := shutil.which(name):
+        if (found := shutil.which(name)) and _runs(found):
             return found
     raise BrowserMissing("No Chromium found: install the package 'chromium', or set PLUTO_BROWSER to a browser's path.")
 
 
-# --- what a page tells ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """Why a ticker has no page that works, and when (ms) it is tried again."""
-
-    state: State
-    reason: str
-    next_try_at: int
-
-
-class Feed:
-    """What the pages of one ticker have told, and what of it is true now.
-
-    Pure: it has no clock and no browser. Times are ms since the epoch: `at` by the page's clock, `now` by ours.
-    Counts what it refuses into `counters`. One object serves a ticker from when it is added until it is removed.
-    """
-
-    def __init__(self, ticker: Ticker, *, simulated: bool, counters: Counter[str]) -> None:
-        self.ticker = ticker
-        self.told: Quote | None = None  # the quote last emitted
-        self.failures = 0  # in a row
-        self.complaint: str | None = None  # the reason last logged
-        exchange, symbol = split_ticker(ticker)
-        self.symbol = f"{exchange}:{symbol}"
-        self.trouble: Trouble | None = None
-        self._counters = counters
-        self._known = Quote(ticker, State.STARTING, exchange=exchange, simulated=simulated)
-        self._frame: dict[str, Any] = {}  # the page's quote frames, merged: each holds only what changed
-        self._proven_at = 0.0  # when the page's feed last gave a sign of life
-        self._doubt: str | None = None  # why the last sign of life no longer counts
-        self._resolved = False  # the page said that it shows our symbol
-        self._confirmed = False  # the page that is open now has shown a price
-        self._feed_open = False
-        self._disagreeing_since: float | None = None
-
-    @property
-    def has_price(self) -> bool:
-        """Whether the page that is open now has shown a price."""
-        return self._confirmed
-
-    def quote(self, now: float) -> Quote:
-        """The ticker's quote as it is true at `now`."""
-        if self.trouble is not None:
-            state, reason = self.trouble.state, self.trouble.reason
-            return replace(self._known, state=state, reason=reason, next_try_at=self.trouble.next_try_at)
-        state, stale_reason = self._state(now)
-        return replace(self._known, state=state, reason=stale_reason)
-
-    def _state(self, now: float) -> tuple[State, str | None]:
-        if self._known.price_text is None:
-            return State.STARTING, None
-        if self._known.source is Source.SCRIPT:
-            return State.SNAPSHOT, None
-        if self._doubt is not None:
-            return State.STALE, self._doubt
-        if self._disagreeing_since is not None and now - self._disagreeing_since > DISAGREEMENT_LIMIT_MS:
-            return State.STALE, "socket and page disagree"
-        if not self._confirmed or now - self._proven_at > PROOF_LIMIT_MS:
-            return State.STALE, "the page's feed gives no sign of life"
-        return State.LIVE, None
-
-    def reopen(self) -> None:
-        """A page begins anew: nothing the one before said still proves anything."""
-        self.trouble = None
-        self._frame = {}
-        self._resolved = self._confirmed = self._feed_open = False
-        self._disagreeing_since = None
-        self.doubt("its page is being opened again")
-
-    def doubt(self, reason: str) -> None:
-        """Nothing counts as proof until the page gives a new sign of life."""
-        self._doubt = reason
-        self._proven_at = 0.0
-
-    def fail(self, trouble: Trouble, *, void_price: bool) -> None:
-        self.trouble = trouble
-        if void_price:
-            self._known = Quote(
-                self.ticker, State.STARTING, exchange=self._known.exchange, simulated=self._known.simulated
-            )
-
-    def hear(self, message: dict[str, Any], now: float) -> None:
-        """Takes a message of the probe. Raises PageTrouble when the page is no use, ValueError when it isn't a message."""
-        at = message.get("at")
-        if not isinstance(at, int | float):
-            raise ValueError("a message without its time")
-        match message.get("kind"):
-            case "start":
-                self.reopen()
-            case "frame":
-                self._on_frame(message, at, now)
-            case "price":
-                self._on_price(str(message.get("text", "")), at, now)
-            case "pulse":
-                self._on_pulse(message, at)
-            case "page":
-                self._on_page(message, at, now)
-            case kind:
-                raise ValueError(f"a message of unknown kind {kind!r}")
-
-    def _on_frame(self, message: dict[str, Any], at: float, now: float) -> None:
-        if message.get("symbol") != self.symbol:
-            raise ValueError("a frame of another symbol")
-        if message.get("status") != "ok":
-            raise _frame_trouble(self.symbol, _clean(message.get("error") or message.get("status")))
-        fields = message.get("fields")
-        if not isinstance(fields, dict):
-            raise ValueError("a frame without fields")
-        self._frame.update(fields)
-        self._feed_open = True
-        self._prove(at)
-        if fields.get("lp") is not None or "pricescale" in fields:
-            self._take_frame_price(at, now, is_new=fields.get("lp") is not None)
-        self._known = replace(self._known, **_frame_values(fields))
-
-    def _take_frame_price(self, at: float, now: float, *, is_new: bool) -> None:
-        decimals = decimals_of(self._frame.get("pricescale"), self._frame.get("minmov"))
-        source_time = _milliseconds(self._frame.get("lp_time"))
-        try:
-            text = price_from_number(self._frame.get("lp"), decimals)
-        except UnreadablePrice as refused:
-            self._refuse(refused)
-            return
-        shown_at = at if is_new or self._known.timestamp is None else self._known.timestamp
-        self._show(text, Source.SOCKET, shown_at, now, source_time)
-
-    def _on_price(self, text: str, at: float, now: float) -> None:
-        if not self._resolved:
-            return
-        try:
-            price_text = parse_price(text)
-        except UnreadablePrice as refused:
-            self._refuse(refused)
-            return
-        if self._feed_open and "lp" in self._frame:
-            self._compare(price_text, at)
-        else:
-            self._prove(at)
-            self._show(price_text, Source.DOM, at, now, None)
-
-    def _on_pulse(self, message: dict[str, Any], at: float) -> None:
-        self._feed_open = message.get("feed") == "open"
-        proven = message.get("proven")
-        if isinstance(proven, int | float) and 0 < proven <= at:
-            self._prove(proven)
-        if message.get("explained") is True:
-            self._disagreeing_since = None
-
-    def _on_page(self, message: dict[str, Any], at: float, now: float) -> None:
-        title = _clean(message.get("title"))
-        if message.get("notFound") is True:
-            raise PageTrouble(State.NOT_FOUND, f"TradingView has no symbol {self.symbol}", void_price=True)
-        if title.startswith(BOT_WALL_TITLES):
-            raise PageTrouble(State.BLOCKED, f'TradingView asks "{title}"')
-        resolved = _clean(message.get("resolved"))
-        if resolved and resolved != self.symbol:
-            raise PageTrouble(State.ERROR, f"asked for {self.symbol}, page shows {resolved}", void_price=True)
-        self._resolved = bool(resolved)
-        self._describe(message)
-        self._take_snapshot(message.get("offer"), at, now)
-
-    def _describe(self, message: dict[str, Any]) -> None:
-        description = _clean(message.get("description")) or self._known.description
-        self._known = replace(
-            self._known,
-            description=description,
-            currency=_clean(message.get("currency")) or self._known.currency,
-            calculated="calculated by tradingview" in (description or "").lower(),
-            simulated=self._known.simulated or message.get("simulated") is True,
-        )
-
-    def _take_snapshot(self, offer: object, at: float, now: float) -> None:
-        """Structured data carries a dated price: the best there is until the page's feed has spoken."""
-        if not self._resolved or self._known.price_text is not None or not isinstance(offer, dict):
-            return
-        try:
-            text = parse_price(str(offer.get("price")))
-        except UnreadablePrice as refused:
-            self._refuse(refused)
-            return
-        if (dated := _iso_milliseconds(offer.get("priceValidUntil"))) is not None:
-            self._known = replace(
-                self._known,
-                price_text=text,
-                source=Source.SCRIPT,
-                source_time=dated,
-                timestamp=round(at),
-                received_at=round(now),
-            )
-
-    def _show(self, text: str, source: Source, at: float, now: float, source_time: int | None) -> None:
-        timestamp = self._known.timestamp
-        if timestamp is not None and round(at) < timestamp and self._confirmed:
-            self._counters["prices_out_of_order"] += 1
-            return
-        self._confirmed = True
-        self._counters[f"prices_{source}"] += 1
-        self._known = replace(
-            self._known,
-            price_text=text,
-            source=source,
-            source_time=source_time,
-            timestamp=round(at),
-            received_at=round(now),
-        )
-
-    def _compare(self, shown: str, at: float) -> None:
-        """The DOM showed a price that no recent frame explains."""
-        if float(shown) == float(self._frame["lp"]):
-            self._disagreeing_since = None
-        elif self._disagreeing_since is None:
-            self._disagreeing_since = at
-            self._counters["disagreements"] += 1
-
-    def _prove(self, at: float) -> None:
-        if at > self._proven_at:
-            self._proven_at = at
-            self._doubt = None
-
-    def _refuse(self, refused: UnreadablePrice) -> None:
-        self._counters[f"refused: {refused.reason}"] += 1
-
-
-def _frame_trouble(symbol: str, error: str) -> PageTrouble:
-    if error == "no_such_symbol":
-        return PageTrouble(State.NOT_FOUND, f"TradingView has no symbol {symbol}", void_price=True)
-    return PageTrouble(State.ERROR, f"TradingView refuses to quote {symbol}: {error}")
-
-
-def _frame_values(fields: dict[str, Any]) -> dict[str, Any]:
-    """The parts of a quote that a frame's fields give: only what is there, finite and of the right type."""
-    values: dict[str, Any] = {}
-    for theirs, ours in NUMBER_FIELDS.items():
-        number = fields.get(theirs)
-        if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < 1e18:
-            values[ours] = float(number)
-    for theirs, ours in TEXT_FIELDS.items():
-        if text := _clean(fields.get(theirs)):
-            values[ours] = text
-    if "description" in values:
-        values["calculated"] = "calculated by tradingview" in values["description"].lower()
-    return values
-
-
-def _clean(text: object) -> str:
-    """A text of the page made fit to keep, log and send: printable, on one line, of bounded length."""
-    if not isinstance(text, str):
-        return ""
-    return "".join(character for character in text[:MAX_TEXT] if character.isprintable()).strip()
-
-
-def _milliseconds(seconds: object) -> int | None:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 1e11:
-        return None
-    return round(seconds * 1000)
-
-
-def _iso_milliseconds(text: object) -> int | None:
+def _runs(path: str) -> bool:
+    """Whether this is a browser at all: Ubuntu's chromium-browser only says that one should install a snap."""
     try:
-        moment = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return round(moment.timestamp() * 1000)
+        return subprocess.run([path, "--version"], capture_output=True, timeout=10).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 # --- one life of the browser ------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
+class Group:
+    """A context, None while it is being made. Nothing is opened any more in one that retires."""
+
+    context: BrowserContext | None = None
+    tabs: set[Tab] = field(default_factory=set)
+    is_retiring: bool = False
+    stopped_at: float | None = None  # when an endless loop in it was stopped last
+
+
+@dataclass(eq=False)
 class Tab:
-    """One page and its channel. `heard_at` and `opened_at` are monotonic seconds; None while it is opening."""
+    """One page and its channel. Times are monotonic seconds; `began_at` is None until its first document is there."""
 
     feed: Feed
+    group: Group
     page: Page | None = None
     channel: CDPSession | None = None
-    opened_at: float | None = None
+    frame_id: str = ""  # of the page itself, not of a frame in it
+    born_at: float = field(default_factory=time.monotonic)
+    began_at: float | None = None
     heard_at: float = 0.0
-    stopped_script: bool = False
+    reloaded_at: float = float("-inf")
+    renew_at: float = float("-inf")  # no renewal before: the last one failed
+    refused_host: str = ""  # where it was sent and not let go
+    is_closed: bool = False
 
 
 class Session:
-    """One life of the browser: a context whose tabs are kept in step with the wanted tickers."""
+    """One life of the browser: groups of tabs that are kept in step with the wanted tickers."""
 
     def __init__(self, playwright: Playwright, scraper: Scraper) -> None:
         self._playwright = playwright
         self._scraper = scraper
         self._settings = scraper.settings
         self._counters = scraper.counters
+        self._control: BrowserContext | None = None  # stays empty; the thread sleeps until it closes
+        self._watch: CDPSession | None = None  # the browser's own channel
+        self._groups: list[Group] = []
         self._tabs: dict[Ticker, Tab] = {}
+        self._successor: Tab | None = None  # opened to take the place of an old one; one at a time
+        self._end_reason = "it ended by itself"
+        self._pids: set[int] = set()
+        self._asked_at: float | None = None  # when the browser was asked something it hasn't answered yet
+        self._ticked_at = time.monotonic()
+        self._slept = _slept_s()
+        self._next_opening_at = 0.0
+        self._opening_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         # Calls that are under way when the browser ends have nobody left to take their errors.
         self._loop.set_exception_handler(lambda _, context: log.debug("%s", context["message"]))
 
     def run(self) -> None:
-        """Starts the browser and returns when `Scraper.stop` was called; raises BrowserError when it ends by itself."""
+        """Starts the browser and returns when `Scraper.stop` was called; raises BrowserEnded when it ends otherwise."""
+        self._soon(self._tick)
+        browser = self._launch()
+        try:
+            self._watch = browser.new_browser_cdp_session()
+            self._ping()
+            self._browser, self._control = browser, browser.new_context()
+            self._scraper.on_session(self)
+            self._soon(self._check_source)
+            self._loop.call_later(WEIGH_S, self._soon, self._weigh)
+            with suppress(BrowserError):
+                self._control.wait_for_event("close", timeout=0)
+        finally:
+            self._control = None
+            with suppress(BrowserError):
+                browser.close()
+        if not self._scraper.stopping:
+            raise BrowserEnded(self._end_reason)
+
+    def _launch(self) -> Browser:
         settings = self._settings
-        path = find_browser(settings.browser, self._playwright.chromium.executable_path)
-        browser = self._playwright.chromium.launch(
+        chromium = self._playwright.chromium
+        path = find_browser(settings.browser, chromium.executable_path)
+        browser = chromium.launch(
             executable_path=path,
-            args=BROWSER_ARGS,
+            args=BROWSER_ARGS if settings.headed else BROWSER_ARGS + SLIM_ARGS,
             headless=not settings.headed,
             chromium_sandbox=os.geteuid() != 0,  # Chromium refuses to be sandboxed as root
             handle_sigint=False,
             handle_sigterm=False,
             handle_sighup=False,
         )
-        try:
-            self._context = self._new_context(browser.version, browser.new_context)
-            self._control = self._context.new_page()
-            self._control.bring_to_front()
-            mode = "headed" if settings.headed else "headless"
-            log.info("browser: %s (%s), version %s", path, mode, browser.version)
-            self._scraper.on_session(self)
-            self._loop.call_soon(self._spawn, self._check_source)
-            self._loop.call_soon(self._spawn, self._tick)
-            self._context.wait_for_event("close", timeout=0)
-        finally:
-            if browser.is_connected():
-                browser.close()
+        log.info("browser: %s (%s), version %s", path, "headed" if settings.headed else "headless", browser.version)
+        return browser
 
-    def _new_context(self, version: str, new_context: Callable[..., BrowserContext]) -> BrowserContext:
+    def _new_context(self) -> BrowserContext:
         """Pages in en-US and UTC, whatever the machine's: prices are parsed in that locale only."""
         agent = (
             "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
-            f"Chrome/{version.partition('.')[0]}.0.0.0 Safari/537.36"
+            f"Chrome/{self._browser.version.partition('.')[0]}.0.0.0 Safari/537.36"
         )
-        return new_context(
+        context = self._browser.new_context(
             viewport={"width": 1280, "height": 800},
             locale="en-US",
             timezone_id="UTC",
@@ -497,28 +288,34 @@ class Session:
             service_workers="block",
             accept_downloads=False,
         )
+        context.add_cookies([{"name": COOKIE_NAME, "value": COOKIE_CHOICE, "url": self._settings.source_url}])
+        return context
 
     def _check_source(self) -> None:
         """Says so once, when the pages' host can't be reached: there may be no ticker yet to say it."""
+        if self._control is None:
+            return
+        page = self._control.new_page()
         try:
-            self._control.goto(f"{self._settings.source_url}/robots.txt", timeout=GOTO_TIMEOUT_S * 1000)
-            self._control.goto("about:blank")
+            page.goto(f"{self._settings.source_url}/robots.txt", timeout=GOTO_TIMEOUT_S * 1000)
         except BrowserError as error:
-            if not self._scraper.stopping:
+            if not self._scraper.stopping and self._control is not None:
                 log.warning("%s; its prices come as soon as it can be", self._network_reason(error))
+        page.close()
+
+    # Greenlets of the loop.
 
     def wake(self) -> None:
         """Any thread: the wanted tickers changed, or the end was asked for."""
-        try:
+        with suppress(RuntimeError):  # the loop is closed: the next session reconciles from the start
             self._loop.call_soon_threadsafe(self._spawn, self._reconcile)
-        except RuntimeError:  # the loop is closed: the next session reconciles from the start
-            return
+
+    def _soon(self, work: Callable[..., None], *arguments: object) -> None:
+        """Inside the loop: runs work that may call Playwright. Not at once: who calls may be a greenlet itself."""
+        self._loop.call_soon(self._spawn, work, *arguments)
 
     def _spawn(self, work: Callable[..., None], *arguments: object) -> None:
-        """Inside the loop: runs work that may call Playwright, up to its first wait.
-
-        No error may escape: it would resurface in somebody else's call.
-        """
+        """No error may escape: it would resurface in somebody else's call."""
 
         def body() -> None:
             try:
@@ -530,154 +327,404 @@ class Session:
 
         greenlet(body).switch()
 
+    # Once a second: what nobody tells.
+
     def _tick(self) -> None:
         self._loop.call_later(TICK_S, self._spawn, self._tick)
-        now = time.monotonic()
-        open_tabs = [tab for tab in self._tabs.values() if tab.opened_at is not None]
-        self._check_frozen(open_tabs, now)
-        for tab in open_tabs:
-            self._check_unreadable(tab, now)
-            self._scraper.tell(tab.feed)
+        now = self._scraper.last_tick = time.monotonic()
+        if self._control is None:
+            return
+        self._notice_sleep()
+        if now - self._ticked_at > 3 * TICK_S:  # we were late ourselves: what we haven't heard may be waiting
+            self._excuse_silence(now)
+        self._ticked_at = now
+        self._check_hang(now)
+        for group in list(self._groups):
+            self._check_frozen(group, now)
+        for tab in list(self._tabs.values()):
+            self._check_price(tab, now)
+        self._renew(now)
         self._reconcile()
 
-    def _check_frozen(self, tabs: list[Tab], now: float) -> None:
-        """Pages of a context share a main thread: an endless loop in one silences all, so they are doubted together."""
-        if all(now - tab.heard_at <= PULSE_LIMIT_S for tab in tabs):
-            return
-        for tab in tabs:
-            silence = now - tab.heard_at
-            if silence > FROZEN_LIMIT_S:
-                self._fail(tab, PageTrouble(State.ERROR, "the page is frozen"))
-            elif silence > PULSE_LIMIT_S - PULSE_S:
-                tab.feed.doubt("the page is frozen")
-                if not tab.stopped_script:
-                    self._counters["pages_frozen"] += 1
-                    tab.stopped_script = True
-                    self._spawn(self._stop_script, tab)
+    def _notice_sleep(self) -> None:
+        slept = _slept_s()
+        if slept - self._slept > 1:
+            log.warning("this computer was asleep for %.0f s", slept - self._slept)
+            self._counters["sleeps"] += 1
+            self._excuse_silence(time.monotonic())
+            for feed in self._scraper.wanted_feeds().values():
+                feed.sleep_over()
+                self._scraper.tell(feed)
+        self._slept = slept
 
-    def _check_unreadable(self, tab: Tab, now: float) -> None:
-        opened_at = tab.opened_at or now
-        if self._is_current(tab) and not tab.feed.has_price and now - opened_at > PRICE_DEADLINE_S:
-            self._fail(tab, PageTrouble(State.ERROR, "the page shows no price that can be read"))
+    def _excuse_silence(self, now: float) -> None:
+        self._asked_at = None if self._asked_at is None else now
+        for tab in self._tabs.values():
+            tab.heard_at = now
+
+    def _check_hang(self, now: float) -> None:
+        """A stopped browser or driver says nothing at all, so it is asked, and killed when it doesn't answer."""
+        if self._asked_at is not None and now - self._asked_at > PING_LIMIT_S:
+            self._asked_at = None
+            self._end_reason = "it hung and was killed"
+            self._counters["browser_hangs"] += 1
+            self._scraper.kill_driver()
+
+    def _ping(self) -> None:
+        assert self._watch is not None
+        self._asked_at = time.monotonic()
+        processes = self._watch.send("SystemInfo.getProcessInfo")["processInfo"]
+        self._asked_at = None
+        self._pids = {process["id"] for process in processes}
+        self._loop.call_later(PING_S, self._spawn, self._ping)
+
+    def _check_frozen(self, group: Group, now: float) -> None:
+        """Tabs of a group share a main thread: an endless loop in one silences all, and one order ends it."""
+        tabs = [tab for tab in group.tabs if tab.began_at is not None]
+        silent = [tab for tab in tabs if now - tab.heard_at > SILENCE_LIMIT_S]
+        if not silent:
+            return
+        if group.stopped_at is None or now - group.stopped_at > FROZEN_LIMIT_S:
+            group.stopped_at = now
+            self._counters["pages_frozen"] += len(silent)
+            names = ", ".join(sorted(tab.feed.ticker for tab in silent))
+            log.warning("%s: frozen, the script that runs there is stopped", names)
+            for tab in silent:
+                tab.feed.doubt("the page is frozen")
+                self._scraper.tell(tab.feed)
+            self._soon(self._stop_script, silent[0])
+        elif all(now - tab.heard_at > FROZEN_LIMIT_S for tab in tabs):
+            self._drop(group, "the page is frozen")
+        else:
+            for tab in silent:
+                if now - tab.heard_at > FROZEN_LIMIT_S:
+                    self._reload(tab, now)
 
     def _stop_script(self, tab: Tab) -> None:
         """Ends an endless loop from outside; V8 takes this even while the page's main thread is busy."""
-        log.warning("%s: the page is frozen, its script is stopped", tab.feed.ticker)
         if tab.channel is not None:
             tab.channel.send("Runtime.terminateExecution")
 
+    def _drop(self, group: Group, reason: str) -> None:
+        """Gives up a whole renderer: closing the context kills even one that hangs."""
+        group.is_retiring = True
+        for tab in list(group.tabs):
+            self._fail(tab, PageTrouble(State.ERROR, reason, delay=_delay_of_accident(tab.feed)))
+
+    def _reload(self, tab: Tab, now: float) -> None:
+        """A page that froze is loaded again once; when that was of no use, another takes its place."""
+        if now - tab.reloaded_at < RELOAD_MEMORY_S:
+            self._fail(tab, PageTrouble(State.ERROR, "the page freezes again and again"))
+            return
+        self._counters["pages_reloaded"] += 1
+        log.warning("%s: the page froze, it is loaded again", tab.feed.ticker)
+        tab.reloaded_at = tab.heard_at = now
+        self._soon(self._visit, tab)
+
+    def _check_price(self, tab: Tab, now: float) -> None:
+        if tab.began_at is None:
+            return
+        tab.feed.choose(_now_ms(), _wall_ms())
+        self._scraper.tell(tab.feed)
+        if not tab.feed.has_price and now - tab.began_at > PRICE_DEADLINE_S:
+            self._fail(tab, PageTrouble(State.ERROR, "the page shows no price that can be read"))
+        elif tab.feed.has_price and now - tab.began_at > SETTLED_S:
+            tab.feed.failures = 0
+
+    # Renewal: long-lived pages grow.
+
+    def _weigh(self) -> None:
+        self._loop.call_later(WEIGH_S, self._spawn, self._weigh)
+        weight = sum(_memory_mb(pid) for pid in self._pids)
+        if weight > self._settings.browser_max_memory:
+            self._end_reason = f"it took {weight:.0f} MB and is started anew"
+            self._counters["browser_too_big"] += 1
+            if self._control is not None:
+                self._control.close()
+            return
+        for group in list(self._groups):
+            tab = next((tab for tab in group.tabs if tab.channel is not None and tab.began_at is not None), None)
+            if tab is not None and tab.channel is not None:
+                heap = tab.channel.send("Runtime.getHeapUsage")["totalSize"] / 1e6
+                group.is_retiring |= heap > self._settings.page_max_heap * max(1, len(group.tabs))
+
+    def _renew(self, now: float) -> None:
+        """Opens a page beside one whose group is too old or too big; it takes over once it is live."""
+        if self._successor is not None:
+            if now - self._successor.born_at > PRICE_DEADLINE_S:
+                self._fail(self._successor, PageTrouble(State.ERROR, "the page that was to take over shows no price"))
+            return
+        for ticker, tab in self._tabs.items():
+            tab.group.is_retiring |= now - tab.born_at > self._settings.page_max_age * 3600
+            if tab.group.is_retiring and tab.feed.has_price and now > tab.renew_at and self._may_open():
+                feed = Feed(ticker, simulated=self._settings.simulated, counters=self._counters)
+                self._successor = self._begin(feed)
+                return
+
+    def _take_over(self, tab: Tab) -> None:
+        """The successor is live: from this moment it is the ticker's page."""
+        old = self._tabs[tab.feed.ticker]
+        self._successor = None
+        tab.feed.succeed(old.feed)
+        if not self._scraper.replace(old.feed, tab.feed):
+            self._close(tab)
+            return
+        self._tabs[tab.feed.ticker] = tab
+        self._counters["pages_recycled"] += 1
+        log.info("%s: its page was renewed", tab.feed.ticker)
+        self._close(old)
+
+    # Opening and closing.
+
     def _reconcile(self) -> None:
+        if self._control is None:
+            return
         if self._scraper.stopping:
-            self._context.close()
+            self._control.close()
             return
         feeds = self._scraper.wanted_feeds()
         for ticker in [ticker for ticker, tab in self._tabs.items() if feeds.get(ticker) is not tab.feed]:
+            self._drop_successor(ticker)
             self._close(self._tabs.pop(ticker))
         now = _now_ms()
         for ticker, feed in feeds.items():
-            if sum(tab.opened_at is None for tab in self._tabs.values()) >= MAX_OPENING:
+            if ticker in self._tabs or (feed.trouble is not None and feed.trouble.retry_at > now):
+                continue
+            if not self._may_open() or (tab := self._begin(feed)) is None:
                 return
-            if ticker not in self._tabs and (feed.trouble is None or feed.trouble.next_try_at <= now):
-                self._tabs[ticker] = tab = Tab(feed)
-                self._spawn(self._open, tab)
+            self._tabs[ticker] = tab
+
+    def _may_open(self) -> bool:
+        """Pages open with some spacing and few at a time, so that nobody is hammered."""
+        opening = sum(tab.began_at is None for group in self._groups for tab in group.tabs)
+        wait = self._next_opening_at - self._loop.time()
+        if wait > 0:
+            if self._opening_timer is None or self._opening_timer.when() <= self._loop.time():
+                self._opening_timer = self._loop.call_later(wait, self._spawn, self._reconcile)
+            return False
+        return opening < MAX_OPENING
+
+    def _begin(self, feed: Feed) -> Tab | None:
+        """A tab that starts to open, in a group with room; None while a new group is being made."""
+        if any(group.context is None for group in self._groups):
+            return None
+        size = self._settings.group_size
+        groups = (group for group in self._groups if not group.is_retiring and len(group.tabs) < size)
+        if (group := next(groups, None)) is None:
+            group = Group()
+            self._groups.append(group)
+        tab = Tab(feed, group)
+        group.tabs.add(tab)
+        self._next_opening_at = self._loop.time() + self._scraper.spacing
+        self._soon(self._open, tab)
+        return tab
 
     def _open(self, tab: Tab) -> None:
-        feed = tab.feed
-        feed.reopen()
-        self._scraper.tell(feed)
         self._counters["pages_opened"] += 1
+        tab.feed.reopen()
+        self._scraper.tell(tab.feed)
         try:
-            page = tab.page = self._context.new_page()
+            if tab.group.context is None:
+                tab.group.context = self._new_context()
+                self._soon(self._reconcile)
+            page = tab.page = tab.group.context.new_page()
             page.on("crash", lambda _: self._on_crash(tab))
-            self._attach_probe(tab, page)
-            tab.heard_at = time.monotonic()
-            response = page.goto(
-                page_url(self._settings.source_url, feed.ticker),
-                wait_until="commit",
-                timeout=GOTO_TIMEOUT_S * 1000,
-            )
-            self._judge(response)
-            tab.opened_at = tab.heard_at = time.monotonic()
-        except PageTrouble as trouble:
-            self._fail(tab, trouble)
+            page.on("popup", self._refuse_popup)
+            self._attach(tab, page, tab.group.context.new_cdp_session(page))
+            self._visit(tab)
         except BrowserError as error:
             self._fail(tab, PageTrouble(State.ERROR, self._network_reason(error)))
-        self._reconcile()
-        if not self._is_current(tab):
-            self._close(tab)
+        if tab.is_closed:  # while it was being opened
+            self._release(tab)
 
-    def _attach_probe(self, tab: Tab, page: Page) -> None:
+    def _attach(self, tab: Tab, page: Page, channel: CDPSession) -> None:
         slim = not self._settings.headed
         probe_settings = {"symbol": tab.feed.symbol, "binding": BINDING, "slim": slim, "pulse": PULSE_S}
         page.add_init_script(f"{PROBE}({json.dumps(probe_settings)})")
-        channel = tab.channel = self._context.new_cdp_session(page)
+        channel.on("Runtime.bindingCalled", lambda event: self._on_message(tab, event))
+        channel.on("Fetch.requestPaused", lambda event: self._soon(self._on_document, tab, event))
         channel.send("Runtime.enable")
         channel.send("Runtime.addBinding", {"name": BINDING})
-        channel.on("Runtime.bindingCalled", lambda event: self._on_message(tab, event))
+        stages = [{"resourceType": "Document", "requestStage": stage} for stage in ("Request", "Response")]
+        channel.send("Fetch.enable", {"patterns": stages})
+        tab.frame_id = channel.send("Page.getFrameTree")["frameTree"]["frame"]["id"]
+        tab.channel = channel
 
-    def _judge(self, response: Response | None) -> None:
-        """Raises PageTrouble for an answer that is no symbol page."""
-        if response is None:
-            raise PageTrouble(State.ERROR, "the browser gave no answer")
-        host, asked = urlsplit(response.url).netloc, urlsplit(self._settings.source_url).netloc
-        if host != asked:
-            raise PageTrouble(State.ERROR, f"asked {asked}, was sent to {host}", void_price=True)
-        if response.status == 404:
-            raise PageTrouble(State.NOT_FOUND, "TradingView has no such symbol (HTTP 404)", void_price=True)
-        if response.status in (403, 429):
-            raise PageTrouble(State.BLOCKED, f"TradingView refuses (HTTP {response.status})")
-        if response.status >= 400:
-            raise PageTrouble(State.ERROR, f"TradingView has a problem (HTTP {response.status})")
+    def _visit(self, tab: Tab) -> None:
+        assert tab.page is not None
+        url = page_url(self._settings.source_url, tab.feed.ticker)
+        try:
+            tab.page.goto(url, wait_until="commit", timeout=GOTO_TIMEOUT_S * 1000)
+            tab.began_at = tab.heard_at = time.monotonic()
+        except BrowserError as error:
+            self._fail(tab, self._visit_trouble(tab, error))
+        self._reconcile()
+
+    def _visit_trouble(self, tab: Tab, error: BrowserError) -> PageTrouble:
+        if tab.refused_host:
+            reason = f"asked {self._settings.host}, was sent to {tab.refused_host}"
+            return PageTrouble(State.ERROR, reason, void_price=True)
+        return PageTrouble(State.ERROR, self._network_reason(error))
 
     def _network_reason(self, error: BrowserError) -> str:
-        host = urlsplit(self._settings.source_url).netloc
-        text = _first_line(error)
+        host, text = self._settings.host, _first_line(error)
         if found := re.search(r"net::(ERR_\w+)", text):
             return f"{host} can't be reached: {NETWORK_ERRORS.get(found[1], found[1])}"
         if "Timeout" in text:
             return f"{host} can't be reached: no answer within {GOTO_TIMEOUT_S:.0f} s"
         return f"the page could not be opened: {text}"
 
-    def _is_current(self, tab: Tab) -> bool:
-        return self._tabs.get(tab.feed.ticker) is tab
+    def _on_document(self, tab: Tab, event: dict[str, Any]) -> None:
+        """A document, of the page or of a frame in it, is asked for or answered: the one place where it is judged."""
+        if tab.is_closed or tab.channel is None:
+            return
+        request = {"requestId": event["requestId"]}
+        is_page = event["frameId"] == tab.frame_id
+        host = urlsplit(event["request"]["url"]).netloc
+        if host != self._settings.host or not (is_page or self._settings.headed):
+            self._counters["navigations_refused" if is_page else "frames_refused"] += 1
+            tab.refused_host = host if is_page else ""
+            tab.channel.send("Fetch.failRequest", {**request, "errorReason": "Aborted"})
+            return
+        try:
+            if is_page and (status := event.get("responseStatusCode")) is not None:
+                _judge(status, {header["name"].lower(): header["value"] for header in event["responseHeaders"]})
+        except PageTrouble as trouble:
+            self._fail(tab, trouble)
+        else:
+            tab.channel.send("Fetch.continueRequest", request)
+
+    def _refuse_popup(self, popup: Page) -> None:
+        self._counters["popups_refused"] += 1
+        self._soon(popup.close)
 
     def _on_message(self, tab: Tab, event: dict[str, Any]) -> None:
         """A message of the probe. Runs in Playwright's dispatcher, so nothing may escape."""
-        if event.get("name") != BINDING or not self._is_current(tab):
+        if event.get("name") != BINDING or tab.is_closed:
             return
         self._counters["messages"] += 1
+        self._notice_sleep()
         tab.heard_at = time.monotonic()
-        tab.stopped_script = False
         try:
             payload = event["payload"]
             if len(payload) > MAX_MESSAGE:
                 raise ValueError("a message that is too long")
-            tab.feed.hear(json.loads(payload), _now_ms())
+            message = json.loads(payload)
+            tab.feed.hear(message, _now_ms(), _wall_ms())
         except PageTrouble as trouble:
             self._fail(tab, trouble)
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             self._counters["messages_malformed"] += 1
             log.debug("%s: malformed message: %s", tab.feed.ticker, error)
         else:
-            self._scraper.tell(tab.feed)
+            self._after(tab, message["kind"])
+
+    def _after(self, tab: Tab, kind: str) -> None:
+        if kind == "start" and tab.began_at is not None:
+            tab.began_at = tab.heard_at
+        stopped_at = tab.group.stopped_at
+        if kind == "long" and stopped_at is not None and tab.heard_at - stopped_at < FROZEN_LIMIT_S:
+            self._reload(tab, tab.heard_at)
+        self._scraper.tell(tab.feed)
+        if tab is self._successor and tab.feed.quote(_now_ms()).state is State.LIVE:
+            self._take_over(tab)
 
     def _on_crash(self, tab: Tab) -> None:
         self._counters["pages_crashed"] += 1
-        self._fail(tab, PageTrouble(State.ERROR, "the page crashed"))
+        self._fail(tab, PageTrouble(State.ERROR, "the page crashed", delay=_delay_of_accident(tab.feed)))
 
     def _fail(self, tab: Tab, trouble: PageTrouble) -> None:
         """The one place where a page is given up: its ticker says why and when it is tried again."""
-        if not self._is_current(tab):
-            return
-        del self._tabs[tab.feed.ticker]
-        self._scraper.fail(tab.feed, trouble)
-        self._close(tab)
+        ticker = tab.feed.ticker
+        if tab is self._successor:
+            log.warning("%s: its page is not renewed: %s", ticker, trouble.reason)
+            self._drop_successor(ticker)
+        elif self._tabs.get(ticker) is tab:
+            self._drop_successor(ticker)
+            del self._tabs[ticker]
+            self._scraper.fail(tab.feed, trouble)
+            self._close(tab)
+
+    def _drop_successor(self, ticker: Ticker) -> None:
+        tab = self._successor
+        if tab is not None and tab.feed.ticker == ticker:
+            self._successor = None
+            self._tabs[ticker].renew_at = time.monotonic() + RECYCLE_RETRY_S
+            self._close(tab)
 
     def _close(self, tab: Tab) -> None:
         """Closes the tab's page, soon: the caller may be a handler that Playwright waits for."""
-        if tab.page is not None:
-            self._loop.call_soon(self._spawn, tab.page.close)
-            tab.page = None
+        tab.is_closed = True
+        tab.group.tabs.discard(tab)
+        self._soon(self._release, tab)
+        self._soon(self._reconcile)
+
+    def _release(self, tab: Tab) -> None:
+        group, page, tab.page = tab.group, tab.page, None
+        if group.tabs:
+            if page is not None:
+                page.close()
+            return
+        if group in self._groups:
+            self._groups.remove(group)
+        context, group.context = group.context, None
+        if context is not None:
+            context.close()
+
+    def end_processes(self) -> None:
+        """After the end: kills what is left of the browser, such as a renderer that was stopped."""
+        left = [process for pid in self._pids if (process := _browser_process(pid)) is not None]
+        for process in psutil.wait_procs(left, timeout=1.0)[1]:
+            self._counters["processes_left"] += 1
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _judge(status: int, headers: dict[str, str]) -> None:
+    """Raises PageTrouble for an answer that is no symbol page."""
+    delay = _retry_after(headers.get("retry-after", ""))
+    if status == 404:
+        raise PageTrouble(State.NOT_FOUND, "TradingView has no such symbol (HTTP 404)", void_price=True)
+    if status in (403, 429):
+        raise PageTrouble(State.BLOCKED, f"TradingView refuses (HTTP {status})", delay=delay)
+    if status >= 400:
+        raise PageTrouble(State.ERROR, f"TradingView has a problem (HTTP {status})", delay=delay)
+
+
+def _retry_after(text: str) -> float | None:
+    """The seconds that an answer asks us to wait, given as such or as a date; an hour at most."""
+    try:
+        seconds = float(text) if text.isdecimal() else parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return None
+    return min(max(seconds, 1.0), 3600.0)
+
+
+def _delay_of_accident(feed: Feed) -> float | None:
+    """A page that did well opens again at once; one that fails again and again waits."""
+    return 0.0 if feed.failures == 0 else None
+
+
+def _browser_process(pid: int) -> psutil.Process | None:
+    """The process, if it is one of the browser's; None if it has ended, or its number is somebody else's now."""
+    try:
+        process = psutil.Process(pid)
+        command = " ".join(process.cmdline())
+    except psutil.Error:
+        return None
+    return process if "--type=" in command or "--remote-debugging-pipe" in command else None
+
+
+def _memory_mb(pid: int) -> float:
+    """PSS, which counts shared memory once; where it can't be read, what a process has for itself."""
+    with suppress(psutil.Error, AttributeError):
+        process = psutil.Process(pid)
+        try:
+            return float(process.memory_full_info().pss / 1e6)
+        except psutil.AccessDenied:
+            memory = process.memory_info()
+            return float(memory.rss - memory.shared) / 1e6
+    return 0.0
 
 
 # --- the thread -------------------------------------------------------------------------------------------------------
@@ -686,17 +733,22 @@ class Session:
 class Scraper:
     """Keeps one page open per wanted ticker, for as long as it runs, and emits a quote at every change.
 
-    `emit` is called on the scraper thread with each new quote and must return at once.
+    `emit` is called on the scraper thread with each new quote and must return at once. `last_tick` is the monotonic
+    time at which the thread was last seen running, about once a second: where it stops, nothing told is current.
     """
 
     def __init__(self, settings: ScraperSettings, emit: Callable[[Quote], None]) -> None:
         self.settings = settings
         self.counters: Counter[str] = Counter()
         self.stopping = False
+        self.last_tick = time.monotonic()
+        self.spacing = settings.opening_spacing  # grows with each refusal, shrinks with each page that is live
         self._emit = emit
         self._lock = threading.Lock()
         self._wanted: dict[Ticker, Feed] = {}  # changed by any thread, under the lock
         self._session: Session | None = None
+        self._driver: psutil.Process | None = None
+        self._was_live = False  # in this session
         self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
 
     def start(self) -> None:
@@ -721,7 +773,7 @@ class Scraper:
         self._thread.join(timeout)
         if self._thread.is_alive():
             log.warning("the browser doesn't end by itself and is killed")
-            _kill_drivers()
+            self.kill_driver()
 
     @property
     def is_running(self) -> bool:
@@ -740,7 +792,7 @@ class Scraper:
     def _run(self) -> None:
         failures = 0
         while not self.stopping:
-            started = time.monotonic()
+            started, self._was_live = time.monotonic(), False
             try:
                 self._run_session()
             except (BrowserError, PlutoError) as error:
@@ -750,16 +802,22 @@ class Scraper:
                 reason = _first_line(error)
             else:
                 continue
-            failures = 0 if time.monotonic() - started > RETRY_LIMIT_S else failures + 1
-            self._pause(reason, _backoff(failures))
+            did_well = self._was_live and time.monotonic() - started > GOOD_SESSION_S
+            failures = 0 if did_well else failures + 1
+            self._pause(reason, _backoff(failures) if failures else 0.0)
 
     def _run_session(self) -> None:
+        before = set(psutil.Process().children())
         playwright = sync_playwright().start()
+        started = (child for child in psutil.Process().children() if child not in before)
+        self._driver = next((child for child in started if "run-driver" in child.cmdline()), None)
+        session = Session(playwright, self)
         try:
-            Session(playwright, self).run()
+            session.run()
         finally:
             self._session = None
             playwright.stop()
+            session.end_processes()
 
     def _pause(self, reason: str, seconds: float) -> None:
         """Tells every ticker that there is no browser, and waits until it is tried again."""
@@ -768,12 +826,24 @@ class Scraper:
         self.counters["browser_failures"] += 1
         log.warning("no browser: %s; next try in %.0f s", reason, seconds)
         deadline = time.monotonic() + seconds
-        next_try_at = round(_now_ms() + seconds * 1000)
-        while not self.stopping and time.monotonic() < deadline:
+        trouble = Trouble(State.ERROR, f"no browser: {reason}", round(_wall_ms() + seconds * 1000))
+        while not self.stopping:
+            self.last_tick = time.monotonic()
             for feed in self.wanted_feeds().values():
-                feed.fail(Trouble(State.ERROR, f"no browser: {reason}", next_try_at), void_price=False)
+                feed.fail(trouble, void_price=False)
                 self.tell(feed)
+            if self.last_tick >= deadline:
+                return
             time.sleep(0.1)
+
+    def kill_driver(self) -> None:
+        """Kills Playwright's driver and all it started. The browser's session then ends as after any other death."""
+        if self._driver is None:
+            return
+        with suppress(psutil.NoSuchProcess):
+            for process in [*self._driver.children(recursive=True), self._driver]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
 
     def on_session(self, session: Session) -> None:
         self.counters["browser_starts"] += 1
@@ -784,35 +854,62 @@ class Scraper:
         with self._lock:
             return dict(self._wanted)
 
+    def replace(self, old: Feed, new: Feed) -> bool:
+        """Puts the feed of a renewed page in the place of the old one, if its ticker is still wanted."""
+        with self._lock:
+            if self._wanted.get(old.ticker) is not old:
+                return False
+            self._wanted[old.ticker] = new
+        self.tell(new)
+        return True
+
     def tell(self, feed: Feed) -> None:
         """Emits the feed's quote if it says anything new."""
         quote = feed.quote(_now_ms())
         if quote == feed.told or self._wanted.get(feed.ticker) is not feed:
             return
-        feed.told = quote
-        if quote.state is State.LIVE:
-            feed.failures, feed.complaint = 0, None
+        before, feed.told = feed.told, quote
+        if before is None or before.state is not quote.state:
+            self._note_state(feed, quote, before)
         self._emit(quote)
+
+    def _note_state(self, feed: Feed, quote: Quote, before: Quote | None) -> None:
+        if quote.state is State.LIVE:
+            self._was_live = True
+            self.spacing = max(self.settings.opening_spacing, self.spacing / 2)
+            if feed.complaint is not None:
+                log.info("%s: live again", feed.ticker)
+            feed.complaint = None
+        elif quote.state is State.STALE and before is not None and before.state is State.LIVE:
+            self.counters["prices_stale"] += 1
+            log.info("%s: stale: %s", feed.ticker, quote.reason)
+            feed.complaint = quote.reason
 
     def fail(self, feed: Feed, trouble: PageTrouble) -> None:
         """Says why the ticker has no page, and when it is tried again."""
         feed.failures += 1
         self.counters[f"pages_{trouble.state}"] += 1
-        delay = _retry_delay(trouble.state, feed.failures)
+        if trouble.state is State.BLOCKED:
+            self.spacing = min(max(2 * self.spacing, BLOCKED_SPACING_S), SPACING_LIMIT_S)
+        delay = _retry_delay(trouble, feed.failures)
         level = logging.DEBUG if feed.complaint == trouble.reason else logging.WARNING
         log.log(level, "%s: %s: %s; next try in %.0f s", feed.ticker, trouble.state, trouble.reason, delay)
         feed.complaint = trouble.reason
-        next_try_at = round(_now_ms() + delay * 1000)
-        feed.fail(Trouble(trouble.state, trouble.reason, next_try_at), void_price=trouble.void_price)
+        told = Trouble(
+            trouble.state, trouble.reason, round(_wall_ms() + delay * 1000), retry_at=_now_ms() + delay * 1000
+        )
+        feed.fail(told, void_price=trouble.void_price)
         self.tell(feed)
 
 
-def _retry_delay(state: State, failures: int) -> float:
-    if state is State.NOT_FOUND:
+def _retry_delay(trouble: PageTrouble, failures: int) -> float:
+    if trouble.state is State.NOT_FOUND:
         return NOT_FOUND_RETRY_S
-    if state is State.BLOCKED:
-        return BLOCKED_RETRY_S
-    return _backoff(failures)
+    if trouble.state is State.BLOCKED:
+        patience = min(BLOCKED_RETRY_S * 2.0 ** min(failures - 1, 10), BLOCKED_LIMIT_S) * random.uniform(1.0, 1.25)
+        asked = trouble.delay or 0.0
+        return asked if asked and failures == 1 else max(asked, patience)
+    return _backoff(failures) if trouble.delay is None else trouble.delay
 
 
 def _backoff(failures: int) -> float:
@@ -821,17 +918,23 @@ def _backoff(failures: int) -> float:
     return delay * random.uniform(0.75, 1.0)
 
 
-def _kill_drivers() -> None:
-    """Kills Playwright's driver and all it started."""
-    for child in psutil.Process().children():
-        if "run-driver" in child.cmdline():
-            for process in [*child.children(recursive=True), child]:
-                process.kill()
-
-
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _now_ms() -> float:
+def _wall_ms() -> float:
+    """The time of day, which jumps when the machine's clock is set."""
     return time.time() * 1000
+
+
+def _now_ms() -> float:
+    """Our clock: it never jumps, and counts what the machine slept where the system can tell (Linux)."""
+    return time.clock_gettime(_CLOCK) * 1000
+
+
+def _slept_s() -> float:
+    """How long the machine has slept in all; only differences mean anything."""
+    return time.clock_gettime(_CLOCK) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
