@@ -481,6 +481,7 @@ def performance() -> Response:
             "uptime": round(time.time() - watchlist().started_at, 3),
             "memoryUsage": {"rss": memory.rss, "vms": memory.vms},
             "clients": dict(clients),
+            "handoffDepth": broadcaster.waiting,
             "lagging": broadcaster.lagging,
             "sequence": broadcaster.sequence,
             "flushSecondsMax": round(broadcaster.flush_max_s, 6),

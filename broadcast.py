@@ -21,10 +21,12 @@ import random
 import secrets
 import socket
 import struct
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import gevent
@@ -247,15 +249,23 @@ class Broadcaster:
     """Keeps the newest quote of every tracked ticker and tells every client what changed."""
 
     def __init__(
-        self, *, max_streams: int = 10_000, interval: float = FLUSH_INTERVAL_S, heartbeat: float = HEARTBEAT_S
+        self,
+        *,
+        max_streams: int = 10_000,
+        interval: float = FLUSH_INTERVAL_S,
+        heartbeat: float = HEARTBEAT_S,
+        lag_limit: float = LAG_LIMIT_S,
     ) -> None:
         self.epoch = secrets.token_hex(4)  # a sequence means something only within one run of the server
         self.sequence = 0
         self.counters: Counter[str] = Counter()
         self.lateness_max_s = 0.0  # of a flush after its time
         self.flush_max_s = 0.0
-        self._max_streams, self._interval, self._heartbeat = max_streams, interval, heartbeat
+        self._max_streams = max_streams
+        self._interval, self._heartbeat, self._lag_limit = interval, heartbeat, lag_limit
+        self._lock = threading.Lock()  # of the hand-off
         self._handoff: dict[Ticker, Quote] = {}  # newest per ticker: bounded by their number, never overflows
+        self._taken: dict[Ticker, Quote] = {}  # what was taken from it and not yet flushed
         self._table: dict[Ticker, Entry] = {}
         self._tickers: list[Ticker] = []  # the table's, sorted
         self._removed: dict[Ticker, int] = {}  # the flush with which a ticker went
@@ -291,14 +301,17 @@ class Broadcaster:
 
     def put(self, quote: Quote) -> None:
         """Any thread: the newest quote of a ticker."""
-        self._handoff[quote.ticker] = quote
+        with self._lock:
+            self._handoff[quote.ticker] = quote
         self._wakeup.send()
 
     # --- the table ----------------------------------------------------------------------------------------------------
 
     def track(self, ticker: Ticker, *, simulated: bool) -> None:
         """From now on quotes of this ticker are taken; until the first comes, it is starting."""
-        self._handoff.pop(ticker, None)
+        with self._lock:
+            self._handoff.pop(ticker, None)
+        self._taken.pop(ticker, None)
         self._removed.pop(ticker, None)
         self._set_entry(Quote(ticker, State.STARTING, simulated=simulated), self.sequence + 1)
         self._change_list()
@@ -334,7 +347,7 @@ class Broadcaster:
     @property
     def waiting(self) -> int:
         """Quotes in the hand-off."""
-        return len(self._handoff)
+        return len(self._handoff) + len(self._taken)
 
     def _change_list(self) -> None:
         self._tickers = sorted(self._table)
@@ -380,18 +393,24 @@ class Broadcaster:
     def _commit(self) -> bool:
         """Makes the next sequence of all that changed, and says whether anything did."""
         has_changed = self._list_changed > self.sequence
-        for _ in range(min(len(self._handoff), DRAIN_LIMIT)):
-            ticker, quote = self._handoff.popitem()
-            if (entry := self._table.get(ticker)) is not None:  # else it was removed, and these words come too late
+        for quote in self._take():
+            if (entry := self._table.get(quote.ticker)) is not None:  # else it was removed: these words come too late
                 self._set_entry(quote, entry.tracked)
                 has_changed = True
-        if self._handoff:
+        if self.waiting:
             self._dirty.set()
         if has_changed:
             self.sequence += 1
             self._flushed_at = _now_ms()
             self._frames.clear()
         return has_changed
+
+    def _take(self) -> list[Quote]:
+        """A bounded bite of the hand-off; all of it has its turn before any ticker has the next."""
+        if not self._taken:
+            with self._lock:
+                self._taken, self._handoff = self._handoff, self._taken
+        return [self._taken.pop(ticker) for ticker in list(islice(self._taken, DRAIN_LIMIT))]
 
     def _deliver(self, group: Group, now: float) -> None:
         """Sends a group what it doesn't have, slice by slice; only then is it what the group has."""
@@ -638,7 +657,7 @@ class Broadcaster:
             gevent.sleep(TEND_INTERVAL_S)
             now = time.monotonic()
             for client in list(self._clients):
-                if client.tail is not None and now - client.drained_at > LAG_LIMIT_S:
+                if client.tail is not None and now - client.drained_at > self._lag_limit:
                     self.drop(client, "stuck")
                 elif client.left_at is not None and now - client.left_at > LEAVE_LIMIT_S:
                     self.drop(client, "left")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -132,9 +133,10 @@ def _read_url(process: subprocess.Popen[str]) -> str:
 def _program(file: str, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, str(PROJECT / file), *options],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**clean_environment(), **environment},
+        env={**clean_environment(), "PYTHONPATH": str(PROJECT), **environment},
     )
     try:
         yield process
@@ -142,8 +144,9 @@ def _program(file: str, *options: str, **environment: str) -> Iterator[subproces
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         process.wait(10.0)
-        assert process.stdout is not None
-        process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def clean_environment() -> dict[str, str]:
@@ -159,3 +162,53 @@ def descendants(pid: int) -> list[psutil.Process]:
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Those that still run; a zombie has ended and only waits for its parent."""
     return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+class QuoteServer:
+    """A client of `quote_server.py`: adds tickers by REST and says what they cost."""
+
+    def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
+        self.url, self.process = url, process
+        self.http = httpx.Client(base_url=url, timeout=5.0, verify=False)
+
+    def close(self) -> None:
+        self.http.close()
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def track(self, *tickers: str) -> None:
+        for ticker in tickers:
+            self.http.post("/api/tickers", json={"ticker": ticker}).raise_for_status()
+
+    def untrack(self, *tickers: str) -> None:
+        for ticker in tickers:
+            self.http.delete(f"/api/tickers/{ticker}").raise_for_status()
+
+    def put(self, *quotes: tuple[str, str, str | None]) -> None:
+        """Quotes as (ticker, state, price text)."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(quotes) + "\n")
+        self.process.stdin.flush()
+
+    def prices(self) -> dict[str, str | None]:
+        """The server's own table: ticker to price text."""
+        answer = self.http.get("/api/tickers").raise_for_status().json()
+        return {price["ticker"]: price.get("priceText") for price in answer["prices"]}
+
+    def server(self) -> dict[str, Any]:
+        """The server's part of /api/performance."""
+        performance: dict[str, Any] = self.http.get("/api/performance").raise_for_status().json()["server"]
+        return performance
+
+    def descriptors(self) -> int:
+        return psutil.Process(self.process.pid).num_fds()
+
+
+@contextmanager
+def quote_server(*options: str) -> Iterator[QuoteServer]:
+    with _program("tests/quote_server.py", *options) as process:
+        assert process.stdout is not None
+        with closing(QuoteServer(process.stdout.readline().strip(), process)) as server:
+            yield server

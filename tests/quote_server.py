@@ -1,0 +1,65 @@
+"""Pluto's web layer and broadcaster without a browser: whoever writes to its standard input is the scraper.
+
+Each line of standard input is a JSON list of quotes, [ticker, state, price text], put from a thread of its own as the
+scraper does. Tickers are added and removed by REST. Run by `running.quote_server`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from gevent.pywsgi import WSGIHandler, WSGIServer
+
+from app import Handler, Settings, Watchlist, create_app, make_server
+from broadcast import Broadcaster
+from quotes import Quote, Source, State, parse_ticker
+from scraper import Scraper, ScraperSettings
+
+
+def put_lines(broadcaster: Broadcaster) -> None:
+    for line in sys.stdin:
+        for ticker, state, price_text in json.loads(line):
+            broadcaster.put(Quote(parse_ticker(ticker), State(state), price_text, source=Source.SOCKET))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--heartbeat", type=float, default=15.0)
+    parser.add_argument("--lag-limit", type=float, default=15.0)
+    parser.add_argument("--max-streams", type=int, default=10_000)
+    parser.add_argument("--tls", nargs=2, metavar=("KEY", "CERTIFICATE"))
+    parser.add_argument("--foreign", action="store_true", help="a WSGI server that gives no connection away")
+    options = parser.parse_args()
+
+    broadcaster = Broadcaster(max_streams=options.max_streams, heartbeat=options.heartbeat, lag_limit=options.lag_limit)
+    scraper = Scraper(ScraperSettings(), broadcaster.put)
+    watchlist = Watchlist(scraper, broadcaster, Settings(max_tickers=1000))
+    listener = WSGIServer.get_listener(("127.0.0.1", 0), backlog=4096, family=2)
+    if options.tls or options.foreign:
+        key, certificate = options.tls or (None, None)
+        tls: dict[str, Any] = {"keyfile": key, "certfile": certificate} if options.tls else {}
+        handler = WSGIHandler if options.foreign else Handler
+        server = WSGIServer(listener, create_app(watchlist), log=None, handler_class=handler, **tls)
+    else:
+        server = make_server(listener, watchlist)
+    broadcaster.start()
+    server.start()
+    stop = Event()
+    gevent.signal_handler(signal.SIGTERM, stop.set)
+    threading.Thread(target=put_lines, args=[broadcaster], daemon=True).start()
+    scheme = "https" if options.tls else "http"
+    print(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    stop.wait()
+    broadcaster.stop()
+    server.stop(timeout=0.3)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,819 @@
+"""What a batch is in bytes, and what every client of a stream ends up knowing, however slow it is or often it leaves.
+
+The broadcaster runs on the real hub and is fed by real threads. Waits end with what they wait for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import gevent
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broadcast import SSE, Batch, Broadcaster, Entry, ShuttingDown, Stream, TooManyStreams, Wish, encode_sse, messages
+from quotes import Quote, Source, State, Ticker, wire_fields
+
+PATIENCE_S = 10.0
+FOREVER_S = 3600.0  # an interval or heartbeat that doesn't come during a test
+BTC, ETH, SOL = Ticker("BTCUSD"), Ticker("ETHUSD"), Ticker("SOLUSD")
+
+Table = dict[str, dict[str, Any]]
+Event = tuple[str, Any]  # its name ("" for unnamed) and its data
+
+
+def live(ticker: Ticker, price: object) -> Quote:
+    return Quote(ticker, State.LIVE, price_text=str(price), source=Source.SOCKET)
+
+
+def stale(ticker: Ticker, reason: str) -> Quote:
+    return Quote(ticker, State.STALE, price_text="1", source=Source.SOCKET, reason=reason)
+
+
+def entry(quote: Quote, sequence: int) -> Entry:
+    text = json.dumps(wire_fields(quote, sequence), separators=(",", ":"), ensure_ascii=False)
+    return Entry(quote, sequence, tracked=1, json=text)
+
+
+class Client:
+    """A reader of one stream of server-sent events, which keeps the table a client would show."""
+
+    def __init__(
+        self,
+        broadcaster: Broadcaster,
+        tickers: Iterable[Ticker] | None = None,
+        last_event_id: str = "",
+        *,
+        interval: float = 0.0,
+    ) -> None:
+        wish = Wish(SSE, None if tickers is None else frozenset(tickers), interval)
+        self.stream = Stream(broadcaster, broadcaster.admit(wish, last_event_id), None)
+        self.table: Table = {}
+        self.events: list[Event] = []
+        self.last_id = ""
+        self.comments = 0
+        self._broadcaster = broadcaster
+        self._unread = b""
+
+    def read(self) -> list[Event]:
+        """The events that come next, at least one or a comment; raises StopIteration when the stream ends."""
+        *blocks, self._unread = self._unread.split(b"\n\n")
+        while not blocks:
+            with gevent.Timeout(PATIENCE_S):
+                *blocks, self._unread = (self._unread + next(self.stream)).split(b"\n\n")
+        events = [event for block in blocks if (event := self._take(block.decode()))]
+        self.events += events
+        return events
+
+    def _take(self, block: str) -> Event | None:
+        self.comments += block.startswith(":")
+        lines = dict(line.split(": ", 1) for line in block.split("\n"))
+        self.last_id = lines.get("id", self.last_id)
+        if "data" not in lines:
+            return None
+        data = json.loads(lines["data"])
+        if data["type"] == "tickers":
+            self.table = {ticker: self.table.get(ticker, {}) for ticker in data["tickers"]}
+        for update in data.get("updates", ()):
+            self.table[update["ticker"]] = update
+        return lines.get("event", ""), data
+
+    def read_to_the_end(self) -> None:
+        with contextlib.suppress(StopIteration):
+            while True:
+                self.read()
+
+    def catch_up(self) -> None:
+        """Reads up to the last flush; for clients of all tickers."""
+        while self.last_id != f"{self._broadcaster.epoch}-{self._broadcaster.sequence}":
+            self.read()
+
+    def leave(self) -> None:
+        """What a WSGI server does when the connection is gone."""
+        self.stream.close()
+
+
+def table_of(broadcaster: Broadcaster) -> Table:
+    return {entry.quote.ticker: wire_fields(entry.quote, entry.sequence) for entry in broadcaster.entries}
+
+
+def updates(events: list[Event], name: str = "") -> dict[str, str | None]:
+    """The tickers of all events of this name, each with its last price text."""
+    found = [update for event, data in events if event == name for update in data.get("updates", ())]
+    return {update["ticker"]: update.get("priceText") for update in found}
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """On the hub, so that others run meanwhile."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {PATIENCE_S} s: {what}"
+        gevent.sleep(0.001)
+
+
+def next_flush(broadcaster: Broadcaster) -> None:
+    before = broadcaster.sequence
+    wait_until(lambda: broadcaster.sequence > before, "a flush")
+
+
+def settle(broadcaster: Broadcaster) -> None:
+    """Until flushes have taken all that was put before."""
+    next_flush(broadcaster)
+    wait_until(lambda: broadcaster.waiting == 0, "the last flush")
+
+
+def get_going(broadcaster: Broadcaster, *clients: Client) -> None:
+    """From now on these clients are sent every flush, whether they read or not."""
+    broadcaster.put(live(BTC, "0.5"))
+    settle(broadcaster)
+    for client in clients:
+        client.catch_up()
+        client.events.clear()
+
+
+class Stage:
+    """Makes broadcasters and their clients, and ends them with the test."""
+
+    def __init__(self) -> None:
+        self._ends = contextlib.ExitStack()
+
+    def broadcaster(
+        self,
+        *tickers: Ticker,
+        interval: float = 0.001,
+        heartbeat: float = FOREVER_S,
+        max_streams: int = 1000,
+    ) -> Broadcaster:
+        """A started one that has told of its tickers."""
+        broadcaster = Broadcaster(interval=interval, heartbeat=heartbeat, max_streams=max_streams)
+        broadcaster.start()
+        self._ends.callback(broadcaster.stop)
+        for ticker in tickers:
+            broadcaster.track(ticker, simulated=False)
+        if tickers:
+            settle(broadcaster)
+        return broadcaster
+
+    def client(
+        self,
+        broadcaster: Broadcaster,
+        tickers: Iterable[Ticker] | None = None,
+        last_event_id: str = "",
+        *,
+        interval: float = 0.0,
+    ) -> Client:
+        """One that has read the first frame."""
+        client = Client(broadcaster, tickers, last_event_id, interval=interval)
+        self._ends.callback(client.leave)
+        while client.last_id == "":
+            client.read()
+        return client
+
+    def end(self) -> None:
+        self._ends.close()
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    stage = Stage()
+    yield stage
+    stage.end()
+
+
+@pytest.fixture
+def broadcaster(stage: Stage) -> Broadcaster:
+    """One that has told that it tracks BTCUSD, ETHUSD and SOLUSD, and flushes every ms."""
+    return stage.broadcaster(BTC, ETH, SOL)
+
+
+# --- exact bytes ------------------------------------------------------------------------------------------------------
+
+PRICE = entry(Quote(BTC, State.LIVE, price_text="64001.50", timestamp=1_795_000_000_000, source=Source.SOCKET), 7)
+PRICE_JSON = (
+    '{"ticker":"BTCUSD","price":64001.5,"state":"live","priceText":"64001.50","timestamp":1795000000000,'
+    '"source":"socket","calculated":false,"simulated":false,"sequence":7}'
+)
+STATUS = entry(Quote(ETH, State.ERROR, reason="größer, 日本 \n\u2028", next_try_at=1_795_000_001_000), 7)
+STATUS_JSON = (
+    '{"ticker":"ETHUSD","state":"error","calculated":false,"simulated":false,'
+    '"reason":"größer, 日本 \\n\u2028","nextTryAt":1795000001000,"sequence":7}'
+)
+
+
+def batch(
+    tickers: list[Ticker] | None = None,
+    statuses: Iterable[Entry] = (),
+    updates: Iterable[Entry] = (),
+    resumed: bool | None = None,
+) -> Batch:
+    return Batch("7f3a-7", 1_795_000_000_005, tickers, list(statuses), list(updates), resumed)
+
+
+def test_a_price_is_one_unnamed_event() -> None:
+    assert (
+        encode_sse(batch(updates=[PRICE]))
+        == (
+            f'id: 7f3a-7\ndata: {{"type":"batch_update","updates":[{PRICE.json}],"timestamp":1795000000005}}\n\n'
+        ).encode()
+    )
+    assert json.loads(PRICE.json) == json.loads(PRICE_JSON)
+
+
+def test_a_state_without_a_price_is_one_status_event() -> None:
+    assert (
+        encode_sse(batch(statuses=[STATUS]))
+        == (
+            "id: 7f3a-7\n"
+            "event: status\n"
+            f'data: {{"type":"status","updates":[{STATUS.json}],"timestamp":1795000000005}}\n'
+            "\n"
+        ).encode()
+    )
+    assert json.loads(STATUS.json) == json.loads(STATUS_JSON)
+
+
+def test_only_the_last_event_of_a_batch_has_the_id() -> None:
+    assert (
+        encode_sse(batch([BTC, ETH], [STATUS], [PRICE]))
+        == (
+            "event: tickers\n"
+            'data: {"type":"tickers","tickers":["BTCUSD","ETHUSD"]}\n'
+            "\n"
+            "event: status\n"
+            f'data: {{"type":"status","updates":[{STATUS.json}],"timestamp":1795000000005}}\n'
+            "\n"
+            "id: 7f3a-7\n"
+            f'data: {{"type":"batch_update","updates":[{PRICE.json}],"timestamp":1795000000005}}\n'
+            "\n"
+        ).encode()
+    )
+
+
+def test_a_list_alone_has_the_id_too() -> None:
+    assert encode_sse(batch([])) == b'id: 7f3a-7\nevent: tickers\ndata: {"type":"tickers","tickers":[]}\n\n'
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+def test_the_first_batch_says_whether_it_resumes_even_when_it_holds_no_price(resumed: bool) -> None:
+    word = b"true" if resumed else b"false"
+    assert encode_sse(batch(resumed=resumed)) == (
+        b'id: 7f3a-7\ndata: {"type":"batch_update","updates":[],"timestamp":1795000000005,"resumed":' + word + b"}\n\n"
+    )
+
+
+def test_several_prices_stand_in_one_event_in_the_order_given() -> None:
+    other = entry(live(ETH, "3.5"), 7)
+    assert f'"updates":[{PRICE.json},{other.json}]'.encode() in encode_sse(batch(updates=[PRICE, other]))
+
+
+def test_an_empty_batch_is_no_bytes() -> None:
+    assert encode_sse(batch()) == b""
+
+
+def test_messages_name_their_events() -> None:
+    named = messages(batch([BTC], [STATUS], [PRICE], resumed=True))
+    assert [(name, json.loads(text)["type"]) for name, text in named] == [
+        ("tickers", "tickers"),
+        ("status", "status"),
+        ("", "batch_update"),
+    ]
+    assert messages(batch()) == []
+
+
+def test_no_text_of_a_page_can_end_an_event() -> None:
+    frame = encode_sse(batch(statuses=[STATUS]))
+    assert len(frame.splitlines()) == 4
+    assert b"\r" not in frame
+
+
+def test_a_greeting_is_exactly_the_wire_contracts() -> None:
+    assert SSE.greet("c0ffee") == b'retry: 2000\n\ndata: {"type":"connected","clientId":"c0ffee"}\n\n'
+
+
+# --- the first frame --------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_begins_with_a_greeting_and_every_current_price(stage: Stage, broadcaster: Broadcaster) -> None:
+    broadcaster.put(live(BTC, "64001.50"))
+    broadcaster.put(stale(ETH, "silence"))
+    settle(broadcaster)
+    client = stage.client(broadcaster)
+    connected, tickers, status, prices = client.events
+    assert connected[1]["type"] == "connected"
+    assert tickers == ("tickers", {"type": "tickers", "tickers": ["BTCUSD", "ETHUSD", "SOLUSD"]})
+    assert updates([status], "status") == {"ETHUSD": "1", "SOLUSD": None}
+    assert updates([prices]) == {"BTCUSD": "64001.50"}
+    assert prices[1]["resumed"] is False
+    assert client.table == table_of(broadcaster)
+
+
+def test_every_client_has_an_id_of_its_own(stage: Stage, broadcaster: Broadcaster) -> None:
+    assert len({stage.client(broadcaster).events[0][1]["clientId"] for _ in range(20)}) == 20
+
+
+def test_a_stream_of_nothing_begins_all_the_same(stage: Stage) -> None:
+    client = stage.client(stage.broadcaster())
+    assert [name for name, _ in client.events] == ["", "tickers", ""]
+    assert client.table == {}
+
+
+def test_what_changes_between_admission_and_the_first_read_is_not_lost(stage: Stage, broadcaster: Broadcaster) -> None:
+    late = Client(broadcaster)
+    broadcaster.put(live(BTC, 1))
+    broadcaster.untrack(SOL)
+    settle(broadcaster)
+    late.catch_up()
+    assert late.table == table_of(broadcaster)
+    late.leave()
+
+
+# --- the flush --------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_change_after_a_quiet_spell_leaves_at_once_and_the_next_waits(stage: Stage) -> None:
+    broadcaster = stage.broadcaster(BTC, interval=FOREVER_S)  # it has told of BTCUSD, an hour early
+    assert broadcaster.sequence == 1
+    broadcaster.put(live(BTC, 1))
+    gevent.sleep(0.2)
+    assert (broadcaster.sequence, broadcaster.waiting) == (1, 1)
+
+
+def test_there_is_at_most_one_flush_an_interval_and_the_last_holds_the_newest(stage: Stage) -> None:
+    broadcaster = stage.broadcaster(BTC, interval=0.05)
+    client = stage.client(broadcaster)
+    get_going(broadcaster, client)
+    before, began = broadcaster.sequence, time.monotonic()
+    for price in range(1, 101):
+        broadcaster.put(live(BTC, price))
+        gevent.sleep(0.005)
+    wait_until(lambda: broadcaster.waiting == 0, "the last flush")
+    flushes = broadcaster.sequence - before
+    assert 2 <= flushes <= (time.monotonic() - began) / 0.05 + 1
+    client.catch_up()
+    assert client.table[BTC]["priceText"] == "100"
+    assert len(client.events) == flushes
+
+
+def test_only_the_newest_of_a_tickers_quotes_is_sent(stage: Stage, broadcaster: Broadcaster) -> None:
+    client = stage.client(broadcaster)
+    for price in range(1, 10):
+        broadcaster.put(live(BTC, price))
+        broadcaster.put(live(ETH, price * 2))
+    ((name, data),) = client.read()
+    assert name == ""
+    assert [update["priceText"] for update in data["updates"]] == ["9", "18"]
+
+
+def test_a_state_without_a_current_price_is_told_as_a_status(stage: Stage, broadcaster: Broadcaster) -> None:
+    client = stage.client(broadcaster)
+    client.events.clear()
+    broadcaster.put(stale(BTC, "silence"))
+    broadcaster.put(live(ETH, 2))
+    settle(broadcaster)
+    client.catch_up()
+    assert updates(client.events, "status") == {"BTCUSD": "1"}
+    assert updates(client.events) == {"ETHUSD": "2"}
+
+
+def test_the_sequence_grows_only_with_changes_and_stands_in_every_update(
+    stage: Stage, broadcaster: Broadcaster
+) -> None:
+    client = stage.client(broadcaster)
+    before = broadcaster.sequence
+    for price in (1, 2, 3):
+        broadcaster.put(live(BTC, price))
+        client.read()
+        assert client.table[BTC]["sequence"] == broadcaster.sequence == before + price
+    gevent.sleep(0.05)
+    assert broadcaster.sequence == before + 3
+    assert client.last_id == f"{broadcaster.epoch}-{broadcaster.sequence}"
+
+
+def test_a_quote_put_by_a_foreign_thread_reaches_a_stream_of_an_idle_hub(
+    stage: Stage, broadcaster: Broadcaster
+) -> None:
+    client = stage.client(broadcaster)
+    thread = threading.Timer(0.1, broadcaster.put, [live(BTC, "64001.50")])
+    thread.start()
+    assert updates(client.read()) == {"BTCUSD": "64001.50"}
+    thread.join()
+
+
+def test_a_thread_that_never_pauses_is_heard_to_its_last_word(stage: Stage, broadcaster: Broadcaster) -> None:
+    client = stage.client(broadcaster)
+
+    def hammer() -> None:
+        for price in range(1, 5_001):
+            for ticker in (BTC, ETH, SOL):
+                broadcaster.put(live(ticker, price))
+
+    thread = threading.Thread(target=hammer)
+    thread.start()
+    wait_until(lambda: not thread.is_alive() and broadcaster.waiting == 0, "the end of the thread")
+    client.catch_up()
+    assert [update["priceText"] for update in client.table.values()] == ["5000", "5000", "5000"]
+
+
+def test_no_ticker_waits_for_long_behind_busier_ones(stage: Stage) -> None:
+    quiet, *busy = (Ticker(f"T{number}") for number in range(600))
+    broadcaster = stage.broadcaster(quiet, *busy)
+    broadcaster.put(live(quiet, "7.5"))
+    for price in range(1, 20):
+        for ticker in busy:
+            broadcaster.put(live(ticker, price))
+        next_flush(broadcaster)
+    told = broadcaster.entry(quiet)
+    assert told is not None
+    assert told.quote.price_text == "7.5"
+
+
+# --- the list of tickers ----------------------------------------------------------------------------------------------
+
+
+def test_a_new_ticker_is_listed_and_starting(stage: Stage, broadcaster: Broadcaster) -> None:
+    client = stage.client(broadcaster)
+    broadcaster.track(Ticker("ADAUSD"), simulated=True)
+    settle(broadcaster)
+    client.catch_up()
+    assert list(client.table) == broadcaster.tickers == ["ADAUSD", "BTCUSD", "ETHUSD", "SOLUSD"]
+    assert client.table["ADAUSD"]["state"] == "starting"
+    assert client.table["ADAUSD"]["simulated"] is True
+
+
+def test_a_removed_ticker_is_no_longer_listed(stage: Stage, broadcaster: Broadcaster) -> None:
+    client = stage.client(broadcaster)
+    broadcaster.untrack(ETH)
+    assert client.read() == [("tickers", {"type": "tickers", "tickers": ["BTCUSD", "SOLUSD"]})]
+    assert broadcaster.entry(ETH) is None
+    assert client.table == table_of(broadcaster)
+
+
+def test_the_last_words_of_a_removed_ticker_are_dropped(stage: Stage, broadcaster: Broadcaster) -> None:
+    client = stage.client(broadcaster)
+    broadcaster.put(live(ETH, 1))
+    broadcaster.untrack(ETH)
+    settle(broadcaster)
+    broadcaster.put(live(ETH, 2))
+    broadcaster.put(live(BTC, 3))
+    settle(broadcaster)
+    client.catch_up()
+    assert updates(client.events) == {"BTCUSD": "3"}
+    assert set(client.table) == {"BTCUSD", "SOLUSD"}
+    assert client.table == table_of(broadcaster)
+
+
+def test_quotes_of_unknown_tickers_cost_nothing(broadcaster: Broadcaster) -> None:
+    before = broadcaster.sequence
+    for number in range(1000):
+        broadcaster.put(live(Ticker(f"X{number}"), 1))
+    wait_until(lambda: broadcaster.waiting == 0, "the hand-off to be taken")
+    broadcaster.untrack(Ticker("X1"))
+    gevent.sleep(0.05)
+    assert broadcaster.sequence == before
+    assert broadcaster.tickers == [BTC, ETH, SOL]
+
+
+def test_a_ticker_that_comes_back_starts_anew(stage: Stage, broadcaster: Broadcaster) -> None:
+    broadcaster.put(live(BTC, 1))
+    settle(broadcaster)
+    broadcaster.untrack(BTC)
+    broadcaster.put(live(BTC, 2))
+    broadcaster.track(BTC, simulated=False)
+    settle(broadcaster)
+    client = stage.client(broadcaster)
+    assert client.table[BTC]["state"] == "starting"
+    assert "priceText" not in client.table[BTC]
+
+
+# --- many clients -----------------------------------------------------------------------------------------------------
+
+
+def test_all_clients_of_the_same_tickers_see_the_same(stage: Stage, broadcaster: Broadcaster) -> None:
+    clients = [stage.client(broadcaster) for _ in range(3)]
+    get_going(broadcaster, *clients)
+    for price in range(1, 6):
+        broadcaster.put(live(BTC, price))
+        broadcaster.put(stale(ETH, f"silence {price}"))
+        settle(broadcaster)
+    for client in clients:
+        client.catch_up()
+    assert clients[0].events == clients[1].events == clients[2].events
+    assert len(clients[0].events) == 10
+    assert broadcaster.clients.total() == 3
+
+
+def test_a_frame_is_encoded_once_for_all_clients(stage: Stage, broadcaster: Broadcaster) -> None:
+    clients = [stage.client(broadcaster) for _ in range(20)]
+    get_going(broadcaster, *clients)
+    before = broadcaster.counters["encodes"]
+    broadcaster.put(live(BTC, 1))
+    settle(broadcaster)
+    for client in clients:
+        client.catch_up()
+    assert broadcaster.counters["encodes"] == before + 1
+
+
+def test_a_filter_lets_only_its_tickers_through(stage: Stage, broadcaster: Broadcaster) -> None:
+    client = stage.client(broadcaster, [BTC, Ticker("NOSUCH")])
+    assert set(client.table) == {"BTCUSD"}
+    broadcaster.put(live(ETH, 1))
+    settle(broadcaster)
+    broadcaster.untrack(SOL)
+    settle(broadcaster)
+    broadcaster.put(live(ETH, 2))
+    broadcaster.put(live(BTC, 3))
+    assert updates(client.read()) == {"BTCUSD": "3"}
+    broadcaster.untrack(BTC)
+    assert client.read() == [("tickers", {"type": "tickers", "tickers": []})]
+    broadcaster.track(Ticker("NOSUCH"), simulated=False)
+    client.read()
+    assert set(client.table) == {"NOSUCH"}
+
+
+def test_a_filter_of_nothing_is_not_a_filter_of_everything(stage: Stage, broadcaster: Broadcaster) -> None:
+    assert stage.client(broadcaster, []).table == {}
+
+
+def test_a_client_that_asked_for_a_low_rate_gets_few_batches_and_the_newest(
+    stage: Stage, broadcaster: Broadcaster
+) -> None:
+    seldom = stage.client(broadcaster, interval=0.2)
+    get_going(broadcaster, seldom)
+    began = time.monotonic()
+    for price in range(1, 51):
+        broadcaster.put(live(BTC, price))
+        gevent.sleep(0.01)
+    settled = broadcaster.sequence
+    seldom.catch_up()
+    assert broadcaster.sequence == settled
+    assert seldom.table == table_of(broadcaster)
+    assert seldom.table[BTC]["priceText"] == "50"
+    assert 2 <= len(seldom.events) <= (time.monotonic() - began) / 0.2 + 2
+
+
+def test_there_are_no_more_streams_than_allowed(stage: Stage) -> None:
+    broadcaster = stage.broadcaster(BTC, max_streams=2)
+    first, _ = stage.client(broadcaster), stage.client(broadcaster)
+    with pytest.raises(TooManyStreams):
+        Client(broadcaster)
+    first.leave()
+    stage.client(broadcaster)
+
+
+# --- slow clients -----------------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_does_not_read_is_conflated_and_ends_with_the_right_table(
+    stage: Stage, broadcaster: Broadcaster
+) -> None:
+    slow, brisk = stage.client(broadcaster), stage.client(broadcaster)
+    get_going(broadcaster, slow, brisk)
+    for price in range(1, 301):
+        broadcaster.put(live(BTC, price))
+        broadcaster.put(stale(ETH, f"{price} " * 1000))  # soon more than a socket's buffers hold
+        if price == 200:  # only once each: lost, if what was never sent counts as sent
+            broadcaster.track(Ticker("ADAUSD"), simulated=False)
+            broadcaster.untrack(SOL)
+        settle(broadcaster)
+        brisk.catch_up()
+    assert broadcaster.lagging == 1
+    slow.catch_up()
+    assert slow.table == brisk.table == table_of(broadcaster)
+    assert len(updates_of(slow.events)) < 100
+    wait_until(lambda: broadcaster.lagging == 0, "the slow client to count as caught up")
+    broadcaster.put(live(BTC, 301))
+    assert updates(slow.read()) == {"BTCUSD": "301"}
+    assert broadcaster.counters["conflated"] > 200
+
+
+def updates_of(events: list[Event]) -> list[Event]:
+    return [event for event in events if event[1]["type"] == "batch_update"]
+
+
+def test_a_client_that_is_a_little_late_gets_every_flush(stage: Stage, broadcaster: Broadcaster) -> None:
+    client = stage.client(broadcaster)
+    get_going(broadcaster, client)
+    for price in range(1, 11):
+        broadcaster.put(live(BTC, price))
+        settle(broadcaster)
+    client.catch_up()
+    assert [data["updates"][0]["priceText"] for _, data in client.events] == [str(price) for price in range(1, 11)]
+
+
+# --- resuming ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_comes_back_gets_only_what_changed(stage: Stage, broadcaster: Broadcaster) -> None:
+    broadcaster.put(live(BTC, 1))
+    broadcaster.put(live(ETH, 1))
+    settle(broadcaster)
+    client = stage.client(broadcaster)
+    client.leave()
+    broadcaster.put(live(ETH, 2))
+    broadcaster.untrack(SOL)
+    settle(broadcaster)
+    back = stage.client(broadcaster, last_event_id=client.last_id)
+    assert back.events[-1][1]["resumed"] is True
+    assert updates(back.events) == {"ETHUSD": "2"}
+    assert updates(back.events, "status") == {}
+    assert ("tickers", {"type": "tickers", "tickers": ["BTCUSD", "ETHUSD"]}) in back.events
+
+
+def test_a_client_that_missed_nothing_is_told_so(stage: Stage, broadcaster: Broadcaster) -> None:
+    client = stage.client(broadcaster)
+    back = stage.client(broadcaster, last_event_id=client.last_id)
+    assert back.events[-1] == ("", {**back.events[-1][1], "resumed": True, "updates": []})
+
+
+@pytest.mark.parametrize(
+    "last_event_id",
+    [
+        "",
+        "-",
+        "{epoch}",
+        "{epoch}-",
+        "{epoch}--1",
+        "{epoch}-x",
+        "{epoch}-1.0",
+        "{epoch}-²",
+        "{epoch}-1-1",
+        "{epoch}-999999",
+        "{epoch}-" + "9" * 5000,
+        " {epoch}-1",
+        "deadbeef-1",
+        "\x00",
+        "-1",
+    ],
+)
+def test_an_id_of_another_run_or_none_at_all_gets_everything(
+    stage: Stage, broadcaster: Broadcaster, last_event_id: str
+) -> None:
+    broadcaster.put(live(BTC, 1))
+    settle(broadcaster)
+    client = stage.client(broadcaster, last_event_id=last_event_id.format(epoch=broadcaster.epoch))
+    assert client.events[-1][1]["resumed"] is False
+    assert updates(client.events) == {"BTCUSD": "1"}
+    assert client.table == table_of(broadcaster)
+
+
+def test_runs_have_different_epochs() -> None:
+    assert len({Broadcaster().epoch for _ in range(10)}) == 10
+
+
+def test_removals_are_remembered_in_bounded_number(stage: Stage, broadcaster: Broadcaster) -> None:
+    """A client that was away for more removals than are remembered gets everything instead."""
+    client = stage.client(broadcaster)
+    for number in range(3_000):
+        broadcaster.track(Ticker(f"T{number}"), simulated=False)
+        broadcaster.untrack(Ticker(f"T{number}"))
+        if number % 100 == 0:
+            settle(broadcaster)
+    settle(broadcaster)
+    back = stage.client(broadcaster, last_event_id=client.last_id)
+    assert back.events[-1][1]["resumed"] is False
+    assert back.table == table_of(broadcaster)
+
+
+CHANGES = st.tuples(st.sampled_from(["price", "status", "track", "untrack"]), st.sampled_from([BTC, ETH, SOL]))
+DOINGS = st.sampled_from(["flush", "read", "leave", "leave", "forget"]).map(lambda doing: (doing, BTC))
+
+
+def change(broadcaster: Broadcaster, what: str, ticker: Ticker, number: int) -> None:
+    match what:
+        case "price":
+            broadcaster.put(live(ticker, number))
+        case "status":
+            broadcaster.put(stale(ticker, f"silence {number}"))
+        case "track" if broadcaster.entry(ticker) is None:
+            broadcaster.track(ticker, simulated=False)
+        case "untrack":
+            broadcaster.untrack(ticker)
+
+
+def come_back(client: Client, broadcaster: Broadcaster, *, remembering: bool) -> Client:
+    client.leave()
+    back = Client(broadcaster, last_event_id=client.last_id if remembering else "")
+    back.table = client.table if remembering else {}
+    return back
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps=st.lists(CHANGES | DOINGS, max_size=30))
+def test_a_client_that_has_caught_up_holds_the_servers_table_however_often_it_left(
+    steps: list[tuple[str, Ticker]],
+) -> None:
+    stage = Stage()
+    broadcaster = stage.broadcaster(BTC, interval=0)
+    client = Client(broadcaster)
+    for number, (what, ticker) in enumerate(steps, 1):
+        match what:
+            case "flush":
+                gevent.sleep(0.001)
+            case "read":
+                client.catch_up()
+            case "leave" | "forget":
+                client = come_back(client, broadcaster, remembering=what == "leave")
+            case _:
+                change(broadcaster, what, ticker, number)
+    broadcaster.track(Ticker("LAST"), simulated=False)
+    settle(broadcaster)
+    client.catch_up()
+    assert client.table == table_of(broadcaster)
+    client.leave()
+    stage.end()
+
+
+# --- quiet, and the end -----------------------------------------------------------------------------------------------
+
+
+def test_silence_is_broken_by_a_comment(stage: Stage) -> None:
+    client = stage.client(stage.broadcaster(BTC, heartbeat=0.05))
+    assert client.read() == client.read() == []
+    assert client.comments == 2
+
+
+def test_a_client_whose_tickers_are_quiet_gets_the_comment_though_others_are_busy(stage: Stage) -> None:
+    broadcaster = stage.broadcaster(BTC, ETH, heartbeat=0.1)
+    client = stage.client(broadcaster, [BTC])
+
+    def busy() -> None:
+        for price in range(1, 100_000):
+            broadcaster.put(live(ETH, price))
+            gevent.sleep(0.01)
+
+    others = gevent.spawn(busy)
+    try:
+        assert client.read() == []
+    finally:
+        others.kill()
+    assert client.comments == 1
+
+
+def test_stopping_ends_every_stream_with_an_event_that_says_so(stage: Stage) -> None:
+    broadcaster = stage.broadcaster(BTC)
+    waiting, behind = stage.client(broadcaster), stage.client(broadcaster)
+    get_going(broadcaster, behind)
+    broadcaster.put(live(BTC, 1))
+    settle(broadcaster)
+    waiting.catch_up()
+    stopping = gevent.spawn(broadcaster.stop)
+    for client in (waiting, behind):
+        client.read_to_the_end()
+        client.leave()
+        assert client.events[-1][0] == "shutdown"
+        assert client.table[BTC]["priceText"] == "1"
+    stopping.join(PATIENCE_S)
+    assert broadcaster.clients.total() == 0
+
+
+def test_stopping_ends_a_lagging_stream_too(stage: Stage) -> None:
+    broadcaster = stage.broadcaster(BTC)
+    client = stage.client(broadcaster)
+    get_going(broadcaster, client)
+    for number in range(1, 101):
+        broadcaster.put(stale(BTC, f"{number} " * 1000))
+        settle(broadcaster)
+    assert broadcaster.lagging == 1
+    broadcaster.stop()
+    client.read_to_the_end()
+    assert broadcaster.clients.total() == 0
+
+
+def test_a_broadcaster_that_has_stopped_takes_no_more_clients(stage: Stage) -> None:
+    broadcaster = stage.broadcaster(BTC)
+    broadcaster.stop()
+    with pytest.raises(ShuttingDown):
+        Client(broadcaster)
+
+
+def test_a_stream_that_is_closed_frees_its_place(stage: Stage, broadcaster: Broadcaster) -> None:
+    clients = [stage.client(broadcaster) for _ in range(10)]
+    get_going(broadcaster, *clients[:5])
+    assert broadcaster.clients.total() == 10
+    for client in clients[:9]:
+        client.leave()
+    assert broadcaster.clients.total() == 1
+    clients[9].leave()
+    broadcaster.put(live(BTC, 1))
+    settle(broadcaster)
+    assert broadcaster.clients.total() == 0
+
+
+def test_a_stream_that_was_never_read_frees_its_place_too(broadcaster: Broadcaster) -> None:
+    Client(broadcaster).leave()
+    assert broadcaster.clients.total() == 0
+
+
+def test_a_stream_whose_reader_is_killed_while_it_waits_frees_its_place(stage: Stage, broadcaster: Broadcaster) -> None:
+    client = stage.client(broadcaster)
+    reader = gevent.spawn(client.read)
+    gevent.sleep(0)
+    reader.kill()
+    client.leave()
+    assert broadcaster.clients.total() == 0

@@ -1,0 +1,605 @@
+"""Streams on real sockets: SSE and WebSocket, the quick and the slow, the dead, the malformed and the many."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import websocket
+from running import QuoteServer, quote_server, wait_until
+
+TICKERS = [f"COIN{number}USD" for number in range(20)]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[QuoteServer]:
+    with quote_server("--heartbeat", "0.6", "--lag-limit", "2") as server:
+        server.track(*TICKERS)
+        yield server
+
+
+class RawStream:
+    """A client that reads a stream from its socket, byte by byte if need be, and keeps the table the stream tells."""
+
+    def __init__(
+        self, port: int, request: str = "GET /api/stream HTTP/1.1", *, headers: str = "", tls: bool = False
+    ) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        if tls:
+            context = ssl._create_unverified_context()
+            self.socket = context.wrap_socket(self.socket)
+        self.socket.sendall(f"{request}\r\nHost: localhost\r\n{headers}\r\n".encode())
+        self.received = b""
+        self.table: dict[str, str | None] = {}
+        self.last_id = ""
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self._parsed = 0
+        self._is_chunked: bool | None = None
+        self._body = b""
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def read(self) -> bool:
+        """Takes what comes next; False when the server has ended the connection."""
+        data = self.socket.recv(65536)
+        self.received += data
+        self._parse()
+        return bool(data)
+
+    def read_until(self, condition: Any) -> None:
+        while not condition():
+            assert self.read(), "the server closed the stream"
+
+    def read_to_end(self) -> None:
+        while self.read():
+            pass
+
+    @property
+    def head(self) -> str:
+        return self.received.partition(b"\r\n\r\n")[0].decode()
+
+    def _parse(self) -> None:
+        if b"\r\n\r\n" not in self.received:
+            return
+        body = self.received.partition(b"\r\n\r\n")[2]
+        text = (_dechunked(body) if "Transfer-Encoding: chunked" in self.head else body).decode(errors="ignore")
+        blocks = text.split("\n\n")[:-1]
+        for block in blocks[self._parsed :]:
+            self._take(dict(line.partition(": ")[::2] for line in block.split("\n")))
+        self._parsed = len(blocks)
+
+    def _take(self, fields: dict[str, str]) -> None:
+        self.last_id = fields.get("id", self.last_id)
+        if "data" not in fields:
+            return
+        data = json.loads(fields["data"])
+        self.events.append((fields.get("event", "message"), data))
+        keep_table(self.table, data)
+
+
+def keep_table(table: dict[str, str | None], message: dict[str, Any]) -> None:
+    """What a client does with a message: the list says which tickers there are, updates what they cost."""
+    if message["type"] == "tickers":
+        for ticker in set(table) - set(message["tickers"]):
+            del table[ticker]
+    for update in message.get("updates", []):
+        table[update["ticker"]] = update.get("priceText")
+
+
+def _dechunked(body: bytes) -> bytes:
+    parts = []
+    while (match := re.match(rb"([0-9a-f]+)\r\n", body)) is not None:
+        size = int(match[1], 16)
+        parts.append(body[match.end() : match.end() + size])
+        body = body[match.end() + size + 2 :]
+    return b"".join(parts)
+
+
+@contextmanager
+def raw_stream(server: QuoteServer, *arguments: Any, **options: Any) -> Iterator[RawStream]:
+    stream = RawStream(server.port, *arguments, **options)
+    try:
+        yield stream
+    finally:
+        stream.close()
+
+
+@contextmanager
+def web_socket(server: QuoteServer, query: str = "", **options: Any) -> Iterator[websocket.WebSocket]:
+    connection = websocket.create_connection(f"ws://127.0.0.1:{server.port}/api/ws{query}", timeout=10, **options)
+    try:
+        yield connection
+    finally:
+        connection.shutdown()  # type: ignore[no-untyped-call]
+
+
+def connected(server: QuoteServer) -> int:
+    return sum(server.server()["clients"].values())
+
+
+def dropped(server: QuoteServer, reason: str) -> int:
+    count: int = server.server()["counters"].get(f"dropped: {reason}", 0)
+    return count
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not here to make a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return key, certificate
+
+
+@pytest.mark.parametrize("path", ["takeover", "http10", "tls", "foreign"])
+def test_each_path_to_a_client_tells_the_same(path: str, certificate: tuple[Path, Path]) -> None:
+    options = {"tls": ["--tls", *map(str, certificate)], "foreign": ["--foreign"]}.get(path, [])
+    request = "GET /api/stream HTTP/1.0" if path == "http10" else "GET /api/stream HTTP/1.1"
+    with quote_server("--heartbeat", "0.6", *options) as server:
+        server.track("BTCUSD", "ETHUSD")
+        with raw_stream(server, request, tls=path == "tls") as stream:
+            stream.read_until(lambda: set(stream.table) == {"BTCUSD", "ETHUSD"})
+            assert stream.events[0][1]["type"] == "connected"
+            assert [event for event, _ in stream.events[:4]] == ["message", "tickers", "status", "message"]
+            assert stream.events[3][1]["resumed"] is False
+            server.put(("BTCUSD", "live", "67000.10"))
+            stream.read_until(lambda: stream.table["BTCUSD"] == "67000.10")
+            stream.read_until(lambda: b": keep-alive" in stream.received)
+            server.untrack("ETHUSD")
+            stream.read_until(lambda: "ETHUSD" not in stream.table)
+            server.process.terminate()
+            stream.read_to_end()
+            assert stream.events[-1] == ("shutdown", {"type": "shutdown"})
+            assert path == "http10" or stream.received.endswith(b"0\r\n\r\n"), "the response is whole"
+            assert server.process.wait(5) == 0
+
+
+def test_the_bytes_of_a_batch_leave_in_one_chunk(server: QuoteServer) -> None:
+    with raw_stream(server) as stream:
+        stream.read_until(lambda: len(stream.table) == len(TICKERS))
+        before = len(stream.received)
+        server.put(*[(ticker, "live", "1.5") for ticker in TICKERS])
+        stream.read_until(lambda: set(stream.table.values()) == {"1.5"})
+        chunks = stream.received[before:].split(b"\r\nid: ")
+        assert len(chunks) <= 3, "twenty quotes at once are a batch or two, not twenty"
+
+
+def test_a_client_that_comes_during_a_storm_misses_nothing(server: QuoteServer) -> None:
+    with ExitStack() as stack:
+        streams = []
+        for round_number in range(30):
+            streams.append(stack.enter_context(raw_stream(server)))
+            server.put(*[(ticker, "live", f"{round_number + 1}.25") for ticker in TICKERS])
+        for stream in streams:
+            stream.read_until(lambda stream=stream: set(stream.table.values()) == {"30.25"})
+            assert stream.table == server.prices()
+
+
+def test_a_filter_keeps_others_out_and_unknown_tickers_are_no_error(server: QuoteServer) -> None:
+    with raw_stream(server, "GET /api/stream?tickers=coin1usd,NEVERTRACKED HTTP/1.1") as stream:
+        stream.read_until(lambda: "COIN1USD" in stream.table)
+        server.put(("COIN2USD", "live", "2.2"))
+        server.put(("COIN1USD", "live", "1.1"))
+        stream.read_until(lambda: stream.table["COIN1USD"] == "1.1")
+        assert set(stream.table) == {"COIN1USD"}
+        assert ("tickers", {"type": "tickers", "tickers": ["COIN1USD"]}) in stream.events
+
+
+def test_a_filter_hears_of_its_own_tickers_coming_and_going_only(server: QuoteServer) -> None:
+    with raw_stream(server, "GET /api/stream?tickers=LATEUSD HTTP/1.1") as stream:
+        stream.read_until(lambda: stream.last_id)
+        server.track("OTHERUSD")
+        server.track("LATEUSD")
+        stream.read_until(lambda: "LATEUSD" in stream.table)
+        server.untrack("LATEUSD", "OTHERUSD")
+        stream.read_until(lambda: "LATEUSD" not in stream.table)
+        lists = [data["tickers"] for event, data in stream.events if event == "tickers"]
+        assert lists == [[], ["LATEUSD"], []]
+
+
+def test_a_rate_is_kept_and_the_newest_price_comes(server: QuoteServer) -> None:
+    with raw_stream(server, "GET /api/stream?tickers=COIN3USD&max_rate=4 HTTP/1.1") as stream:
+        stream.read_until(lambda: stream.last_id)
+        started, seen = time.monotonic(), len(stream.events)
+        for number in range(100):
+            server.put(("COIN3USD", "live", f"{number + 1}.5"))
+            time.sleep(0.01)
+        stream.read_until(lambda: stream.table["COIN3USD"] == "100.5")
+        batches = len(stream.events) - seen
+        assert batches <= (time.monotonic() - started) * 4 + 2
+        assert batches >= 2
+
+
+@pytest.mark.parametrize("rate", ["0", "21", "fast", "-1", "nan"])
+def test_a_rate_that_is_none_is_refused(server: QuoteServer, rate: str) -> None:
+    answer = server.http.get(f"/api/stream?max_rate={rate}")
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "invalid_rate"
+
+
+def fill(server: QuoteServer, rounds: int) -> None:
+    """Enough batches to fill the buffers of a client that doesn't read."""
+    for number in range(rounds):
+        server.put(*[(ticker, "live", f"{number + 1}.{number:04}") for ticker in TICKERS])
+        time.sleep(0.055)
+
+
+def test_a_slow_client_is_told_the_present_when_it_reads_again() -> None:
+    with quote_server() as server:
+        server.track(*TICKERS)
+        with raw_stream(server) as slow, raw_stream(server) as quick:
+            slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.read_until(lambda: slow.last_id)
+
+            def one_more_round() -> bool:
+                fill(server, 5)
+                return bool(server.server()["lagging"])
+
+            wait_until(one_more_round, timeout=30)
+            fill(server, 20)
+            assert server.server()["counters"]["conflated"] > 0
+            server.put(*[(ticker, "live", "99.99") for ticker in TICKERS])
+            quick.read_until(lambda: set(quick.table.values()) == {"99.99"})
+            slow.read_until(lambda: set(slow.table.values()) == {"99.99"})
+            assert slow.table == server.prices()
+            assert len(slow.events) < len(quick.events), "it got fewer, not older, batches"
+            assert server.server()["lagging"] == 0
+
+
+def test_a_client_that_takes_nothing_is_closed_and_delays_nobody(server: QuoteServer) -> None:
+    before = dropped(server, "stuck")
+    with ExitStack() as stack:
+        stuck = [stack.enter_context(raw_stream(server)) for _ in range(10)]
+        for stream in stuck:
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        quick = stack.enter_context(raw_stream(server))
+        quick.read_until(lambda: quick.last_id)
+
+        def all_stuck_are_gone() -> bool:
+            server.put(*[(ticker, "live", f"{time.time():.4f}") for ticker in TICKERS])
+            quick.read()
+            return dropped(server, "stuck") - before == 10
+
+        wait_until(all_stuck_are_gone, timeout=40)
+        server.put(("COIN0USD", "live", "7.7"))
+        quick.read_until(lambda: quick.table["COIN0USD"] == "7.7")
+
+
+def test_50_that_do_not_read_among_500_leave_the_others_their_latency() -> None:
+    with quote_server() as server, ExitStack() as stack:
+        server.track(*TICKERS)
+        for _ in range(50):
+            stuck = stack.enter_context(raw_stream(server))
+            stuck.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        healthy = [stack.enter_context(raw_stream(server)) for _ in range(450)]
+        wait_until(lambda: connected(server) == 500)
+
+        def some_lag() -> bool:
+            fill(server, 4)
+            for stream in healthy:
+                stream.socket.recv(1 << 20)
+            return int(server.server()["lagging"]) >= 50
+
+        wait_until(some_lag, timeout=40)
+        server.put(*[(ticker, "live", "42.42") for ticker in TICKERS])
+        for stream in healthy:
+            seen = b""
+            while b"42.42" not in seen:
+                seen = seen[-100:] + stream.socket.recv(1 << 20)
+        assert server.server()["lagging"] >= 50, "they lag still, and nobody waited for them"
+
+
+@pytest.mark.parametrize("end", ["close", "reset", "half_close"])
+def test_a_client_that_is_gone_is_noticed_within_a_second(server: QuoteServer, end: str) -> None:
+    before = connected(server)
+    with raw_stream(server) as stream:
+        wait_until(lambda: connected(server) == before + 1)
+        if end == "reset":
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if end == "half_close":
+            stream.socket.shutdown(socket.SHUT_WR)
+        else:
+            stream.close()
+        wait_until(lambda: connected(server) == before, timeout=1)
+
+
+def test_garbage_after_the_request_is_let_pass_up_to_a_limit(server: QuoteServer) -> None:
+    with raw_stream(server) as stream:
+        stream.read_until(lambda: stream.last_id)
+        stream.socket.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + bytes(1000))
+        server.put(("COIN4USD", "live", "4.4"))
+        stream.read_until(lambda: stream.table["COIN4USD"] == "4.4")
+        before = dropped(server, "flooding")
+        with contextlib.suppress(OSError):  # the socket is reset while we write
+            stream.socket.sendall(bytes(10_000_000))
+        wait_until(lambda: dropped(server, "flooding") == before + 1)
+
+
+def test_thousands_of_abrupt_ends_leak_no_descriptor() -> None:
+    with quote_server() as server:
+        server.track("BTCUSD")
+        before = server.descriptors()
+        request = b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        for round_number in range(40):
+            connections = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(250)]
+            for connection in connections:
+                connection.sendall(request)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            for number, connection in enumerate(connections):
+                if number % 2:
+                    connection.recv(4096)
+                connection.close()
+            server.put(("BTCUSD", "live", f"{round_number + 1}.5"))
+        wait_until(lambda: connected(server) == 0)
+        wait_until(lambda: server.descriptors() <= before + 5)
+
+
+def test_streams_are_bounded_and_a_place_is_free_again() -> None:
+    with quote_server("--max-streams", "2") as server:
+        with raw_stream(server) as one, raw_stream(server) as other:
+            one.read_until(lambda: one.last_id)
+            other.read_until(lambda: other.last_id)
+            refused = server.http.get("/api/stream")
+            assert refused.status_code == 503
+            assert refused.json()["code"] == "too_many_streams"
+            assert int(refused.headers["retry-after"]) > 0
+            with pytest.raises(websocket.WebSocketBadStatusException, match="503"):
+                websocket.create_connection(f"ws://127.0.0.1:{server.port}/api/ws")
+        wait_until(lambda: connected(server) == 0)
+        with raw_stream(server) as stream:
+            stream.read_until(lambda: stream.last_id)
+
+
+def test_head_takes_no_place(server: QuoteServer) -> None:
+    before = connected(server)
+    assert server.http.head("/api/stream").status_code == 200
+    assert connected(server) == before
+
+
+def test_resuming_sends_only_what_changed_and_what_went(server: QuoteServer) -> None:
+    server.track("GONEUSD")
+    with raw_stream(server) as stream:
+        server.put(("COIN5USD", "live", "5.1"), ("COIN6USD", "live", "6.1"))
+        stream.read_until(lambda: stream.table.get("COIN5USD") == "5.1" and stream.table.get("COIN6USD") == "6.1")
+    server.put(("COIN5USD", "live", "5.2"))
+    wait_until(lambda: server.prices()["COIN5USD"] == "5.2")
+    server.untrack("GONEUSD")
+    for query, header in (("", f"Last-Event-ID: {stream.last_id}\r\n"), (f"?lastEventId={stream.last_id}", "")):
+        with raw_stream(server, f"GET /api/stream{query} HTTP/1.1", headers=header) as resumed:
+            resumed.table = dict(stream.table)
+            resumed.read_until(lambda resumed=resumed: len(resumed.events) > 1 and "resumed" in resumed.events[-1][1])
+            batch = resumed.events[-1][1]
+            assert batch["resumed"] is True
+            assert [update["ticker"] for update in batch["updates"]] == ["COIN5USD"]
+            resumed.read_until(lambda resumed=resumed: resumed.table == server.prices())
+
+
+@pytest.mark.parametrize("last_id", ["", "0-0", "nonsense", "-", "x-1", "EPOCH-99999999999", "EPOCH--1", "EPOCH-1x"])
+def test_an_id_that_says_nothing_here_gets_everything(server: QuoteServer, last_id: str) -> None:
+    with raw_stream(server) as stream:
+        stream.read_until(lambda: stream.last_id)
+    known = last_id.replace("EPOCH", stream.last_id.partition("-")[0])
+    with raw_stream(server, headers=f"Last-Event-ID: {known}\r\n") as fresh:
+        fresh.read_until(lambda: "resumed" in fresh.events[-1][1] if fresh.events else False)
+        assert fresh.events[-1][1]["resumed"] is False
+        assert fresh.table == server.prices()
+
+
+def test_shutdown_tells_every_client_when_to_come_back() -> None:
+    with quote_server() as server, ExitStack() as stack:
+        server.track("BTCUSD")
+        streams = [stack.enter_context(raw_stream(server)) for _ in range(300)]
+        socket_client = stack.enter_context(web_socket(server))
+        for stream in streams:
+            stream.read_until(lambda stream=stream: stream.last_id)
+        started = time.monotonic()
+        server.process.terminate()
+        for stream in streams:
+            stream.read_to_end()
+            assert stream.events[-1][0] == "shutdown"
+            assert stream.received.endswith(b"0\r\n\r\n")
+        assert time.monotonic() - started < 2
+        retries = {int(re.search(rb"shutdown\nretry: (\d+)\n", stream.received)[1]) for stream in streams}  # type: ignore[index]
+        assert len(retries) > 50, "they don't all come back at once"
+        assert min(retries) >= 2000
+        assert receive_until(socket_client, "shutdown")["retry"] >= 2000
+        assert socket_client.recv_data() == (websocket.ABNF.OPCODE_CLOSE, struct.pack("!H", 1001))
+
+
+# --- WebSocket --------------------------------------------------------------------------------------------------------
+
+
+def receive_until(connection: websocket.WebSocket, kind: str) -> dict[str, Any]:
+    while (message := json.loads(connection.recv()))["type"] != kind:
+        pass
+    found: dict[str, Any] = message
+    return found
+
+
+def test_websocket_tells_the_same_as_the_event_stream(server: QuoteServer) -> None:
+    table: dict[str, str | None] = {}
+    with web_socket(server) as connection:
+        assert json.loads(connection.recv())["type"] == "connected"
+        server.put(("COIN7USD", "live", "7.25"))
+        while table.get("COIN7USD") != "7.25":
+            message = json.loads(connection.recv())
+            keep_table(table, message)
+        assert table == server.prices()
+        assert re.fullmatch(r"[0-9a-f]{8}-\d+", message["id"])
+
+
+def test_websocket_resumes_by_the_id_of_its_last_message(server: QuoteServer) -> None:
+    with web_socket(server) as connection:
+        last_id = receive_until(connection, "batch_update")["id"]
+    server.put(("COIN8USD", "live", "8.75"))
+    wait_until(lambda: server.prices()["COIN8USD"] == "8.75")
+    with web_socket(server, f"?lastEventId={last_id}") as connection:
+        batch = receive_until(connection, "batch_update")
+        assert batch["resumed"] is True
+        assert [update["ticker"] for update in batch["updates"]] == ["COIN8USD"]
+
+
+def test_websocket_changes_its_filter_by_a_message(server: QuoteServer) -> None:
+    server.put(("COIN1USD", "live", "1.1"), ("COIN2USD", "live", "2.2"))
+    with web_socket(server, "?tickers=COIN1USD") as connection:
+        assert receive_until(connection, "tickers")["tickers"] == ["COIN1USD"]
+        connection.send('{"tickers":["coin2usd"]}')
+        while receive_until(connection, "tickers")["tickers"] != ["COIN2USD"]:
+            pass
+        batch = receive_until(connection, "batch_update")
+        assert [update["ticker"] for update in batch["updates"]] == ["COIN2USD"]
+        connection.send('{"tickers":[]}')
+        assert len(receive_until(connection, "tickers")["tickers"]) >= len(TICKERS)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "7", '{"tickers":7}', "{}", '{"tickers":["A B"]}'])
+def test_websocket_answers_a_message_it_cannot_use(server: QuoteServer, text: str) -> None:
+    with web_socket(server) as connection:
+        connection.send(text)
+        error = receive_until(connection, "error")
+        assert error["success"] is False
+        assert error["code"] in ("bad_request", "invalid_ticker")
+        connection.send('{"tickers":["COIN1USD"]}')
+        receive_until(connection, "tickers")
+
+
+def send_raw(connection: websocket.WebSocket, data: bytes) -> None:
+    assert connection.sock is not None
+    connection.sock.sendall(data)
+
+
+def frame(opcode: int, payload: bytes, *, fin: bool = True, mask: bool = True, flags: int = 0) -> bytes:
+    """A client's frame, right or wrong."""
+    head = bytes([fin << 7 | flags << 4 | opcode])
+    size = len(payload)
+    length = b"\x7f" + struct.pack("!Q", size)
+    if size <= 65535:
+        length = bytes([size]) if size < 126 else b"\x7e" + struct.pack("!H", size)
+    if not mask:
+        return head + length + payload
+    masked = bytes(byte ^ b"mask"[index % 4] for index, byte in enumerate(payload))
+    return head + bytes([length[0] | 0x80]) + length[1:] + b"mask" + masked
+
+
+@pytest.mark.parametrize(
+    ("data", "close_code"),
+    [
+        (frame(1, b"{}", mask=False), 1002),
+        (frame(2, b"{}"), 1003),
+        (frame(1, bytes(4097)), 1009),
+        (frame(1, bytes(100_000))[:1000], 1009),
+        (frame(1, b"x" * 3000, fin=False) + frame(0, b"x" * 3000), 1009),
+        (frame(1, b"\xff\xfe"), 1007),
+        (frame(1, b"{}", flags=4), 1002),
+        (frame(3, b"{}"), 1002),
+        (frame(0xB, b""), 1002),
+        (frame(0, b"{}"), 1002),
+        (frame(1, b"{", fin=False) + frame(1, b"}"), 1002),
+        (frame(9, b"x", fin=False), 1002),
+        (frame(9, bytes(126)), 1002),
+        (frame(8, b"x"), 1002),
+        (frame(8, struct.pack("!H", 1005)), 1002),
+        (frame(8, struct.pack("!H", 1000) + b"bye"), 1000),
+        (frame(8, struct.pack("!H", 3001)), 3001),
+        (frame(8, b""), 1000),
+    ],
+)
+def test_websocket_closes_with_the_right_code(server: QuoteServer, data: bytes, close_code: int) -> None:
+    with web_socket(server) as connection:
+        send_raw(connection, data)
+        while (received := connection.recv_data(control_frame=True))[0] != websocket.ABNF.OPCODE_CLOSE:
+            pass
+        assert received[1] == struct.pack("!H", close_code)
+
+
+def test_websocket_takes_a_message_in_pieces_with_a_ping_between(server: QuoteServer) -> None:
+    text = b'{"tickers":["COIN9USD"]}'
+    data = frame(1, text[:5], fin=False) + frame(9, b"hello") + frame(0, text[5:])
+    with web_socket(server) as connection:
+        for byte in data:
+            send_raw(connection, bytes([byte]))
+        pongs = []
+        while True:
+            opcode, payload = connection.recv_data(control_frame=True)
+            if opcode == websocket.ABNF.OPCODE_PONG:
+                pongs.append(payload)
+            elif opcode == websocket.ABNF.OPCODE_TEXT and json.loads(payload).get("tickers") == ["COIN9USD"]:
+                break
+        assert pongs == [b"hello"]
+
+
+def test_websocket_pings_a_client_when_nothing_happens(server: QuoteServer) -> None:
+    with web_socket(server) as connection:
+        while connection.recv_data(control_frame=True)[0] != websocket.ABNF.OPCODE_PING:
+            pass
+
+
+def test_websocket_is_for_known_origins_only(server: QuoteServer) -> None:
+    with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
+        websocket.create_connection(f"ws://127.0.0.1:{server.port}/api/ws", origin="http://evil.example")
+    for origin in ("http://localhost:3000", server.url):
+        with web_socket(server, origin=origin) as connection:
+            assert json.loads(connection.recv())["type"] == "connected"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 426),
+        ({"Upgrade": "websocket", "Connection": "Upgrade"}, 426),
+        (
+            {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "x"},
+            426,
+        ),
+        (
+            {
+                "Upgrade": "websocket",
+                "Connection": "Upgrade",
+                "Sec-WebSocket-Version": "8",
+                "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+            },
+            426,
+        ),
+    ],
+)
+def test_a_handshake_that_is_none_is_answered_in_words(
+    server: QuoteServer, headers: dict[str, str], status: int
+) -> None:
+    answer = httpx.get(f"{server.url}/api/ws", headers=headers)
+    assert answer.status_code == status
+    assert answer.json()["code"] == "no_websocket"
+
+
+def test_an_upgrade_anywhere_else_is_answered_in_words(server: QuoteServer) -> None:
+    answer = httpx.get(f"{server.url}/health", headers={"Upgrade": "websocket", "Connection": "Upgrade"})
+    assert answer.status_code == 426
+    assert "/api/ws" in answer.json()["message"]
+
+
+def test_counters_tell_what_happened(server: QuoteServer) -> None:
+    with raw_stream(server) as stream, web_socket(server):
+        stream.read_until(lambda: stream.last_id)
+        wait_until(lambda: server.server()["clients"].get("websocket", 0) >= 1)
+        server.put(("COIN0USD", "live", "1.23"))
+        stream.read_until(lambda: stream.table["COIN0USD"] == "1.23")
+        counted = server.server()
+    assert counted["clients"]["sse"] >= 1
+    assert {"flushes", "sends", "encodes", "bytes"} <= counted["counters"].keys()
+    assert counted["flushSecondsMax"] > 0
+    assert counted["handoffDepth"] == 0
