@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
@@ -323,6 +325,19 @@ def watchlist() -> Watchlist:
 @routes.get("/")
 def page() -> str:
     return render_template("index.html", simulated=watchlist().settings.demo, version=VERSION)
+
+
+@routes.get("/vendor/lightweight-charts.js")
+def chart_script() -> Response:
+    """TradingView's open-source charts, as the package litecharts carries them: the repository holds nothing foreign."""
+    return Response(
+        _chart_script(), content_type="text/javascript; charset=utf-8", headers={"Cache-Control": "max-age=86400"}
+    )
+
+
+@cache
+def _chart_script() -> bytes:
+    return (resources.files("litecharts") / "js" / "lightweight-charts.js").read_bytes()
 
 
 @routes.post("/api/tickers")

@@ -153,6 +153,12 @@ def test_every_answer_has_the_security_headers(pluto: Pluto) -> None:
         assert "default-src 'none'" in headers["content-security-policy"]
 
 
+def test_the_chart_script_comes_from_the_package(pluto: Pluto) -> None:
+    answer = pluto.http.get("/vendor/lightweight-charts.js")
+    assert answer.headers["content-type"].startswith("text/javascript")
+    assert "LightweightCharts" in answer.text
+
+
 def test_the_readme_shows_the_settings_table() -> None:
     rows = [
         f"| `{flag}` | `{variable}` | {f'`{default}`' if default else ''} | {text} |"
@@ -184,7 +190,7 @@ def test_the_readme_lists_every_route() -> None:
     documented = README.split("## API")[1].split("## Settings")[0]
     rules = [str(rule) for rule in app.create_app(cast(app.Watchlist, None)).url_map.iter_rules()]
     for rule in rules:
-        if rule != "/" and not rule.startswith("/static"):
+        if rule != "/" and not rule.startswith(("/static", "/vendor")):
             assert rule.replace("<text>", "BTCUSD") in documented
 
 
