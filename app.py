@@ -329,7 +329,7 @@ def page() -> str:
 
 @routes.get("/vendor/lightweight-charts.js")
 def chart_script() -> Response:
-    """TradingView's open-source charts, as the package litecharts carries them: the repository holds nothing foreign."""
+    """TradingView's open-source charts, as the package litecharts carries them."""
     return Response(
         _chart_script(), content_type="text/javascript; charset=utf-8", headers={"Cache-Control": "max-age=86400"}
     )

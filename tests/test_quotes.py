@@ -245,7 +245,7 @@ def test_any_decimal_written_for_the_us_is_read_digit_by_digit(number: Decimal) 
     assert parse_price(plain) == plain
 
 
-@given(st.integers(0, 10**12), st.text("0123456789", max_size=8))
+@given(st.integers(0, 10**12 - 1), st.text("0123456789", max_size=8))
 def test_trailing_zeros_survive(whole: int, fraction: str) -> None:
     assume(whole > 0 or fraction.strip("0"))
     tail = f".{fraction}" if fraction else ""
