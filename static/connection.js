@@ -1,0 +1,69 @@
+/* Owns what the page says about its own line to Pluto: <connection-state>, always there, and <outage-banner>, there while
+   prices aren't current, with a countdown. Never opens or closes anything; "try now" goes to tabs.js. */
+
+import { clockTime, duration } from "./format.js";
+import { clock } from "./frame.js";
+import { write } from "./row.js";
+import { store } from "./store.js";
+import { tabs } from "./tabs.js";
+
+const WORDS = { open: "connected", connecting: "connecting", closed: "not connected" };
+
+class ConnectionState extends HTMLElement {
+  #listening = null;
+
+  connectedCallback() {
+    this.#listening = new AbortController();
+    store.addEventListener("connection", this.#show, { signal: this.#listening.signal });
+    this.#show();
+  }
+
+  disconnectedCallback() {
+    this.#listening.abort();
+  }
+
+  #show = () => {
+    const { state } = store.connection;
+    this.dataset.state = state;
+    write(this.querySelector("[data-words]"), WORDS[state]);
+  };
+}
+
+class OutageBanner extends HTMLElement {
+  #listening = null;
+  #lostAt = 0;
+
+  connectedCallback() {
+    this.#listening = new AbortController();
+    const { signal } = this.#listening;
+    store.addEventListener("connection", this.#show, { signal });
+    clock.addEventListener("second", this.#countDown, { signal });
+    this.querySelector("button").addEventListener("click", () => tabs.retryNow(), { signal });
+    this.#show();
+  }
+
+  disconnectedCallback() {
+    this.#listening.abort();
+  }
+
+  /** What is lost is announced once; the countdown isn't. */
+  #show = () => {
+    const { lostAt } = store.connection;
+    this.hidden = !lostAt;
+    if (lostAt && lostAt !== this.#lostAt) {
+      write(this.querySelector("[data-what]"), `Connection to Pluto lost at ${clockTime(lostAt)}. Prices are stale.`);
+    } else if (!lostAt) write(this.querySelector("[data-what]"), "");
+    this.#lostAt = lostAt;
+    this.#countDown();
+  };
+
+  #countDown = () => {
+    if (this.hidden) return;
+    const { retryAt, state } = store.connection;
+    const waiting = state === "closed" && retryAt > Date.now();
+    write(this.querySelector("[data-next]"), waiting ? `Trying again in ${duration(Math.max(1000, retryAt - Date.now()))}.` : "Trying now…");
+  };
+}
+
+customElements.define("connection-state", ConnectionState);
+customElements.define("outage-banner", OutageBanner);

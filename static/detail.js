@@ -1,0 +1,177 @@
+/* Owns <ticker-detail>: everything known about one ticker, in a sheet beside the board. Painted in the same frames as the
+   rows, and only while open. Never changes anything but by actions.js. */
+
+import { copyPrice, remove } from "./actions.js";
+import { SessionChart } from "./chart.js";
+import { age, amount, decimals, difference, direction, exactTime, latency, nextTry, percent, priceRuns, reason, secondTime, STATE_WORDS } from "./format.js";
+import { clock, nextFrame } from "./frame.js";
+import { ARROWS, write, writeRuns } from "./row.js";
+import { settings } from "./settings.js";
+import { store } from "./store.js";
+
+const CHANGES_SHOWN = 12;
+const MARK_FOR = 900; // ms
+const SOURCES = {
+  socket: "the page's own quote feed",
+  dom: "what the page displays",
+  script: "the page's structured data",
+  title: "the page's title",
+};
+
+class TickerDetail extends HTMLElement {
+  #dialog = null;
+  #parts = {};
+  #ticker = "";
+  #chart = null;
+  #priceText = "";
+  #markedAt = 0;
+  #listening = null;
+
+  connectedCallback() {
+    this.#dialog = this.querySelector("dialog");
+    for (const part of this.querySelectorAll("[data-part]")) this.#parts[part.dataset.part] = part;
+  }
+
+  disconnectedCallback() {
+    this.#shut();
+  }
+
+  open(ticker) {
+    if (this.#ticker) this.#shut();
+    this.#ticker = ticker;
+    this.#priceText = "";
+    this.#listening = new AbortController();
+    const { signal } = this.#listening;
+    store.addEventListener("quotes", ({ detail }) => detail.includes(ticker) && nextFrame(this.#paint), { signal });
+    store.addEventListener("tickers", () => store.has(ticker) || this.#dialog.close(), { signal });
+    clock.addEventListener("second", () => nextFrame(this.#paint), { signal });
+    settings.addEventListener("change", () => this.#chart?.restyle(this.#parts.chart, this.#places), { signal });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#chart?.restyle(this.#parts.chart, this.#places), { signal });
+    this.#dialog.addEventListener("close", this.#shut, { signal });
+    this.#dialog.addEventListener("click", this.#click, { signal });
+    this.#name();
+    this.#paint();
+    this.#dialog.showModal();
+    this.#openChart();
+  }
+
+  get #places() {
+    return decimals(store.view(this.#ticker).priceText ?? "0.00");
+  }
+
+  #shut = () => {
+    this.#listening?.abort();
+    this.#chart?.close();
+    this.#chart = null;
+    this.#ticker = "";
+  };
+
+  #click = ({ target }) => {
+    const part = target.closest("[data-part]")?.dataset.part;
+    if (target === this.#dialog || part === "close") this.#dialog.close(); // On the dialog itself: beside the sheet.
+    else if (part === "price") copyPrice(this.#ticker);
+    else if (part === "remove") remove(this.#ticker);
+  };
+
+  #name() {
+    const [symbol, exchange = "BINANCE"] = this.#ticker.split(":").reverse();
+    write(this.#parts.title, this.#ticker);
+    this.#parts.link.href = `https://www.tradingview.com/symbols/${encodeURIComponent(symbol)}/?exchange=${encodeURIComponent(exchange)}`;
+  }
+
+  async #openChart() {
+    const ticker = this.#ticker;
+    const chart = new SessionChart();
+    this.#parts.nochart.hidden = true;
+    this.#parts.chart.hidden = false;
+    const drawn = await chart.open(this.#parts.chart, store.session(ticker), this.#places);
+    if (this.#ticker !== ticker || !this.#dialog.open) return chart.close();
+    this.#parts.chart.hidden = !drawn;
+    this.#parts.nochart.hidden = drawn;
+    this.#chart = drawn ? chart : null;
+  }
+
+  // -- paint
+
+  #paint = () => {
+    if (!this.#ticker) return;
+    const now = store.now();
+    const view = store.view(this.#ticker);
+    const session = store.session(this.#ticker);
+    this.#dialog.dataset.state = view.state;
+    write(this.#parts.description, [view.description, view.exchange].filter(Boolean).join(" · "));
+    this.#paintPrice(view, now);
+    this.#paintState(view, now);
+    this.#parts.known.hidden = !view.priceText && !session.length;
+    this.#paintFacts(view);
+    this.#paintChanges(session);
+    this.#chart?.update(session);
+  };
+
+  #paintPrice({ priceText = "", currency = "", changePercent, change, state }, now) {
+    const { price, currency: unit, change: element, arrow } = this.#parts;
+    this.#parts.quote.hidden = !priceText;
+    if (priceText !== this.#priceText) {
+      const moved = direction(Number(priceText) - Number(this.#priceText || priceText));
+      writeRuns(price, priceRuns(priceText, this.#priceText));
+      write(arrow, ARROWS[moved]);
+      arrow.dataset.direction = moved;
+      price.classList.toggle("up", moved === "up" && state === "live");
+      price.classList.toggle("down", moved === "down" && state === "live");
+      this.#priceText = priceText;
+      this.#markedAt = now;
+    } else if (now - this.#markedAt > MARK_FOR) price.classList.remove("up", "down");
+    write(unit, currency);
+    write(element, [difference(change, this.#places), percent(changePercent)].filter(Boolean).join("  "));
+    element.dataset.direction = direction(changePercent);
+  }
+
+  #paintState(view, now) {
+    write(this.#parts.state, STATE_WORDS[view.state] ?? view.state);
+    write(this.#parts.age, age(view, now));
+    write(this.#parts.reason, [reason(view), nextTry(view, now)].filter(Boolean).join(" "));
+  }
+
+  #paintFacts(view) {
+    const places = this.#places;
+    const fixed = (value) => (Number.isFinite(value) ? value.toFixed(places) : "");
+    this.#fact("open", fixed(view.open));
+    this.#fact("high", fixed(view.high));
+    this.#fact("low", fixed(view.low));
+    this.#fact("bid", fixed(view.bid));
+    this.#fact("ask", fixed(view.ask));
+    this.#fact("volume", amount(view.volume));
+    this.#fact("source", view.source ? (SOURCES[view.source] ?? view.source) : "");
+    this.#fact("calculated", view.calculated ? "Calculated by TradingView; the exchange doesn't trade this pair." : "");
+    this.#fact("sourceTime", view.sourceTime ? exactTime(view.sourceTime) : "");
+    this.#fact("timestamp", view.timestamp ? exactTime(view.timestamp) : "");
+    this.#fact("toPluto", latency(view.receivedAt - view.timestamp));
+    this.#fact("toHere", store.clocksAgree ? latency(view.heardAt - view.receivedAt) : "");
+  }
+
+  /** A fact and its name, or neither. */
+  #fact(name, text) {
+    const element = this.#parts[name];
+    write(element, text);
+    element.parentElement.hidden = text === "";
+  }
+
+  #paintChanges({ changes }) {
+    const shown = changes.slice(0, CHANGES_SHOWN);
+    const list = this.#parts.changes;
+    while (list.children.length > shown.length) list.lastElementChild.remove();
+    while (list.children.length < shown.length) list.append(this.#parts.line.content.cloneNode(true));
+    shown.forEach((change, at) => showChange(list.children[at], change));
+    this.#parts.nochanges.hidden = shown.length > 0;
+  }
+}
+
+function showChange(line, { at, priceText, difference: moved }) {
+  const [time, price, by] = line.children;
+  write(time, secondTime(at));
+  write(price, priceText);
+  write(by, Number.isFinite(moved) ? `${moved > 0 ? "▲" : "▼"} ${difference(moved, decimals(priceText))}` : "first seen");
+  by.dataset.direction = direction(moved);
+}
+
+customElements.define("ticker-detail", TickerDetail);

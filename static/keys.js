@@ -1,0 +1,56 @@
+/* Owns the keys that work wherever the focus is, and the sheet that explains all keys. Single letters can be switched off
+   there, as speech input needs. Keys within the board are the board's, keys within the field the field's. */
+
+import { undo } from "./actions.js";
+import { settings } from "./settings.js";
+
+class KeyHelp extends HTMLElement {
+  #dialog = null;
+  #listening = null;
+
+  connectedCallback() {
+    this.#dialog = this.querySelector("dialog");
+    this.#listening = new AbortController();
+    const { signal } = this.#listening;
+    const shortcuts = this.querySelector("#shortcuts");
+    shortcuts.checked = settings.get("shortcuts");
+    shortcuts.addEventListener("change", () => settings.set("shortcuts", shortcuts.checked), { signal });
+    this.#dialog.addEventListener("click", this.#click, { signal });
+    addEventListener("keydown", this.#key, { signal });
+  }
+
+  disconnectedCallback() {
+    this.#listening.abort();
+  }
+
+  open() {
+    if (!this.#dialog.open) this.#dialog.showModal();
+  }
+
+  #click = ({ target }) => {
+    if (target === this.#dialog || target.closest("[data-close]")) this.#dialog.close();
+  };
+
+  #key = (event) => {
+    const { key, target, ctrlKey, metaKey, altKey, defaultPrevented } = event;
+    if (defaultPrevented || altKey || document.querySelector("dialog[open]")) return;
+    const typing = target.matches?.("input:not([type=radio], [type=checkbox]), textarea, select");
+    const doing = typing ? null : this.#meaning(key, ctrlKey || metaKey);
+    if (!doing) return;
+    event.preventDefault();
+    doing();
+  };
+
+  #meaning(key, commanded) {
+    if (commanded) return key === "z" ? undo : null;
+    if (key === "ArrowDown" && !document.activeElement?.matches("input")) return () => this.#ask("leave-field");
+    if (!settings.get("shortcuts")) return null;
+    return { "/": () => this.#ask("focus-field"), "?": () => this.open(), u: undo, t: () => settings.cycle("theme") }[key];
+  }
+
+  #ask(name) {
+    this.dispatchEvent(new CustomEvent(name, { bubbles: true }));
+  }
+}
+
+customElements.define("key-help", KeyHelp);

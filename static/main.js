@@ -1,0 +1,54 @@
+/* Owns the start: it brings the parts together and passes on what one part asks of another. Never holds state. */
+
+import "./add.js";
+import "./board.js";
+import "./connection.js";
+import "./detail.js";
+import "./filter.js";
+import "./keys.js";
+import "./summary.js";
+import "./tools.js";
+import { add } from "./actions.js";
+import { notify } from "./notices.js";
+import { settings } from "./settings.js";
+import { store } from "./store.js";
+import { tabs } from "./tabs.js";
+import { keepTitle } from "./title.js";
+
+const find = (selector) => document.querySelector(selector);
+
+document.addEventListener("open-ticker", ({ detail }) => find("ticker-detail").open(detail));
+document.addEventListener("point-out", ({ detail }) => find("price-board").pointOut(detail));
+document.addEventListener("leave-field", () => find("price-board").focusRow());
+document.addEventListener("focus-field", () => find("add-ticker").focusField());
+document.addEventListener("show-keys", () => find("key-help").open());
+
+find("#empty").addEventListener("click", async ({ target }) => {
+  const ticker = target.closest("button")?.value;
+  const refused = ticker && (await add(ticker));
+  if (refused) notify(refused);
+});
+
+/** Once simulated, always simulated: a page that showed one invented price doesn't take the badge off again. */
+function showSimulated() {
+  if (!store.simulated) return;
+  document.documentElement.setAttribute("data-simulated", "");
+  find("#simulated-badge").hidden = false;
+}
+
+function showEmpty() {
+  const { state } = store.connection;
+  find("#empty").hidden = store.all.length > 0 || store.filter !== null || state !== "open";
+}
+
+store.addEventListener("quotes", showSimulated);
+store.addEventListener("connection", showEmpty);
+store.addEventListener("tickers", () => {
+  showEmpty();
+  settings.remember(store.all);
+});
+
+keepTitle();
+tabs.start();
+addEventListener("pagehide", () => tabs.stop());
+addEventListener("pageshow", ({ persisted }) => persisted && tabs.start());

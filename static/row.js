@@ -1,0 +1,148 @@
+/* Owns <price-row>: one ticker on the board. It is told what to show and writes only what differs from what it shows
+   already. Never reads the store, never listens: the board does both for all its rows. */
+
+import { age, amount, decimals, difference, direction, nextTry, percent, priceRuns, reason, STATE_WORDS } from "./format.js";
+
+const MARK_FOR = 900; // ms for which digits that moved stay marked
+const CALCULATED = / \(calculated by TradingView\)$/; // said in fewer words beside the name
+export const ARROWS = { up: "▲", down: "▼", flat: "", "": "" };
+
+class PriceRow extends HTMLElement {
+  #parts = {};
+  #priceText = null; // as painted; "" when there is none
+  #price = NaN;
+  #markedAt = 0;
+
+  connectedCallback() {
+    if (this.firstChild) return;
+    this.append(document.getElementById("row-template").content.cloneNode(true));
+    for (const part of this.querySelectorAll("[data-part]")) this.#parts[part.dataset.part] = part;
+    this.setAttribute("role", "row");
+    this.tabIndex = -1;
+    const [symbol, exchange] = this.ticker.split(":").reverse();
+    this.#parts.exchange.textContent = exchange ? `${exchange}:` : "";
+    this.#parts.symbol.textContent = symbol;
+    this.#parts.remove.setAttribute("aria-label", `Remove ${this.ticker}`);
+    this.#parts.open.title = this.ticker;
+  }
+
+  get ticker() {
+    return this.dataset.ticker;
+  }
+
+  /** Is a mark on the price that will have to fade? */
+  get marked() {
+    return this.#markedAt > 0;
+  }
+
+  /** Only the row in use is in the tab order, with what it holds. */
+  set reachable(reachable) {
+    this.tabIndex = reachable ? 0 : -1;
+    for (const part of ["open", "price", "remove"]) this.#parts[part].tabIndex = this.tabIndex;
+  }
+
+  paint(view, now) {
+    if (this.dataset.state !== view.state) this.dataset.state = view.state;
+    this.toggleAttribute("data-priced", Boolean(view.priceText));
+    this.#paintName(view);
+    this.#paintPrice(view, now);
+    this.#paintChange(view);
+    this.#paintRange(view);
+    this.#paintVolume(view);
+    this.paintAge(view, now);
+  }
+
+  #paintName({ description, exchange, calculated }) {
+    const name = description?.replace(CALCULATED, "");
+    const words = [name, calculated ? "calculated" : "", exchange].filter(Boolean).join(" · ");
+    if (write(this.#parts.description, words)) this.#parts.description.title = words;
+  }
+
+  #paintPrice({ priceText = "", price, currency = "", state }, now) {
+    write(this.#parts.currency, currency);
+    if (priceText === this.#priceText) return;
+    const moved = direction(price - this.#price);
+    const { price: element, arrow } = this.#parts;
+    writeRuns(element, priceText ? priceRuns(priceText, this.#priceText) : [{ text: "—" }]);
+    element.disabled = !priceText;
+    element.classList.toggle("up", moved === "up" && state === "live");
+    element.classList.toggle("down", moved === "down" && state === "live");
+    write(arrow, ARROWS[moved]);
+    arrow.dataset.direction = moved;
+    this.#markedAt = moved ? now : 0;
+    this.#priceText = priceText;
+    this.#price = priceText ? price : NaN;
+  }
+
+  /** Take the mark off again; true while it still has to stay. */
+  fade(now) {
+    if (!this.#markedAt) return false;
+    if (now - this.#markedAt < MARK_FOR) return true;
+    this.#markedAt = 0;
+    this.#parts.price.classList.remove("up", "down");
+    return false;
+  }
+
+  #paintChange({ changePercent, change, priceText = "" }) {
+    const { percent: shown, change: absolute } = this.#parts;
+    write(shown, percent(changePercent));
+    write(absolute, difference(change, decimals(priceText)));
+    const way = direction(changePercent);
+    if (shown.dataset.direction !== way) shown.dataset.direction = way;
+  }
+
+  #paintRange({ low, high, price, priceText = "" }) {
+    const known = Number.isFinite(low) && Number.isFinite(high) && high > low && Number.isFinite(price);
+    this.#parts.range.hidden = !known;
+    if (!known) return;
+    const at = Math.min(1, Math.max(0, (price - low) / (high - low))).toFixed(3);
+    if (this.#parts.range.dataset.at !== at) {
+      this.#parts.range.dataset.at = at;
+      this.#parts.range.style.setProperty("--at", at);
+    }
+    write(this.#parts.low, low.toFixed(decimals(priceText)));
+    write(this.#parts.high, high.toFixed(decimals(priceText)));
+  }
+
+  #paintVolume({ volume, price, currency = "" }) {
+    write(this.#parts.volume, amount(volume));
+    const value = amount(volume * price);
+    write(this.#parts.value, value && `≈ ${value} ${currency}`.trim());
+  }
+
+  /** What changes by the clock alone. */
+  paintAge(view, now) {
+    write(this.#parts.state, STATE_WORDS[view.state] ?? view.state);
+    write(this.#parts.age, age(view, now));
+    const why = reason(view);
+    const next = nextTry(view, now);
+    if (write(this.#parts.reason, why)) this.#parts.reason.title = why;
+    write(this.#parts.next, next);
+    this.toggleAttribute("data-reason", Boolean(why || next));
+  }
+
+  drawTrend(session) {
+    this.#parts.trend.draw(session);
+  }
+}
+
+/** Write a text if it differs; true when it did. */
+export function write(element, text) {
+  if (element.firstChild ? element.firstChild.data === text : text === "") return false;
+  element.textContent = text;
+  return true;
+}
+
+/** Runs of a price as spans, reusing those that are there. */
+export function writeRuns(element, runs) {
+  while (element.children.length > runs.length) element.lastElementChild.remove();
+  while (element.children.length < runs.length) element.append(document.createElement("span"));
+  runs.forEach(({ text, moved, faint, gap }, at) => {
+    const span = element.children[at];
+    write(span, text);
+    const look = `${moved ? "moved " : ""}${faint ? "faint " : ""}${gap ? "gap" : ""}`.trim();
+    if (span.className !== look) span.className = look;
+  });
+}
+
+customElements.define("price-row", PriceRow);

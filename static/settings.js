@@ -1,0 +1,73 @@
+/* Owns what is remembered between visits in this browser: theme, density, sort, shortcuts, and tickers tracked before.
+   Emits "change". Never asks the server, and works, forgetfully, where storage is off. */
+
+const KEY = "pluto.settings";
+const REMEMBERED_TICKERS = 100;
+const CHOICES = {
+  theme: ["system", "light", "dark"],
+  density: ["normal", "compact", "large"],
+  sort: ["ticker", "change", "volume"],
+  shortcuts: [true, false],
+};
+
+class Settings extends EventTarget {
+  #kept = read();
+
+  constructor() {
+    super();
+    addEventListener("storage", ({ key }) => key === KEY && this.#reread()); // Another tab chose.
+  }
+
+  #reread() {
+    this.#kept = read();
+    this.dispatchEvent(new Event("change"));
+  }
+
+  get(name) {
+    return CHOICES[name].includes(this.#kept[name]) ? this.#kept[name] : CHOICES[name][0];
+  }
+
+  set(name, value) {
+    if (!CHOICES[name].includes(value) || this.get(name) === value) return;
+    this.#keep({ [name]: value });
+  }
+
+  /** The choice after the present one, round and round. */
+  cycle(name) {
+    const choices = CHOICES[name];
+    this.set(name, choices[(choices.indexOf(this.get(name)) + 1) % choices.length]);
+  }
+
+  /** Tickers tracked before, newest first. */
+  get known() {
+    const known = this.#kept.known;
+    return Array.isArray(known) ? known.filter((ticker) => typeof ticker === "string") : [];
+  }
+
+  remember(tickers) {
+    const known = this.known;
+    const fresh = tickers.filter((ticker) => !known.includes(ticker));
+    if (fresh.length) this.#keep({ known: [...fresh, ...known].slice(0, REMEMBERED_TICKERS) });
+  }
+
+  #keep(changes) {
+    this.#kept = { ...read(), ...this.#kept, ...changes };
+    try {
+      localStorage.setItem(KEY, JSON.stringify(this.#kept));
+    } catch {
+      // Storage is off or full: the choice lasts until the page is closed.
+    }
+    this.dispatchEvent(new Event("change"));
+  }
+}
+
+function read() {
+  try {
+    const kept = JSON.parse(localStorage.getItem(KEY) ?? "{}");
+    return kept && typeof kept === "object" ? kept : {};
+  } catch {
+    return {};
+  }
+}
+
+export const settings = new Settings();

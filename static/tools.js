@@ -1,0 +1,47 @@
+/* Owns <board-tools>: the switches over the board (sort, density, theme, share, keys). Each shows what settings.js
+   holds and changes it there. Never orders or styles anything itself, but for the two attributes on <html>. */
+
+import { share } from "./actions.js";
+import { settings } from "./settings.js";
+
+class BoardTools extends HTMLElement {
+  #listening = null;
+
+  connectedCallback() {
+    this.#listening = new AbortController();
+    const { signal } = this.#listening;
+    settings.addEventListener("change", this.#show, { signal });
+    this.addEventListener("change", ({ target }) => settings.set(target.name, target.value), { signal });
+    this.addEventListener("click", this.#click, { signal });
+    this.#show();
+  }
+
+  disconnectedCallback() {
+    this.#listening.abort();
+  }
+
+  #click = ({ target }) => {
+    const tool = target.closest("button")?.id;
+    if (tool === "theme" || tool === "density") settings.cycle(tool);
+    else if (tool === "share") share();
+    else if (tool === "keys") this.dispatchEvent(new CustomEvent("show-keys", { bubbles: true }));
+  };
+
+  #show = () => {
+    for (const input of this.querySelectorAll("input[name=sort]")) input.checked = input.value === settings.get("sort");
+    for (const name of ["theme", "density"]) {
+      const choice = settings.get(name);
+      const words = `${name === "theme" ? "Theme" : "Density"}: ${choice}`;
+      const button = this.querySelector(`#${name}`);
+      button.dataset.choice = choice;
+      button.setAttribute("aria-label", words);
+      button.title = words;
+    }
+    const { dataset } = document.documentElement;
+    dataset.density = settings.get("density");
+    if (settings.get("theme") === "system") delete dataset.theme;
+    else dataset.theme = settings.get("theme");
+  };
+}
+
+customElements.define("board-tools", BoardTools);

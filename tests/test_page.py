@@ -1,0 +1,448 @@
+"""The page in a real Chromium, against a real Pluto and the simulator: what a user sees, does, and must not meet."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, Request, expect
+from running import Pluto, Simulator, running_pluto, wait_until
+
+SLOW_MS = 15_000  # for what waits on a page of the scraper's browser
+OUTAGE = "Connection to Pluto lost"
+
+
+class Visitor:
+    """A page that notes what must not happen: console errors (a breach of the policy is one), requests to elsewhere."""
+
+    def __init__(self, page: Page, pluto: Pluto) -> None:
+        self.page, self.pluto = page, pluto
+        self.faults: list[str] = []
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
+        page.on("request", self._on_request)
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        # Refusals and a missing chart are errors to the console, and sentences on the page.
+        expected = "Failed to load resource" in message.text or "/vendor/" in message.text
+        if message.type in ("error", "warning") and not expected:
+            self.faults.append(f"console: {message.text}")
+
+    def _on_request(self, request: Request) -> None:
+        here, there = urlsplit(self.pluto.url), urlsplit(request.url)
+        if there.scheme != "data" and there.netloc != here.netloc:
+            self.faults.append(f"request: {request.url}")
+
+    def open(self, query: str = "") -> Page:
+        self.page.goto(self.pluto.url + "/" + query)
+        self.page.locator("#connection[data-state=open]").wait_for()
+        return self.page
+
+    def blank(self) -> Page:
+        """A page of the same origin with nothing on it, to import modules into."""
+        self.page.goto(self.pluto.url + "/livez")
+        return self.page
+
+    def row(self, ticker: str) -> Locator:
+        return self.page.locator(f'price-row[data-ticker="{ticker}"]')
+
+    def add(self, text: str) -> None:
+        self.page.locator("#add-field").fill(text)
+        self.page.keyboard.press("Enter")
+
+    def wait_for(self, ticker: str, state: str) -> None:
+        """As soon as the row is so: this waits frame by frame, where expect() looks ever more rarely."""
+        self.page.locator(f'price-row[data-ticker="{ticker}"][data-state="{state}"]').wait_for(timeout=SLOW_MS)
+
+    @property
+    def tickers(self) -> list[str]:
+        """As they stand on the board, from top to bottom."""
+        tickers: list[str] = self.page.eval_on_selector_all("price-row", "rows => rows.map(row => row.dataset.ticker)")
+        return tickers
+
+
+@pytest.fixture
+def visitor(browser_page: Page, pluto: Pluto) -> Iterator[Visitor]:
+    visitor = Visitor(browser_page, pluto)
+    yield visitor
+    assert visitor.faults == []
+
+
+@contextmanager
+def tracked(pluto: Pluto, *tickers: str) -> Iterator[None]:
+    """These tickers are there at the start and gone at the end, whoever added or removed them meanwhile."""
+    for ticker in tickers:
+        pluto.add(ticker)
+    try:
+        yield
+    finally:
+        for ticker in tickers:
+            pluto.remove(ticker)
+
+
+@contextmanager
+def removed_after(pluto: Pluto, *tickers: str) -> Iterator[None]:
+    """These tickers will be added by the test itself."""
+    try:
+        yield
+    finally:
+        for ticker in tickers:
+            pluto.remove(ticker)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def troubled(pluto: Pluto, simulator: Simulator) -> Iterator[None]:
+    """Tickers in trouble, on the board all through these tests: a page takes seconds to be known as stale."""
+    with tracked(pluto, "PAGENONE", "XMREUR"):
+        pluto.wait_for("XMREUR", "live")
+        simulator.fault("XMREUR", "socket_silent")
+        yield
+    simulator.clear("XMREUR")
+
+
+# --- a price, the whole way -------------------------------------------------------------------------------------------
+
+
+def test_an_added_ticker_starts_at_its_place_and_goes_live(visitor: Visitor, pluto: Pluto) -> None:
+    with tracked(pluto, "ICPEUR", "INJEUR"), removed_after(pluto, "IMXEUR"):
+        page = visitor.open()
+        expect(visitor.row("INJEUR")).to_be_visible()
+        _note_states(page)
+        visitor.add("imxeur")
+        expect(visitor.row("IMXEUR")).to_be_visible()
+        assert [ticker for ticker in visitor.tickers if ticker.startswith("I")] == ["ICPEUR", "IMXEUR", "INJEUR"]
+        visitor.wait_for("IMXEUR", "live")
+        assert page.evaluate("states").index("IMXEUR starting") < page.evaluate("states").index("IMXEUR live")
+        expect(visitor.row("IMXEUR").locator(".state")).to_have_text("live")
+        expect(page.locator("#add-field")).to_have_value("")
+
+
+def _note_states(page: Page) -> None:
+    """From now on `states` holds each state each row is in, in order."""
+    page.evaluate("""() => {
+        window.states = [];
+        const note = () => document.querySelectorAll("price-row").forEach((row) => {
+            const state = `${row.dataset.ticker} ${row.dataset.state}`;
+            if (!states.includes(state)) states.push(state);
+        });
+        new MutationObserver(note).observe(document.querySelector("price-board"), {
+            subtree: true, childList: true, attributeFilter: ["data-state"],
+        });
+    }""")
+
+
+def test_a_price_is_printed_as_given_and_marked_by_direction(
+    visitor: Visitor, pluto: Pluto, simulator: Simulator
+) -> None:
+    with tracked(pluto, "BTCEUR"):
+        simulator.price("BTCEUR", "12345.60")
+        visitor.open()
+        price = visitor.row("BTCEUR").locator(".price")
+        expect(price).to_have_text("12345.60", timeout=SLOW_MS)
+        expect(price).not_to_have_class(re.compile("up|down"))
+        simulator.price("BTCEUR", "12345.75")
+        visitor.row("BTCEUR").locator(".price.up").wait_for()
+        assert price.text_content() == "12345.75"
+        assert price.locator(".moved").all_text_contents() == ["75"]
+        assert visitor.row("BTCEUR").locator(".arrow").text_content() == "▲"
+        simulator.price("BTCEUR", "12344.75")
+        visitor.row("BTCEUR").locator(".price.down").wait_for()
+        expect(price).not_to_have_class(re.compile("up|down"))  # The mark fades.
+
+
+def test_a_removed_ticker_can_be_taken_back(visitor: Visitor, pluto: Pluto) -> None:
+    with tracked(pluto, "VETEUR"):
+        page = visitor.open()
+        visitor.row("VETEUR").hover()
+        visitor.row("VETEUR").get_by_role("button", name="Remove VETEUR").click()
+        expect(visitor.row("VETEUR")).to_have_count(0)
+        wait_until(lambda: pluto.http.get("/api/tickers/VETEUR").status_code == 404, what="removed at the server")
+        page.get_by_role("button", name="Undo").click()
+        expect(visitor.row("VETEUR")).to_be_visible()
+        wait_until(lambda: pluto.http.get("/api/tickers/VETEUR").status_code == 200, what="back at the server")
+
+
+# --- adding -----------------------------------------------------------------------------------------------------------
+
+
+def test_several_are_added_at_once_and_what_is_refused_says_why(visitor: Visitor, pluto: Pluto) -> None:
+    with removed_after(pluto, "KAVAEUR", "COINBASE:MKREUR"):
+        page = visitor.open()
+        expect(page.locator("#add-field")).to_be_focused()
+        visitor.add("kavaeur, coinbase:mkreur BTC/USD")
+        expect(visitor.row("KAVAEUR")).to_be_visible()
+        expect(visitor.row("COINBASE:MKREUR")).to_be_visible()
+        expect(page.locator("#add-error")).to_contain_text("“BTC/USD” isn't a ticker")
+        expect(page.locator("#add-field")).to_have_value("BTC/USD")
+
+
+def test_what_the_server_refuses_is_shown_in_its_words(visitor: Visitor) -> None:
+    page = visitor.open()
+    refusal = {"success": False, "code": "too_many_tickers", "message": "At most 50 tickers; remove one first."}
+    page.route("**/api/tickers", lambda route: route.fulfill(status=409, json=refusal))
+    visitor.add("SNXEUR")
+    expect(page.locator("#add-error")).to_have_text("At most 50 tickers; remove one first.")
+    expect(visitor.row("SNXEUR")).to_have_count(0)
+
+
+def test_the_field_offers_what_was_tracked_before(visitor: Visitor, pluto: Pluto) -> None:
+    with tracked(pluto, "SANDEUR"):
+        page = visitor.open()
+        expect(visitor.row("SANDEUR")).to_be_visible()
+        pluto.remove("SANDEUR")
+        expect(visitor.row("SANDEUR")).to_have_count(0)
+        page.locator("#add-field").press_sequentially("ndeu")
+        expect(page.get_by_role("option")).to_have_text(["SANDEUR"])
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        expect(page.locator("#add-field")).to_have_value("SANDEUR")
+        page.keyboard.press("Enter")
+        expect(visitor.row("SANDEUR")).to_be_visible()
+
+
+# --- truth on screen --------------------------------------------------------------------------------------------------
+
+
+def test_trouble_is_said_in_words(visitor: Visitor) -> None:
+    visitor.open()
+    for ticker, state, words in [("PAGENONE", "not_found", "not found"), ("XMREUR", "stale", "stale")]:
+        visitor.wait_for(ticker, state)
+        expect(visitor.row(ticker).locator(".state")).to_have_text(words)
+    expect(visitor.row("PAGENONE").locator(".price")).to_have_text("—")
+    expect(visitor.row("PAGENONE").locator(".c-reason")).to_contain_text("no such symbol")
+    expect(visitor.row("XMREUR").locator(".age")).to_have_text(re.compile(r"since \d\d:\d\d"))
+    expect(visitor.row("XMREUR").locator(".price")).to_have_css("text-decoration-line", "line-through")
+
+
+def test_a_bot_wall_is_said_in_words_with_the_next_try(browser_page: Page, simulator: Simulator) -> None:
+    """With a Pluto of its own: one refusal slows down every page opened later."""
+    simulator.fault("ETCEUR", "bot_wall")
+    with running_pluto("--source-url", simulator.url, "--tickers", "ETCEUR") as pluto:
+        browser_page.goto(pluto.url)
+        row = browser_page.locator("price-row[data-state=blocked]")
+        row.wait_for(timeout=SLOW_MS)
+        expect(row.locator(".state")).to_have_text("blocked")
+        expect(row.locator(".c-reason")).to_contain_text(re.compile(r"Next try in \d+ (s|min)"))
+    simulator.clear("ETCEUR")
+
+
+def test_simulated_prices_are_labelled(visitor: Visitor, pluto: Pluto) -> None:
+    with tracked(pluto, "HBAREUR"):
+        page = visitor.open()
+        visitor.wait_for("HBAREUR", "live")
+        expect(page.locator("#simulated-badge")).to_be_visible()
+        expect(page).to_have_title(re.compile(r"^SIMULATED · "))
+
+
+def test_the_title_shows_the_first_price(visitor: Visitor, pluto: Pluto, simulator: Simulator) -> None:
+    with tracked(pluto, "1000SATSEUR"):
+        simulator.price("1000SATSEUR", "0.00000812")
+        page = visitor.open()
+        expect(page).to_have_title(re.compile(r"0\.00000812 1000SATSEUR"), timeout=SLOW_MS)
+
+
+def test_the_page_outlives_a_restart_of_pluto(browser_page: Page, simulator: Simulator) -> None:
+    page, options = browser_page, ("--source-url", simulator.url, "--tickers", "RUNEEUR")
+    with running_pluto(*options) as pluto:
+        page.goto(pluto.url)
+        live = page.locator('price-row[data-ticker="RUNEEUR"][data-state=live]')
+        live.wait_for(timeout=SLOW_MS)
+        pluto.process.send_signal(signal.SIGTERM)
+        page.locator("#connection[data-state=closed]").wait_for()
+        expect(page.locator("price-row")).to_have_attribute("data-state", "stale")
+        expect(page.locator("#outage")).to_contain_text(OUTAGE)
+        expect(page.locator("#outage")).to_contain_text(re.compile(r"Trying again in \d+ s|Trying now"))
+        expect(page).to_have_title(re.compile("Not connected"))
+    with running_pluto(*options, "--port", str(urlsplit(pluto.url).port)):
+        page.get_by_role("button", name="Try now").click()
+        page.locator("#connection[data-state=open]").wait_for(timeout=SLOW_MS)
+        live.wait_for(timeout=SLOW_MS)
+        expect(page.locator("#outage")).to_be_hidden()
+
+
+# --- the detail view --------------------------------------------------------------------------------------------------
+
+
+def test_a_row_opens_its_details(visitor: Visitor, pluto: Pluto) -> None:
+    with tracked(pluto, "ARBEUR"):
+        page = visitor.open()
+        scripts = _requests(page, "lightweight-charts")
+        visitor.wait_for("ARBEUR", "live")
+        assert scripts == []
+        visitor.row("ARBEUR").get_by_role("button", name="ARBEUR", exact=True).click()
+        sheet = page.get_by_role("dialog", name="ARBEUR")
+        expect(sheet.locator("[data-part=source]")).to_be_visible()
+        expect(sheet.locator("[data-part=changes] li").first).to_be_visible()
+        link = sheet.get_by_role("link", name="Open on TradingView")
+        expect(link).to_have_attribute("href", "https://www.tradingview.com/symbols/ARBEUR/?exchange=BINANCE")
+        has_chart = pluto.http.get("/vendor/lightweight-charts.js").status_code == 200
+        expect(sheet.locator("canvas" if has_chart else ".nochart").first).to_be_visible()
+        assert len(scripts) == 1
+        page.keyboard.press("Escape")
+        expect(sheet).to_be_hidden()
+        expect(visitor.row("ARBEUR")).to_be_focused()
+
+
+def test_without_the_chart_the_details_say_so(visitor: Visitor, pluto: Pluto) -> None:
+    with tracked(pluto, "GRTEUR"):
+        page = visitor.open()
+        page.route("**/vendor/*", lambda route: route.fulfill(status=404))
+        visitor.row("GRTEUR").click(position={"x": 4, "y": 4})
+        expect(page.locator(".nochart")).to_be_visible()
+
+
+# --- habits -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_keyboard_does_everything(visitor: Visitor, pluto: Pluto) -> None:
+    with tracked(pluto, "1000SATSEUR", "1000SATSUSDC"):
+        page = visitor.open()
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        visitor.wait_for("1000SATSUSDC", "live")
+        page.keyboard.press("ArrowDown")
+        expect(visitor.row("1000SATSEUR")).to_be_focused()
+        page.keyboard.press("ArrowDown")
+        expect(visitor.row("1000SATSUSDC")).to_be_focused()
+        page.keyboard.press("c")
+        expect(page.locator("#notices")).to_contain_text("Copied")
+        assert re.fullmatch(r"\d+(\.\d+)?", page.evaluate("navigator.clipboard.readText()"))
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("dialog", name="1000SATSUSDC")).to_be_visible()
+        page.keyboard.press("Escape")
+        page.keyboard.press("Delete")
+        expect(visitor.row("1000SATSUSDC")).to_have_count(0)
+        page.keyboard.press("u")
+        expect(visitor.row("1000SATSUSDC")).to_be_visible()
+        page.keyboard.press("?")
+        expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+        page.keyboard.press("Escape")
+        page.keyboard.press("/")
+        expect(page.locator("#add-field")).to_be_focused()
+
+
+def test_theme_density_and_sort_are_remembered(visitor: Visitor) -> None:
+    page = visitor.open()
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    page.get_by_role("button", name="Theme: system").click()
+    page.get_by_role("button", name="Theme: light").click()
+    assert page.evaluate(ground) != light
+    page.get_by_role("button", name="Density: normal").click()
+    page.get_by_role("radio", name="Change").check()
+    page.reload()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    expect(page.locator("html")).to_have_attribute("data-density", "compact")
+    expect(page.get_by_role("radio", name="Change")).to_be_checked()
+    assert page.evaluate(ground) != light
+
+
+def test_an_address_shows_its_tickers_and_adds_none_by_itself(visitor: Visitor, pluto: Pluto) -> None:
+    with tracked(pluto, "THETAEUR", "SEIEUR"), removed_after(pluto, "TIAEUR"):
+        page = visitor.open("?tickers=THETAEUR,TIAEUR")
+        expect(visitor.row("THETAEUR")).to_be_visible()
+        assert visitor.tickers == ["THETAEUR"]
+        assert pluto.http.get("/api/tickers/TIAEUR").status_code == 404
+        page.get_by_role("button", name="Track TIAEUR").click()
+        expect(visitor.row("TIAEUR")).to_be_visible()
+        page.get_by_role("button", name="Show all").click()
+        expect(visitor.row("SEIEUR")).to_be_visible()
+        assert urlsplit(page.url).query == ""
+
+
+def test_tabs_share_one_stream(browser_page: Page, pluto: Pluto, simulator: Simulator) -> None:
+    with tracked(pluto, "LTCEUR"):
+        simulator.price("LTCEUR", "10.25")
+        first, second = browser_page, browser_page.context.new_page()
+        streams = _requests(browser_page.context, "/api/stream")
+        for page in (first, second):
+            page.goto(pluto.url)
+            expect(_price(page, "LTCEUR")).to_have_text("10.25", timeout=SLOW_MS)
+        assert len(streams) == 1
+        simulator.price("LTCEUR", "10.50")
+        for page in (first, second):
+            expect(_price(page, "LTCEUR")).to_have_text("10.50")
+        first.close()
+        wait_until(lambda: second.evaluate("1") and len(streams) == 2, what="the second tab has a stream")
+        assert "lastEventId=" in streams[1].url
+        simulator.price("LTCEUR", "10.75")
+        expect(_price(second, "LTCEUR")).to_have_text("10.75")
+
+
+def _price(page: Page, ticker: str) -> Locator:
+    return page.locator(f'price-row[data-ticker="{ticker}"] .price')
+
+
+def _requests(source: Page | BrowserContext, part: str) -> list[Request]:
+    """The requests made from now on whose address has this part."""
+    requests: list[Request] = []
+
+    def note(request: Request) -> None:
+        if part in request.url:
+            requests.append(request)
+
+    source.on("request", note)
+    return requests
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(visitor: Visitor, pluto: Pluto, scheme: str) -> None:
+    with tracked(pluto, "AAVEEUR"):
+        visitor.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+        page = visitor.open()
+        visitor.wait_for("AAVEEUR", "live")
+        board = Axe().run(page)
+        assert board.violations_count == 0, board.generate_report()
+        visitor.row("AAVEEUR").get_by_role("button", name="AAVEEUR", exact=True).click()
+        expect(page.get_by_role("dialog", name="AAVEEUR")).to_be_visible()
+        sheet = Axe().run(page)
+        assert sheet.violations_count == 0, sheet.generate_report()
+
+
+def test_a_phone_needs_no_scrolling_sideways(visitor: Visitor, pluto: Pluto) -> None:
+    with tracked(pluto, "1000SATSUSDC"):
+        visitor.page.set_viewport_size({"width": 360, "height": 740})
+        page = visitor.open()
+        visitor.wait_for("1000SATSUSDC", "live")
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+# --- the modules that are pure ----------------------------------------------------------------------------------------
+
+
+def test_a_price_is_cut_into_runs_without_losing_a_digit(visitor: Visitor) -> None:
+    page = visitor.blank()
+    runs = page.evaluate("""async () => {
+        const { priceRuns } = await import("/static/format.js");
+        return [["65123.45", "65119.45"], ["0.00000812", "0.00000811"], ["100000", "99999"], ["7", ""]].map(
+            ([text, before]) => priceRuns(text, before));
+    }""")
+    assert ["".join(run["text"] for run in price) for price in runs] == ["65123.45", "0.00000812", "100000", "7"]
+    assert [[run["text"] for run in price if run["moved"]] for price in runs] == [["23.45"], ["2"], ["100", "000"], []]
+    assert [run["text"] for run in runs[1] if run["faint"]] == ["0.00000"]
+
+
+def test_a_session_of_a_day_stays_bounded_and_in_order(visitor: Visitor) -> None:
+    page = visitor.blank()
+    session = page.evaluate("""async () => {
+        const { Session } = await import("/static/session.js");
+        const session = new Session();
+        for (let second = 0; second < 86400; second++) session.add(second * 1000, second % 977, String(second % 977));
+        const again = Session.fromMessage(structuredClone(session.toMessage()));
+        const times = again.points().map(({ time }) => time);
+        return {
+            length: again.length, newest: again.newest().value, changes: again.changes.length,
+            sample: again.sample(60).length, covered: times.at(-1) - times[0],
+            ascending: times.every((time, at) => at === 0 || time > times[at - 1]),
+        };
+    }""")
+    assert session["length"] <= 1800
+    assert session["sample"] <= 60
+    assert session["changes"] == 40
+    assert session["ascending"]
+    assert session["covered"] > 86000
+    assert session["newest"] == 86399 % 977
