@@ -528,12 +528,12 @@ def _iso_now() -> str:
 # --- WebSocket --------------------------------------------------------------------------------------------------------
 
 
-class Violation(Exception):
-    """A client broke the protocol, or our limits: the close code (RFC 6455, 7.4) that it is told."""
+class Closing(Exception):
+    """A conversation ends: the close code (RFC 6455, 7.4) that the client is told, and whose doing it is."""
 
-    def __init__(self, close_code: int) -> None:
+    def __init__(self, close_code: int, reason: str = "violation") -> None:
         super().__init__(close_code)
-        self.close_code = close_code
+        self.close_code, self.reason = close_code, reason
 
 
 class WebSocketReader:
@@ -548,7 +548,7 @@ class WebSocketReader:
         self._fragments = b""
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Raises Violation; what was yielded before it still counts."""
+        """Raises Closing at a violation; what was yielded before it still counts."""
         self._unread += data
         while (frame := self._next_frame()) is not None:
             header, payload = frame
@@ -564,11 +564,11 @@ class WebSocketReader:
         except WebSocketError as error:
             if "Unexpected EOF" in str(error):
                 return None
-            raise Violation(1002) from None
+            raise Closing(1002) from None
         if header.flags or not header.mask:
-            raise Violation(1002)
+            raise Closing(1002)
         if header.length + len(self._fragments) > MAX_WEBSOCKET_MESSAGE:
-            raise Violation(1009)
+            raise Closing(1009)
         payload = stream.read(header.length)
         if len(payload) < header.length:
             return None
@@ -578,10 +578,10 @@ class WebSocketReader:
     def _defragment(self, header: Header, payload: bytes) -> tuple[int, bytes] | None:
         is_continuation = header.opcode == WebSocket.OPCODE_CONTINUATION
         if is_continuation != (self._opcode is not None):
-            raise Violation(1002)
+            raise Closing(1002)
         if not is_continuation:
             if header.opcode != WebSocket.OPCODE_TEXT:
-                raise Violation(1003 if header.opcode == WebSocket.OPCODE_BINARY else 1002)
+                raise Closing(1003 if header.opcode == WebSocket.OPCODE_BINARY else 1002)
             self._opcode = header.opcode
         self._fragments += payload
         if not header.fin:
@@ -602,20 +602,20 @@ class WebSocketSession:
         try:
             for opcode, payload in self._reader.feed(data):
                 self._on_message(opcode, payload)
-        except Violation as violation:
-            self._close(violation.close_code, "violation")
+        except Closing as closing:
+            self._leave(closing)
         except UnicodeDecodeError:
-            self._close(1007, "violation")
+            self._leave(Closing(1007))
 
     def _on_message(self, opcode: int, payload: bytes) -> None:
         if opcode == WebSocket.OPCODE_PING:
             self._broadcaster.write(self._client, websocket_frame(WebSocket.OPCODE_PONG, payload))
         elif opcode == WebSocket.OPCODE_CLOSE:
-            self._close(_close_code_of(payload), "closed")
+            raise Closing(_close_code_of(payload), "closed")
         elif opcode == WebSocket.OPCODE_TEXT:
             self._on_text(payload.decode())
         elif opcode != WebSocket.OPCODE_PONG:
-            raise Violation(1002)
+            raise Closing(1002)
 
     def _on_text(self, text: str) -> None:
         try:
@@ -632,20 +632,20 @@ class WebSocketSession:
         error = {"type": "error", "success": False, "message": message, "code": code}
         self._broadcaster.write(self._client, websocket_text(json.dumps(error)))
 
-    def _close(self, code: int, reason: str) -> None:
-        last_words = websocket_frame(WebSocket.OPCODE_CLOSE, struct.pack("!H", code))
-        self._broadcaster.leave(self._client, last_words, reason)
+    def _leave(self, closing: Closing) -> None:
+        last_words = websocket_frame(WebSocket.OPCODE_CLOSE, struct.pack("!H", closing.close_code))
+        self._broadcaster.leave(self._client, last_words, closing.reason)
 
 
 def _close_code_of(payload: bytes) -> int:
-    """The code a client closes with, to be echoed. Raises Violation when it may not be sent."""
+    """The code a client closes with, to be echoed. Raises Closing when it may not be sent."""
     if not payload:
         return 1000
     code = int.from_bytes(payload[:2], "big")
     payload[2:].decode()
     is_defined = code in (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011) or 3000 <= code < 5000
     if len(payload) < 2 or not is_defined:
-        raise Violation(1002)
+        raise Closing(1002)
     return code
 
 

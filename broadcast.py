@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
+from zlib import crc32
 
 import gevent
 from gevent import socket as hub_socket
@@ -461,7 +462,7 @@ class Broadcaster:
         changed = [entry for ticker in wanted if (entry := self._table[ticker]).sequence > since]
         listed = resumed is not None or self._has_list_changed(since, tickers)
         return Batch(
-            id=f"{self.epoch}-{self.sequence}",
+            id=f"{self._epoch_of(tickers)}-{self.sequence}",
             timestamp=self._flushed_at,
             tickers=wanted if listed else None,
             statuses=[entry for entry in changed if not entry.quote.is_current],
@@ -488,16 +489,20 @@ class Broadcaster:
         if len(self._clients) >= self._max_streams:
             self.counters["refused"] += 1
             raise TooManyStreams(f"{self._max_streams} streams are open, the most allowed; come back later.")
-        since = self._resume_point(last_event_id)
+        since = self._resume_point(last_event_id, wish.tickers)
         first = self._payload(wish, -1 if since is None else since, resumed=since is not None)
         client = Client(wish, self.sequence, wish.format.greet(secrets.token_hex(8)) + first)
         self._clients.add(client)
         return client
 
-    def _resume_point(self, last_event_id: str) -> int | None:
+    def _epoch_of(self, tickers: Filter) -> str:
+        """Of this run and these tickers: a sequence says nothing of tickers that a client had not asked for then."""
+        return self.epoch if tickers is None else f"{self.epoch}{crc32(','.join(sorted(tickers)).encode()):08x}"
+
+    def _resume_point(self, last_event_id: str, tickers: Filter) -> int | None:
         """The flush a client has, by the id of its last event; None when that says nothing here."""
         epoch, _, text = last_event_id.partition("-")
-        if epoch != self.epoch or not (text.isascii() and text.isdecimal()) or len(text) > 18:
+        if epoch != self._epoch_of(tickers) or not (text.isascii() and text.isdecimal()) or len(text) > 18:
             return None
         return int(text) if self._forgotten <= int(text) <= self.sequence else None
 
@@ -537,6 +542,8 @@ class Broadcaster:
 
     def change_wish(self, client: Client, wish: Wish) -> None:
         """From now on the client gets this, beginning with all of it."""
+        if client not in self._clients or client.left_at is not None:
+            return
         self._quit_group(client)
         client.wish = wish
         self._join(client, self.sequence)
@@ -652,19 +659,27 @@ class Broadcaster:
                 self.drop(client, "flooding")
 
     def _tend(self) -> None:
-        """Twice a second: heartbeats for the silent, the door for the stuck and for those who were told to go."""
+        """Twice a second: the door for the stuck and for those who were told to go, a heartbeat for the silent."""
         while True:
             gevent.sleep(TEND_INTERVAL_S)
-            now = time.monotonic()
-            for client in list(self._clients):
-                if client.tail is not None and now - client.drained_at > self._lag_limit:
-                    self.drop(client, "stuck")
-                elif client.left_at is not None and now - client.left_at > LEAVE_LIMIT_S:
-                    self.drop(client, "left")
-            for group in list(self._groups.values()):
-                if now - group.sent_at >= self._heartbeat:
-                    group.sent_at = now
-                    self._send(list(group.members), group.frame(group.wish.format.heartbeat), group.sequence)
+            try:
+                self._drop_overdue(time.monotonic())
+                self._send_heartbeats(time.monotonic())
+            except Exception:
+                log.exception("tending the clients failed")
+
+    def _drop_overdue(self, now: float) -> None:
+        for client in list(self._clients):
+            if client.tail is not None and now - client.drained_at > self._lag_limit:
+                self.drop(client, "stuck")
+            elif client.left_at is not None and now - client.left_at > LEAVE_LIMIT_S:
+                self.drop(client, "left")
+
+    def _send_heartbeats(self, now: float) -> None:
+        for group in list(self._groups.values()):
+            if now - group.sent_at >= self._heartbeat:
+                group.sent_at = now
+                self._send(list(group.members), group.frame(group.wish.format.heartbeat), group.sequence)
 
 
 class Stream:

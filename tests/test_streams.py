@@ -390,6 +390,15 @@ def test_resuming_sends_only_what_changed_and_what_went(server: QuoteServer) -> 
             resumed.read_until(lambda resumed=resumed: resumed.table == server.prices())
 
 
+def test_an_id_of_another_filter_gets_everything(server: QuoteServer) -> None:
+    with raw_stream(server, "GET /api/stream?tickers=COIN1USD HTTP/1.1") as narrow:
+        narrow.read_until(lambda: narrow.last_id)
+    with raw_stream(
+        server, "GET /api/stream?tickers=COIN1USD,COIN2USD HTTP/1.1", headers=f"Last-Event-ID: {narrow.last_id}\r\n"
+    ) as wide:
+        wide.read_until(lambda: set(wide.table) == {"COIN1USD", "COIN2USD"})
+
+
 @pytest.mark.parametrize("last_id", ["", "0-0", "nonsense", "-", "x-1", "EPOCH-99999999999", "EPOCH--1", "EPOCH-1x"])
 def test_an_id_that_says_nothing_here_gets_everything(server: QuoteServer, last_id: str) -> None:
     with raw_stream(server) as stream:
@@ -542,6 +551,17 @@ def test_websocket_takes_a_message_in_pieces_with_a_ping_between(server: QuoteSe
             elif opcode == websocket.ABNF.OPCODE_TEXT and json.loads(payload).get("tickers") == ["COIN9USD"]:
                 break
         assert pongs == [b"hello"]
+
+
+def test_websocket_hears_nothing_after_a_goodbye(server: QuoteServer) -> None:
+    before = connected(server)
+    with web_socket(server) as connection:
+        send_raw(connection, frame(8, b"") + frame(1, b'{"tickers":["COIN1USD"]}') + frame(9, b"x"))
+        while connection.recv_data(control_frame=True)[0] != websocket.ABNF.OPCODE_CLOSE:
+            pass
+        assert connection.sock is not None
+        assert connection.sock.recv(100) == b"", "the goodbye is the last that is said"
+    wait_until(lambda: connected(server) == before)
 
 
 def test_websocket_pings_a_client_when_nothing_happens(server: QuoteServer) -> None:
