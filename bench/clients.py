@@ -1,0 +1,133 @@
+"""The load: thousands of clients of one server in one thread, who note when they got which bytes.
+
+What every client gets is the same, so what they got is kept once, with the time of each receipt: nothing is parsed
+while a measurement runs. Linux only.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+WAVE = 100  # clients that connect at once
+ANSWER_LIMIT_S = 10.0  # for a wave to be answered
+READ_SIZE = 64 * 1024
+QUIET_S = 0.02
+QUIET_LIMIT_S = 1.0
+DEAF_BUFFER = 4096  # what the kernel keeps for a client that doesn't read, in bytes
+
+Receipts = dict[bytes, "array[int]"]
+"""Bytes as received, and the moments at which they were, in ns since the epoch: one for each client that got them."""
+
+
+class Clients:
+    """Clients of one server. `lost` counts those that the server hung up on.
+
+    Those who `spin` never sleep, so that a server on another core doesn't pay for waking them: it would pay the more,
+    the slower it sends. Clients elsewhere in the network cost it nothing of the kind.
+    """
+
+    def __init__(self, port: int, request: bytes, *, spin: bool) -> None:
+        self.lost = 0
+        self._spin = spin
+        self._port, self._request = port, request
+        self._epoll = select.epoll()
+        self._sockets: dict[int, socket.socket] = {}
+        self._deaf: list[socket.socket] = []
+
+    def connect(self, count: int) -> None:
+        """Connects this many more. Each has the first bytes of its stream when this returns."""
+        for start in range(0, count, WAVE):
+            unanswered = {self._connect_one() for _ in range(min(WAVE, count - start))}
+            deadline = time.monotonic() + ANSWER_LIMIT_S
+            while unanswered:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{len(unanswered)} clients got no answer")
+                for fd, _ in self._epoll.poll(0.1):
+                    self._read(fd)
+                    unanswered.discard(fd)
+
+    def _connect_one(self) -> int:
+        connection = socket.create_connection(("127.0.0.1", self._port), timeout=ANSWER_LIMIT_S)
+        connection.sendall(self._request)
+        connection.setblocking(False)
+        fd = connection.fileno()
+        self._sockets[fd] = connection
+        self._epoll.register(fd, select.EPOLLIN)
+        return fd
+
+    def connect_deaf(self, count: int) -> None:
+        """Connects this many that never read."""
+        for _ in range(count):
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DEAF_BUFFER)
+            connection.connect(("127.0.0.1", self._port))
+            connection.sendall(self._request)
+            self._deaf.append(connection)
+
+    def listen(self, seconds: float) -> Receipts:
+        """What comes within this time, from one moment at which nothing is under way to another."""
+        self._listen_until_quiet({})
+        receipts: Receipts = {}
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self._take(left, receipts)
+        self._listen_until_quiet(receipts)
+        return receipts
+
+    def _listen_until_quiet(self, receipts: Receipts) -> None:
+        now = time.monotonic()
+        quiet_at, deadline = now + QUIET_S, now + QUIET_LIMIT_S
+        while now < min(quiet_at, deadline):
+            took = self._take(QUIET_S, receipts)
+            now = time.monotonic()
+            if took:
+                quiet_at = now + QUIET_S
+
+    def _take(self, timeout: float, receipts: Receipts) -> bool:
+        """Reads from every client that has something, and says whether any had."""
+        ready = self._epoll.poll(0 if self._spin else timeout)
+        for fd, _ in ready:
+            data = self._read(fd)
+            now = time.time_ns()
+            times = receipts.get(data)
+            if times is None:
+                times = receipts[data] = array("q")
+            times.append(now)
+        return bool(ready)
+
+    def _read(self, fd: int) -> bytes:
+        try:
+            data = os.read(fd, READ_SIZE)
+        except ConnectionError:
+            data = b""
+        if not data:
+            self.lost += 1
+            self._epoll.unregister(fd)
+            self._sockets.pop(fd).close()
+        return data
+
+    def close(self) -> None:
+        for connection in (*self._sockets.values(), *self._deaf):
+            connection.close()
+        self._epoll.close()
+
+
+@contextmanager
+def connected(port: int, request: bytes, count: int, *, spin: bool = False) -> Iterator[Clients]:
+    clients = Clients(port, request, spin=spin)
+    try:
+        clients.connect(count)
+        yield clients
+    finally:
+        clients.close()
+
+
+def percentile(ordered: list[float], part: float) -> float:
+    """The value below which this part of the others is; NaN when there are none."""
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else float("nan")

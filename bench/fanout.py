@@ -1,0 +1,369 @@
+"""What fan-out costs: Pluto's streams beside a send() loop in C, nginx with nchan, and Node with Fastify.
+
+    .venv/bin/python bench/fanout.py                    everything, about ten minutes
+    .venv/bin/python bench/fanout.py --quick            one short round, to see that it works
+    .venv/bin/python bench/fanout.py --install-peers    first installs nginx, nchan (Debian, as root) and Fastify (npm)
+
+Every server sends the same event of 500 bytes to 1,000 clients, ten times a second, in turn, in three rounds of which
+the median counts. It has one core, the clients another, where there are two. What isn't installed is left out and said
+so. Pluto is all there but its browser: see peers/pluto_server.py.
+
+- µs/event: CPU time of all the server's processes, by their CPU clocks, divided by the events that clients received.
+- p50, p99: from the moment in an event's text, when it was made, until a client has read it.
+- KiB/client: growth of the server's PSS from 10 connected, idle clients to 1,000 and 5,000, connected 100 at a time.
+  The kernel's socket buffers are the same for all, and not in it.
+- Slow clients: the p99 of 450 clients when 50 others don't read at all, beside their p99 when they are alone. Events
+  have 8,000 bytes there, so that the 50 fall behind at once.
+
+Prints tables, and writes results/fanout.json and, when matplotlib is there (requirements.txt), results/fanout.png.
+Linux only. Needs 10,500 open files a process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import re
+import resource
+import sys
+import time
+import urllib.request
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from clients import Receipts, connected, percentile
+from contenders import (
+    CLIENT_CORE,
+    CONTENDERS,
+    CORES,
+    NCHAN,
+    PLUTO_SSE,
+    PLUTO_WEBSOCKET,
+    RAW_SEND,
+    Contender,
+    install_peers,
+    versions,
+)
+
+RESULTS = Path(__file__).parent / "results"
+OPEN_FILES = 10_500
+SPIN = len(CORES) > 1
+CLIENTS = 1_000
+RATE = 10.0  # events a second: slower than Pluto's flush, so that each event leaves alone, as at the others
+SIZE = 500
+FEW_IDLE = 10  # connected before memory is first looked at, so that what a server loads lazily isn't counted
+IDLE = (1_000, 5_000)
+IDLE_S = 1.0  # for a server to come to rest
+SCALE = (100, 1_000, 10_000)
+SCALE_RATE = 4.0
+SLOW_SIZE = 8_000
+SLOW_RATE = 15.0
+HEALTHY, DEAF = 450, 50
+THE_ORIGINAL = (100, 250.0)  # its headline, clients and ms: the line we left behind
+STAMP = re.compile(rb"at=(\d{16}) ")
+
+Figures = dict[str, float]
+Results = dict[str, Figures]
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long it takes: rounds, and seconds of warm-up and of measuring."""
+
+    rounds: int
+    warm_up_s: float
+    seconds: float
+
+
+FULL = Length(3, 2.0, 6.0)
+QUICK = Length(1, 1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class Target:
+    name: str
+    limit: float
+    unit: str
+    measured: float | None
+
+    @property
+    def verdict(self) -> str:
+        if self.measured is None:
+            return "not measured"
+        return "reached" if self.measured <= self.limit else "MISSED"
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------
+
+
+def measure_fanout(contender: Contender, length: Length, count: int, rate: float) -> Figures:
+    with contender.run(rate, SIZE) as server, connected(server.port, contender.request, count, spin=SPIN) as clients:
+        clients.listen(length.warm_up_s)
+        before, clock = server.cpu_s(), time.monotonic()
+        receipts = clients.listen(length.seconds)
+        cpu_s, elapsed = server.cpu_s() - before, time.monotonic() - clock
+        return delivery(receipts, count) | cost(receipts, cpu_s, elapsed) | {"lost": clients.lost}
+
+
+def delivery(receipts: Receipts, count: int) -> Figures:
+    """Milliseconds from making to receipt, and what part of all events reached their clients."""
+    took, made = [], set()
+    for data, times in receipts.items():
+        for stamp in map(int, STAMP.findall(data)):
+            made.add(stamp)
+            took += [(at / 1000 - stamp) / 1000 for at in times]
+    took.sort()
+    return {
+        "p50_ms": percentile(took, 0.50),
+        "p99_ms": percentile(took, 0.99),
+        "max_ms": took[-1],
+        "delivered": len(took) / (len(made) * count),
+    }
+
+
+def cost(receipts: Receipts, cpu_s: float, elapsed: float) -> Figures:
+    events = sum(len(STAMP.findall(data)) * len(times) for data, times in receipts.items())
+    size = sum(len(data) * len(times) for data, times in receipts.items())
+    return {
+        "us_per_event": cpu_s / events * 1e6,
+        "bytes_per_event": size / events,
+        "events_per_s": events / elapsed,
+        "cpu_share": cpu_s / elapsed,
+    }
+
+
+def measure_memory(contender: Contender) -> Figures:
+    with contender.run(0, SIZE) as server, connected(server.port, contender.request, FEW_IDLE) as clients:
+        clients.listen(IDLE_S)
+        before, count, figures = server.memory(), FEW_IDLE, {}
+        for idle in IDLE:
+            clients.connect(idle - count)
+            count = idle
+            clients.listen(IDLE_S)
+            figures[f"kib_{idle}"] = (server.memory() - before) / 1024 / (idle - FEW_IDLE)
+        return figures
+
+
+def measure_slow_clients(length: Length) -> Figures:
+    alone, _ = _p99_beside_deaf(length, 0)
+    beside, lagging = _p99_beside_deaf(length, DEAF)
+    return {"alone_p99_ms": alone, "beside_p99_ms": beside, "ratio": beside / alone, "lagging": lagging}
+
+
+def _p99_beside_deaf(length: Length, deaf: int) -> tuple[float, int]:
+    """The p99 of those who read, and how many others Pluto itself says lag."""
+    with (
+        PLUTO_SSE.run(SLOW_RATE, SLOW_SIZE) as server,
+        connected(server.port, PLUTO_SSE.request, HEALTHY, spin=SPIN) as clients,
+    ):
+        clients.connect_deaf(deaf)
+        clients.listen(length.warm_up_s)
+        receipts = clients.listen(length.seconds)
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/api/performance", timeout=5) as answer:
+            lagging = json.load(answer)["server"]["lagging"]
+    return delivery(receipts, HEALTHY)["p99_ms"], lagging
+
+
+Measurement = tuple[str, Callable[[], Figures]]
+
+
+def measurements(contenders: Iterable[Contender], length: Length) -> list[Measurement]:
+    """All there is to measure, by name, in the order in which a round goes through it."""
+    plan: list[Measurement] = []
+    for it in contenders:
+        plan.append((it.name, lambda it=it: measure_fanout(it, length, CLIENTS, RATE)))  # type: ignore[misc]
+    for it in contenders:
+        plan.append((f"{it.name}, idle", lambda it=it: measure_memory(it)))  # type: ignore[misc]
+    for count in SCALE:
+        plan.append(
+            (scale_name(count), lambda count=count: measure_fanout(PLUTO_SSE, length, count, SCALE_RATE))  # type: ignore[misc]
+        )
+    plan.append(("slow clients", lambda: measure_slow_clients(length)))
+    return plan
+
+
+def scale_name(count: int) -> str:
+    return f"Pluto, {count:,} clients"
+
+
+def measure(contenders: list[Contender], length: Length) -> dict[str, list[Figures]]:
+    rounds: dict[str, list[Figures]] = defaultdict(list)
+    for number in range(length.rounds):
+        for name, run in measurements(contenders, length):
+            gc.collect()
+            gc.disable()  # else a collection among the clients would look like a late delivery
+            figures = run()
+            gc.enable()
+            rounds[name].append(figures)
+            shown = "  ".join(f"{key} {value:.3g}" for key, value in figures.items())
+            print(f"round {number + 1}  {name}: {shown}", file=sys.stderr, flush=True)
+    return dict(rounds)
+
+
+def medians(rounds: dict[str, list[Figures]]) -> Results:
+    return {
+        name: {key: median(f[key] for f in all_of_it) for key in all_of_it[0]} for name, all_of_it in rounds.items()
+    }
+
+
+# --- telling ----------------------------------------------------------------------------------------------------------
+
+
+def targets(results: Results) -> list[Target]:
+    pluto, idle = results[PLUTO_SSE.name], results[f"{PLUTO_SSE.name}, idle"]
+    websocket = results[PLUTO_WEBSOCKET.name]
+    return [
+        Target("µs/event, SSE, to the send() loop in C", 1.15, "×", ratio(pluto, results.get(RAW_SEND.name))),
+        Target("µs/event, WebSocket, to the send() loop in C", 1.15, "×", ratio(websocket, results.get(RAW_SEND.name))),
+        Target("µs/event, SSE, to nginx + nchan", 0.75, "×", ratio(pluto, results.get(NCHAN.name))),
+        Target("µs/event, WebSocket, to nginx + nchan", 0.75, "×", ratio(websocket, results.get(NCHAN.name))),
+        Target("memory of an idle client at 5,000", 3.0, "KiB", idle["kib_5000"]),
+        Target("p99 with 10,000 clients, 4 events a second", 250.0, "ms", results[scale_name(10_000)]["p99_ms"]),
+    ]
+
+
+def ratio(figures: Figures, to: Figures | None) -> float | None:
+    return figures["us_per_event"] / to["us_per_event"] if to else None
+
+
+def report(results: Results) -> str:
+    slow = results["slow clients"]
+    return "\n\n".join(
+        (
+            f"{CLIENTS:,} clients, {RATE:g} events a second of {SIZE} bytes",
+            markdown(HEADINGS, [contender_row(contender, results) for contender in CONTENDERS]),
+            f"Pluto, SSE, {SCALE_RATE:g} events a second",
+            markdown(("clients", "µs/event", "p50 ms", "p99 ms"), scale_rows(results)),
+            f"{HEALTHY} clients alone: p99 {slow['alone_p99_ms']:.1f} ms; beside {DEAF} that don't read "
+            f"({slow['lagging']:.0f} lag, says Pluto): {slow['beside_p99_ms']:.1f} ms, {slow['ratio']:.2f} ×",
+            markdown(("target", "at most", "measured", ""), [target_row(target) for target in targets(results)]),
+        )
+    )
+
+
+HEADINGS = ("server", "µs/event", "× C", "× nchan", "p50 ms", "p99 ms", "KiB/client, 1,000", "KiB/client, 5,000")
+
+
+def contender_row(contender: Contender, results: Results) -> list[str]:
+    if missing := contender.missing():
+        return [contender.name, missing, *[""] * (len(HEADINGS) - 2)]
+    figures, idle = results[contender.name], results[f"{contender.name}, idle"]
+    ratios = [ratio(figures, results.get(other.name)) for other in (RAW_SEND, NCHAN)]
+    return [
+        contender.name,
+        f"{figures['us_per_event']:.2f}",
+        *("–" if value is None else f"{value:.2f}" for value in ratios),
+        f"{figures['p50_ms']:.1f}",
+        f"{figures['p99_ms']:.1f}",
+        *(f"{idle[f'kib_{count}']:.1f}" for count in IDLE),
+    ]
+
+
+def scale_rows(results: Results) -> list[list[str]]:
+    rows = [[f"the original's headline: {THE_ORIGINAL[0]}", "–", "–", f"{THE_ORIGINAL[1]:.0f}"]]
+    for count in SCALE:
+        figures = results[scale_name(count)]
+        rows.append([f"{count:,}", *(f"{figures[key]:.1f}" for key in ("us_per_event", "p50_ms", "p99_ms"))])
+    return rows
+
+
+def target_row(target: Target) -> list[str]:
+    measured = "–" if target.measured is None else f"{target.measured:.2f} {target.unit}"
+    return [target.name, f"{target.limit:g} {target.unit}", measured, target.verdict]
+
+
+def markdown(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(headings), ["---"] * len(list(headings)), *map(list, rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def machine() -> dict[str, Any]:
+    info = Path("/proc/cpuinfo").read_text()
+    model = re.search(r"model name\s*: (.+)", info)
+    return {
+        "cores": len(CORES),
+        "cpu": model[1] if model else platform.machine(),
+        "kernel": platform.release(),
+        "versions": versions(),
+    }
+
+
+def draw(results: Results, path: Path) -> None:
+    pyplot = import_module("matplotlib.pyplot")
+    pyplot.switch_backend("Agg")
+    present = [contender.name for contender in CONTENDERS if contender.name in results][::-1]
+    colours = ["#0b7a75" if name.startswith("Pluto") else "#b8bec4" for name in present]
+    figure, (cpu, memory, scale) = pyplot.subplots(1, 3, figsize=(15, 4), layout="constrained")
+    for axes, title, values in (
+        (cpu, "Server CPU per delivered event, µs", [results[name]["us_per_event"] for name in present]),
+        (memory, "Memory per idle client at 5,000, KiB", [results[f"{name}, idle"]["kib_5000"] for name in present]),
+    ):
+        axes.bar_label(axes.barh(present, values, color=colours), fmt="%.1f", padding=3)
+        axes.set_title(title, loc="left")
+        axes.margins(x=0.12)
+        axes.spines[["top", "right"]].set_visible(False)
+    for key, style in (("p99_ms", "o-"), ("p50_ms", "o:")):
+        scale.plot(
+            SCALE, [results[scale_name(n)][key] for n in SCALE], style, color="#0b7a75", label=f"Pluto {key[:3]}"
+        )
+    scale.plot(*THE_ORIGINAL, "x", color="#c0392b", label="the original's headline")
+    scale.set(xscale="log", yscale="log", xlabel="clients")
+    scale.set_title(f"Delivery at {SCALE_RATE:g} events a second, ms", loc="left")
+    scale.spines[["top", "right"]].set_visible(False)
+    scale.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+# --- the program ------------------------------------------------------------------------------------------------------
+
+
+def raise_open_files() -> None:
+    """For this process and the servers it starts. Exits when the machine doesn't allow enough."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < OPEN_FILES:
+        sys.exit(
+            f"fanout: needs {OPEN_FILES} open files a process, and {hard} is the most here: raise ulimit -Hn first."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--install-peers", action="store_true", help="install nginx, nchan and Fastify first")
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results [bench/results]")
+    arguments = parser.parse_args()
+    raise_open_files()
+    if arguments.install_peers:
+        install_peers()
+    if len(CORES) < 2:
+        print("fanout: one core only: servers and clients share it, and delivery takes longer for it", file=sys.stderr)
+    os.sched_setaffinity(0, {CLIENT_CORE})
+    length = QUICK if arguments.quick else FULL
+    rounds = measure([contender for contender in CONTENDERS if not contender.missing()], length)
+    write(rounds, length, arguments.out)
+
+
+def write(rounds: dict[str, list[Figures]], length: Length, out: Path) -> None:
+    results = medians(rounds)
+    print(report(results))
+    out.mkdir(parents=True, exist_ok=True)
+    kept = {"machine": machine(), "length": vars(length), "medians": results, "rounds": rounds}
+    (out / "fanout.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    if find_spec("matplotlib"):
+        draw(results, out / "fanout.png")
+    else:
+        print("\nNo plot: matplotlib isn't installed (bench/requirements.txt).")
+
+
+if __name__ == "__main__":
+    main()

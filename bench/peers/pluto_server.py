@@ -1,0 +1,76 @@
+"""Pluto without a browser: pluto_server.py RATE SIZE prints its port and serves until it is ended.
+
+All of Pluto but the scraper is the real thing, put together as `app.run` does: the broadcaster, the application, the
+server. In the scraper's place a thread puts one quote RATE times a second, from outside the hub as the scraper does.
+Its description carries the time it was put, and pads the JSON of a batch to SIZE bytes. bench/contenders.py starts
+this with the project on the module path.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+import time
+
+import gevent
+from gevent.pywsgi import WSGIServer
+
+from app import BACKLOG, Settings, Watchlist, make_server
+from broadcast import Batch, Broadcaster, Entry, messages
+from quotes import Quote, Source, State, Ticker, wire_fields
+from scraper import Scraper
+
+TICKER = Ticker("BTCUSD")
+
+
+def main(rate: float, size: int) -> None:
+    sys.setswitchinterval(0.0005)  # as app.main has it
+    settings = Settings(demo=True)
+    broadcaster = Broadcaster(max_streams=settings.max_streams)
+    scraper = Scraper(settings.for_scraper("http://127.0.0.1"), broadcaster.put)  # never started
+    listener = WSGIServer.get_listener(("127.0.0.1", 0), backlog=BACKLOG, family=socket.AF_INET)
+    server = make_server(listener, Watchlist(scraper, broadcaster, settings))
+    server.start()
+    broadcaster.start()
+    broadcaster.track(TICKER, simulated=True)
+    if rate:
+        threading.Thread(target=feed, args=(broadcaster, rate, padding(size)), daemon=True).start()
+    print(f"port {listener.getsockname()[1]}", flush=True)
+    gevent.get_hub().join()
+
+
+def feed(broadcaster: Broadcaster, rate: float, pad: str) -> None:
+    due = time.monotonic()
+    while True:
+        due += 1 / rate
+        time.sleep(max(0.0, due - time.monotonic()))
+        broadcaster.put(quote(pad))
+
+
+def quote(pad: str) -> Quote:
+    now_us = time.time_ns() // 1000
+    return Quote(
+        TICKER,
+        State.LIVE,
+        price_text="67012.45",
+        change_percent=1.25,
+        timestamp=now_us // 1000,
+        source=Source.SOCKET,
+        received_at=now_us // 1000,
+        description=f"at={now_us} {pad}",
+        simulated=True,
+    )
+
+
+def padding(size: int) -> str:
+    """What a description must hold for a batch's JSON to be as long as `size`, at a sequence of three digits."""
+    unpadded = quote("")
+    text = json.dumps(wire_fields(unpadded, 100), separators=(",", ":"))
+    [(_, message)] = messages(Batch("", unpadded.timestamp or 0, None, [], [Entry(unpadded, 100, 0, text)]))
+    return "x" * (size - len(message))
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), int(sys.argv[2]))

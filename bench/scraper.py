@@ -1,0 +1,444 @@
+"""What pages cost, and how long their prices take: Pluto's scraper against two others, on the simulator's heavy page.
+
+    python bench/scraper.py [--counts 1,10,20,50] [--rates 2,10] [--seconds 8] [--json FILE]
+    python bench/scraper.py --kills 50        renderer, browser and driver killed in turn, with 20 tickers
+
+Contenders, each a process of its own:
+
+    pluto     scraper.py as it is
+    pluto headed   the same with its pages visible, where there is a DISPLAY
+    shared    one browser, one context, a page per ticker, nothing slimmed, an exposed binding told by an observer
+    naive     a browser per ticker, asked once a second, as the original design did
+
+Latency is from the moment the simulator made a price until the hub's thread had it, so it holds the way into the page
+too. Memory is PSS, which counts shared memory once. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).parent.parent
+sys.path[0] = str(PROJECT)  # not this folder, where this file would stand in the way of the real scraper.py
+
+import gevent  # noqa: E402
+import gevent.socket  # noqa: E402
+import httpx  # noqa: E402
+import psutil  # noqa: E402
+from playwright.sync_api import sync_playwright  # noqa: E402
+
+from quotes import Quote, State, Ticker  # noqa: E402
+from scraper import Scraper, ScraperSettings, find_browser, page_url  # noqa: E402
+
+COIN_LINE = """
+BTC ETH SOL BNB XRP ADA DOGE TRX AVAX DOT LINK TON LTC BCH ATOM UNI XLM NEAR APT SUI ARB OP FIL HBAR VET ICP ETC XMR
+ALGO AAVE MKR GRT SAND MANA AXS THETA EOS XTZ FTM RUNE INJ SEI TIA STX IMX LDO CRV SNX COMP ZEC
+"""
+COINS = COIN_LINE.split()
+SETTLE_S = 2.0
+RECOVERY_LIMIT_S = 60.0
+LIMITS = {"pluto": 1000, "pluto headed": 20, "shared": 20, "naive": 20}  # tickers; what is beyond is extrapolated
+Receipts = list[tuple[str, str, float]]  # ticker, price text, ms since the epoch at which the hub's thread had it
+
+
+# --- the contenders, each in a process of its own ---------------------------------------------------------------------
+
+
+def run_pluto(url: str, count: int, report: Any, *, headed: bool) -> None:
+    """The scraper's thread beside a gevent hub, as in the real program; quotes cross as they do there."""
+    waiting: deque[Quote] = deque()
+    states: dict[str, State] = {}
+    receipts: Receipts = []
+
+    def take() -> None:
+        while waiting:
+            quote = waiting.popleft()
+            states[quote.ticker] = quote.state
+            if quote.state is State.LIVE and quote.price_text is not None:
+                receipts.append((quote.ticker, quote.price_text, time.time() * 1000))
+
+    watcher = gevent.get_hub().loop.async_()
+    watcher.start(take)
+
+    def emit(quote: Quote) -> None:
+        waiting.append(quote)
+        watcher.send()
+
+    settings = ScraperSettings(url, os.environ.get("PLUTO_BROWSER"), headed=headed)
+    scraper = Scraper(settings, emit)
+    started = time.monotonic()
+    scraper.start()
+    for coin in COINS[:count]:
+        scraper.add(Ticker(f"{coin}USD"))
+    while sum(state is State.LIVE for state in states.values()) < count or not scraper.has_browser:
+        gevent.sleep(0.02)
+    report(live_s=time.monotonic() - started)
+    for line in commands():
+        if line == "receipts":
+            report(receipts=receipts)
+        elif line == "states":
+            report(live=sum(state is State.LIVE for state in states.values()))
+    scraper.stop(10)
+
+
+def commands() -> Iterator[str]:
+    """What the parent asks, without keeping the hub from its work."""
+    while True:
+        gevent.socket.wait_read(sys.stdin.fileno())
+        line = sys.stdin.readline().strip()
+        if line in ("", "end"):
+            return
+        yield line
+
+
+OBSERVE = """() => {
+  const element = document.querySelector('.js-symbol-page-header-root .js-symbol-last');
+  const tell = () => told(element.textContent.replaceAll(",", ""));
+  new MutationObserver(tell).observe(element, { childList: true, subtree: true, characterData: true });
+  tell();
+}"""
+
+
+def run_shared(url: str, count: int, report: Any) -> None:
+    receipts: Receipts = []
+    started = time.monotonic()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=browser_path(playwright), chromium_sandbox=os.geteuid() != 0
+        )
+        context = browser.new_context(locale="en-US")
+        for coin in COINS[:count]:
+            ticker = f"{coin}USD"
+            page = context.new_page()
+            page.expose_function("told", lambda text, t=ticker: receipts.append((t, text, time.time() * 1000)))
+            page.goto(page_url(url, Ticker(ticker)), wait_until="load")
+            page.evaluate(OBSERVE)
+        while len({ticker for ticker, text, _ in receipts if text}) < count:
+            page.wait_for_timeout(20)
+        report(live_s=time.monotonic() - started)
+        answer_while(lambda: page.wait_for_timeout(10), receipts, report)
+
+
+def run_naive(url: str, count: int, report: Any) -> None:
+    receipts: Receipts = []
+    started = time.monotonic()
+    with sync_playwright() as playwright:
+        path = browser_path(playwright)
+        pages = []
+        for coin in COINS[:count]:
+            browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=os.geteuid() != 0)
+            page = browser.new_page(locale="en-US")
+            page.goto(page_url(url, Ticker(f"{coin}USD")), wait_until="load")
+            pages.append((f"{coin}USD", page))
+
+        def poll() -> None:
+            begun = time.monotonic()
+            for ticker, page in pages:
+                text = page.locator(".js-symbol-page-header-root .js-symbol-last").text_content() or ""
+                receipts.append((ticker, text.replace(",", ""), time.time() * 1000))
+            page.wait_for_timeout(max(1, 1000 * (1 - (time.monotonic() - begun))))
+
+        while len({ticker for ticker, text, _ in receipts if text}) < count:
+            poll()
+        report(live_s=time.monotonic() - started)
+        answer_while(poll, receipts, report)
+
+
+def browser_path(playwright: Any) -> str:
+    return find_browser(os.environ.get("PLUTO_BROWSER"), playwright.chromium.executable_path)
+
+
+def answer_while(work: Any, receipts: Receipts, report: Any) -> None:
+    """Works, and answers the parent, until that has heard enough."""
+    lines: deque[str] = deque()
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), lambda: lines.append(sys.stdin.readline().strip()))
+    while not lines or lines[0] not in ("", "end"):
+        if lines and lines.popleft() == "receipts":
+            report(receipts=receipts)
+        work()
+
+
+def run_contender(name: str, url: str, count: int) -> None:
+    logging.basicConfig(level=logging.WARNING)
+    sys.setswitchinterval(0.0005)  # as app.py does
+
+    def report(**values: Any) -> None:
+        print(json.dumps(values), flush=True)
+
+    if name == "shared":
+        run_shared(url, count, report)
+    elif name == "naive":
+        run_naive(url, count, report)
+    else:
+        run_pluto(url, count, report, headed=name == "pluto headed")
+
+
+# --- the measurement --------------------------------------------------------------------------------------------------
+
+
+class Contender:
+    """A running contender, seen from outside."""
+
+    def __init__(self, name: str, url: str, count: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--contender", name, "--url", url, "--counts", str(count)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.live_s = float(self._answer()["live_s"])
+
+    def ask(self, what: str) -> Any:
+        assert self._process.stdin is not None
+        print(what, file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the contender ended; what it printed above says why")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def parts(self) -> dict[str, list[psutil.Process]]:
+        """The processes: Python itself, Playwright's driver, and Chromium's."""
+        own = psutil.Process(self._process.pid)
+        parts: dict[str, list[psutil.Process]] = {"python": [own], "driver": [], "chromium": []}
+        for child in own.children(recursive=True):
+            parts["driver" if "run-driver" in command_of(child) else "chromium"].append(child)
+        return parts
+
+    def end(self) -> None:
+        with suppress(BrokenPipeError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            for process in psutil.Process(self._process.pid).children(recursive=True):
+                process.kill()
+            self._process.kill()
+
+
+def command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def cpu_s(processes: list[psutil.Process]) -> float:
+    total = 0.0
+    for process in processes:
+        try:
+            total += sum(process.cpu_times()[:2])
+        except psutil.Error:
+            continue
+    return total
+
+
+def pss_mb(processes: list[psutil.Process]) -> float:
+    total = 0.0
+    for process in processes:
+        try:
+            total += process.memory_full_info().pss / 1e6
+        except psutil.Error:
+            continue
+    return total
+
+
+def measure(name: str, count: int, rate: float, seconds: float) -> dict[str, Any]:
+    with simulator() as (url, http):
+        for coin in COINS[:count]:
+            http.post(f"/rate/{coin}USD/{rate}").raise_for_status()
+        contender = Contender(name, url, count)
+        try:
+            time.sleep(SETTLE_S)
+            parts, begun = contender.parts(), time.time()
+            before = {part: cpu_s(processes) for part, processes in parts.items()}
+            time.sleep(seconds)
+            took = time.time() - begun
+            row: dict[str, Any] = {"contender": name, "tickers": count, "rate": rate, "live_s": contender.live_s}
+            for part, processes in parts.items():
+                row[f"{part}_ms_per_s"] = 1000 * (cpu_s(processes) - before[part]) / took
+            row["pss_mb"] = sum(pss_mb(processes) for processes in contender.parts().values())
+            receipts = contender.ask("receipts")["receipts"]
+            return row | latencies(receipts, http, begun * 1000)
+        finally:
+            contender.end()
+
+
+def latencies(receipts: Receipts, http: httpx.Client, since: float) -> dict[str, Any]:
+    """From when the simulator made a price to when the hub's thread first had it."""
+    made = {}
+    for ticker in {ticker for ticker, _, _ in receipts}:
+        changes = http.get(f"/truth/{ticker}").json()["changes"]
+        made[ticker] = {change["price"]: change["time"] for change in changes if change["time"] >= since}
+    waits = []
+    for ticker, price, at in receipts:
+        if (time_made := made[ticker].pop(price, None)) is not None:
+            waits.append(at - time_made)
+    if len(waits) < 10:
+        return {"prices": len(waits), "p50_ms": None, "p99_ms": None}
+    cuts = statistics.quantiles(waits, n=100)
+    return {"prices": len(waits), "p50_ms": cuts[49], "p99_ms": cuts[98]}
+
+
+@contextmanager
+def simulator() -> Iterator[tuple[str, httpx.Client]]:
+    command = [sys.executable, str(PROJECT / "simulator.py"), "--port", "0", "--until-stdin-closes"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[1]
+        with httpx.Client(base_url=url, timeout=10) as http:
+            yield url, http
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+# --- kills ------------------------------------------------------------------------------------------------------------
+
+
+def measure_kills(kills: int, count: int) -> list[dict[str, Any]]:
+    """Kills a renderer, the browser, the driver, and so on; says how long all tickers took to be live again."""
+    rows = []
+    with simulator() as (url, _):
+        contender = Contender("pluto", url, count)
+        try:
+            for number in range(kills):
+                part = ("renderer", "browser", "driver")[number % 3]
+                time.sleep(5.5)  # a browser that lasted less is not started anew at once
+                before = contender.parts()["driver"] + contender.parts()["chromium"]
+                victims = pick(part, contender)
+                begun = time.monotonic()
+                for victim in victims:
+                    victim.kill()
+                row = {"killed": part, "live_again_s": wait_until_all_live(contender, count, begun)}
+                left = 0 if part == "renderer" else len(psutil.wait_procs(before, timeout=3)[1])
+                rows.append({**row, "processes_left": left})
+                print(f"{number + 1:3} {part:9} {row['live_again_s']:5.1f} s, processes left: {left}", flush=True)
+        finally:
+            contender.end()
+    return rows
+
+
+def pick(part: str, contender: Contender) -> list[psutil.Process]:
+    parts = contender.parts()
+    if part == "driver":
+        return parts["driver"]
+    if part == "browser":
+        return [process for process in parts["chromium"] if "--remote-debugging-pipe" in command_of(process)][:1]
+    renderers = [process for process in parts["chromium"] if "--type=renderer" in command_of(process)]
+    return sorted(renderers, key=lambda process: process.memory_info().rss)[-1:]  # the one with most pages
+
+
+def wait_until_all_live(contender: Contender, count: int, begun: float) -> float:
+    while contender.ask("states")["live"] == count and time.monotonic() - begun < 3:
+        time.sleep(0.01)
+    while contender.ask("states")["live"] < count:
+        if time.monotonic() - begun > RECOVERY_LIMIT_S:
+            raise RuntimeError(f"not live again within {RECOVERY_LIMIT_S} s")
+        time.sleep(0.02)
+    return time.monotonic() - begun
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+COLUMNS = {
+    "contender": "contender",
+    "tickers": "tickers",
+    "rate": "per s",
+    "live_s": "all live, s",
+    "p50_ms": "p50 ms",
+    "p99_ms": "p99 ms",
+    "python_ms_per_s": "Python ms/s",
+    "driver_ms_per_s": "driver ms/s",
+    "chromium_ms_per_s": "Chromium ms/s",
+    "pss_mb": "PSS MB",
+}
+
+
+def cell(value: Any) -> str:
+    return "–" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def print_row(row: dict[str, Any]) -> None:
+    print("| " + " | ".join(cell(row[name]) for name in COLUMNS) + " |", flush=True)
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """PSS per added ticker of each contender, and Pluto's at the most tickers as a part of naive's, in proportion."""
+    result = {}
+    for name in {row["contender"] for row in rows}:
+        points = sorted(
+            {(row["tickers"], row["pss_mb"]) for row in rows if row["contender"] == name and row["tickers"]}
+        )
+        (few, least), (many, most) = points[0], points[-1]
+        if many > few:
+            result[f"{name}: MB per added ticker"] = (most - least) / (many - few)
+            result[f"{name}: MB at {many}"] = most
+            result[f"{name}: MB at 50, in proportion"] = least + (most - least) / (many - few) * (50 - few)
+    if {"pluto", "naive"} <= {row["contender"] for row in rows}:
+        pluto, naive = (result.get(f"{name}: MB at 50, in proportion", 0.0) for name in ("pluto", "naive"))
+        if naive:
+            result["pluto's part of naive's memory at 50"] = pluto / naive
+    return result
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--counts", default="0,1,10,20,50", help="tickers, separated by commas")
+    parser.add_argument("--rates", default="2,10", help="changes of each price a second, separated by commas")
+    parser.add_argument("--contenders", default="pluto,shared,naive", help="which, separated by commas")
+    parser.add_argument("--seconds", type=float, default=8.0, help="how long each is measured")
+    parser.add_argument("--kills", type=int, default=0, help="instead: kill so often, with 20 tickers")
+    parser.add_argument("--json", help="file to write the results to")
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    parser.add_argument("--url", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = read_options()
+    counts = [int(count) for count in options.counts.split(",")]
+    if options.contender:
+        run_contender(options.contender, options.url, counts[0])
+        return
+    if options.kills:
+        results: dict[str, Any] = {"kills": measure_kills(options.kills, 20)}
+    else:
+        results = {"rows": (rows := measure_all(options, counts)), "summary": summary(rows)}
+        for name, value in results["summary"].items():
+            print(f"{name}: {value:.2f}")
+    if options.json:
+        Path(options.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def measure_all(options: argparse.Namespace, counts: list[int]) -> list[dict[str, Any]]:
+    print("| " + " | ".join(COLUMNS.values()) + " |\n" + "|---" * len(COLUMNS) + "|")
+    rows = []
+    for name in options.contenders.split(","):
+        for count in counts:
+            for rate in [float(rate) for rate in options.rates.split(",")]:
+                if count <= LIMITS[name] and (count or name.startswith("pluto")):
+                    rows.append(measure(name, count, rate, options.seconds))
+                    print_row(rows[-1])
+    return rows
+
+
+if __name__ == "__main__":
+    main()
