@@ -116,9 +116,11 @@ def running_simulator(*options: str) -> Iterator[Simulator]:
 @contextmanager
 def running_pluto(*options: str, **environment: str) -> Iterator[Pluto]:
     """Pluto on a free port, listening; ended by SIGTERM at the end if it still runs."""
-    with _program("app.py", "--port", "0", "--browser-mode", "headless", *options, **environment) as process:
-        with closing(Pluto(_read_url(process), process)) as pluto:
-            yield pluto
+    with (
+        _program("app.py", "--port", "0", "--browser-mode", "headless", *options, **environment) as process,
+        closing(Pluto(_read_url(process), process)) as pluto,
+    ):
+        yield pluto
 
 
 def _read_url(process: subprocess.Popen[str]) -> str:
@@ -136,6 +138,7 @@ def _program(file: str, *options: str, **environment: str) -> Iterator[subproces
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # a process group of its own, as a terminal gives it
         env={**clean_environment(), "PYTHONPATH": str(PROJECT), **environment},
     )
     try:
