@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import gevent
+import gevent.socket
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broadcast import SSE, Batch, Broadcaster, Entry, ShuttingDown, Stream, TooManyStreams, Wish, encode_sse, messages
@@ -53,7 +55,8 @@ class Client:
         interval: float = 0.0,
     ) -> None:
         wish = Wish(SSE, None if tickers is None else frozenset(tickers), interval)
-        self.stream = Stream(broadcaster, broadcaster.admit(wish, last_event_id), None)
+        self._response = Stream(broadcaster, broadcaster.admit(wish, last_event_id), None)
+        self.stream: Iterator[bytes] = self._response
         self.table: Table = {}
         self.events: list[Event] = []
         self.last_id = ""
@@ -96,7 +99,7 @@ class Client:
 
     def leave(self) -> None:
         """What a WSGI server does when the connection is gone."""
-        self.stream.close()
+        self._response.close()
 
 
 def table_of(broadcaster: Broadcaster) -> Table:
@@ -370,6 +373,14 @@ def test_only_the_newest_of_a_tickers_quotes_is_sent(stage: Stage, broadcaster: 
     assert [update["priceText"] for update in data["updates"]] == ["9", "18"]
 
 
+def test_a_batch_holds_only_what_changed_since_the_one_before(stage: Stage, broadcaster: Broadcaster) -> None:
+    client = stage.client(broadcaster)
+    for ticker, price in ((BTC, 1), (ETH, 2), (BTC, 3)):
+        broadcaster.put(live(ticker, price))
+        settle(broadcaster)
+        assert updates(client.read()) == {ticker: str(price)}
+
+
 def test_a_state_without_a_current_price_is_told_as_a_status(stage: Stage, broadcaster: Broadcaster) -> None:
     client = stage.client(broadcaster)
     client.events.clear()
@@ -431,6 +442,21 @@ def test_no_ticker_waits_for_long_behind_busier_ones(stage: Stage) -> None:
     told = broadcaster.entry(quiet)
     assert told is not None
     assert told.quote.price_text == "7.5"
+
+
+def test_a_quote_that_still_waits_does_not_outlive_its_tickers_removal(stage: Stage) -> None:
+    tickers = [Ticker(f"T{number}") for number in range(1000)]
+    broadcaster = stage.broadcaster(*tickers)
+    for ticker in tickers:
+        broadcaster.put(live(ticker, 1))
+    next_flush(broadcaster)
+    waiting = [entry.quote.ticker for entry in broadcaster.entries if entry.quote.state is State.STARTING]
+    assert waiting
+    for ticker in waiting:
+        broadcaster.untrack(ticker)
+        broadcaster.track(ticker, simulated=False)
+    settle(broadcaster)
+    assert {entry.quote.state for entry in broadcaster.entries if entry.quote.ticker in waiting} == {State.STARTING}
 
 
 # --- the list of tickers ----------------------------------------------------------------------------------------------
@@ -592,6 +618,26 @@ def test_a_client_that_does_not_read_is_conflated_and_ends_with_the_right_table(
     assert broadcaster.counters["conflated"] > 200
 
 
+def test_a_frame_that_was_sent_in_part_is_continued_where_it_broke_off(broadcaster: Broadcaster) -> None:
+    """On a TCP socket whose other end reads late, writes are short."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = gevent.socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    slow = Client(broadcaster)
+    slow.leave()
+    slow.stream = iter(lambda: ours.recv(1000), b"")
+    with ours:
+        broadcaster.attach(broadcaster.admit(Wish(SSE)), theirs)
+        for number in range(1, 201):
+            broadcaster.put(stale(ETH, f"{number} " * 20_000))
+            settle(broadcaster)
+        assert broadcaster.lagging == 1
+        slow.catch_up()
+    assert slow.table[ETH] == table_of(broadcaster)[ETH]
+    assert len(slow.events) < 200
+    wait_until(lambda: broadcaster.clients.total() == 0, "the end of the connection to be noticed")
+
+
 def updates_of(events: list[Event]) -> list[Event]:
     return [event for event in events if event[1]["type"] == "batch_update"]
 
@@ -703,7 +749,7 @@ def come_back(client: Client, broadcaster: Broadcaster, *, remembering: bool) ->
     return back
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=st.lists(CHANGES | DOINGS, max_size=30))
 def test_a_client_that_has_caught_up_holds_the_servers_table_however_often_it_left(
     steps: list[tuple[str, Ticker]],

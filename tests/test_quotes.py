@@ -12,7 +12,7 @@ from dataclasses import fields
 from decimal import Decimal
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from quotes import (
@@ -30,6 +30,8 @@ from quotes import (
     split_ticker,
     wire_fields,
 )
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 
 REASONS = {  # refusals are counted by these, so there are no others
     "no price yet",
@@ -131,6 +133,7 @@ def test_anything_else_is_refused_with_what_to_do_instead(typed: object) -> None
     assert refused.value.code == "invalid_ticker"
 
 
+@unhurried
 @given(st.text(max_size=70) | st.text("abzAZ09._!:% ", max_size=70))
 def test_an_accepted_ticker_is_what_was_typed_and_safe_in_a_url(typed: str) -> None:
     try:
@@ -236,6 +239,7 @@ def test_what_is_not_certainly_one_positive_price_is_refused_with_its_reason(tex
     assert reason in REASONS
 
 
+@unhurried
 @given(st.decimals(min_value=0, max_value=10**14, places=None, allow_nan=False, allow_infinity=False))
 def test_any_decimal_written_for_the_us_is_read_digit_by_digit(number: Decimal) -> None:
     plain, grouped = f"{number:f}", f"{number:,f}"
@@ -245,6 +249,7 @@ def test_any_decimal_written_for_the_us_is_read_digit_by_digit(number: Decimal) 
     assert parse_price(plain) == plain
 
 
+@unhurried
 @given(st.integers(0, 10**12 - 1), st.text("0123456789", max_size=8))
 def test_trailing_zeros_survive(whole: int, fraction: str) -> None:
     assume(whole > 0 or fraction.strip("0"))
@@ -252,6 +257,7 @@ def test_trailing_zeros_survive(whole: int, fraction: str) -> None:
     assert parse_price(f"{whole:,}{tail}") == f"{whole}{tail}"
 
 
+@unhurried
 @given(st.text() | PRICE_LIKE)
 @example("1\u202a2")
 @example("-—")
@@ -317,11 +323,13 @@ def test_decimals_stay_unknown_when_the_page_does_not_say(pricescale: object, mi
     assert decimals_of(pricescale, minmov) is None
 
 
+@unhurried
 @given(st.integers(0, MAX_PRICE_DIGITS))
 def test_a_power_of_ten_gives_its_exponent(decimals: int) -> None:
     assert decimals_of(10**decimals) == decimals
 
 
+@unhurried
 @given(JSON_VALUES, JSON_VALUES)
 def test_no_pricescale_is_an_error(pricescale: object, minmov: object) -> None:
     decimals = decimals_of(pricescale, minmov)
@@ -378,6 +386,7 @@ def test_a_number_that_is_no_price_is_refused_with_its_reason(
     assert refused.value.reason == reason
 
 
+@unhurried
 @given(st.integers(-10, 10**21) | st.floats(), st.none() | st.integers(0, 10))
 def test_a_printed_number_is_the_number_to_half_of_its_last_digit(number: float, decimals: int | None) -> None:
     price = price_unless_refused(price_from_number, number, decimals)
@@ -388,6 +397,7 @@ def test_a_printed_number_is_the_number_to_half_of_its_last_digit(number: float,
     assert parse_price(price) == price
 
 
+@unhurried
 @given(JSON_VALUES)
 def test_no_number_is_an_unknown_error(number: object) -> None:
     price_unless_refused(price_from_number, number, 2)
