@@ -261,10 +261,11 @@ class Feed:
         self._prove(Source.SOCKET, at)
         if "lp" in self._frame and ("lp" in news or "pricescale" in news):
             self._read_frame(at, is_new="lp" in news)
-        values = _frame_values(news)
-        if self._known.source in (Source.DOM, Source.TITLE):
-            values = {name: value for name, value in values.items() if name not in NO_NUMBERS}
-        self._known = replace(self._known, **values)
+        if "lp" not in news:  # else it is told with the price
+            values = _frame_values(news)
+            if self._known.source in (Source.DOM, Source.TITLE):
+                values = {name: value for name, value in values.items() if name not in NO_NUMBERS}
+            self._known = replace(self._known, **values)
 
     def _read_frame(self, at: float, *, is_new: bool) -> None:
         decimals = decimals_of(self._frame.get("pricescale"), self._frame.get("minmov"))

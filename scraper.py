@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
 import random
 import re
@@ -380,25 +381,28 @@ class Session:
 
     def _check_frozen(self, group: Group, now: float) -> None:
         """Tabs of a group share a main thread: an endless loop in one silences all, and one order ends it."""
-        tabs = [tab for tab in group.tabs if tab.began_at is not None]
+        tabs = [tab for tab in group.tabs if tab.began_at is not None and now - tab.began_at > SILENCE_LIMIT_S]
         silent = [tab for tab in tabs if now - tab.heard_at > SILENCE_LIMIT_S]
-        if not silent:
+        for tab in silent:
+            tab.feed.doubt("the page is frozen")
+            self._scraper.tell(tab.feed)
+        if silent and len(silent) == len(tabs):
+            self._check_loop(group, silent, now)
             return
+        for tab in silent:
+            if now - tab.heard_at > FROZEN_LIMIT_S:
+                self._reload(tab, now)
+
+    def _check_loop(self, group: Group, silent: list[Tab], now: float) -> None:
+        """All is silent in a group: first the script that runs there is stopped, then the group is given up."""
         if group.stopped_at is None or now - group.stopped_at > FROZEN_LIMIT_S:
             group.stopped_at = now
             self._counters["pages_frozen"] += len(silent)
             names = ", ".join(sorted(tab.feed.ticker for tab in silent))
             log.warning("%s: frozen, the script that runs there is stopped", names)
-            for tab in silent:
-                tab.feed.doubt("the page is frozen")
-                self._scraper.tell(tab.feed)
             self._soon(self._stop_script, silent[0])
-        elif all(now - tab.heard_at > FROZEN_LIMIT_S for tab in tabs):
+        elif all(now - tab.heard_at > FROZEN_LIMIT_S for tab in silent):
             self._drop(group, "the page is frozen")
-        else:
-            for tab in silent:
-                if now - tab.heard_at > FROZEN_LIMIT_S:
-                    self._reload(tab, now)
 
     def _stop_script(self, tab: Tab) -> None:
         """Ends an endless loop from outside; V8 takes this even while the page's main thread is busy."""
@@ -508,16 +512,21 @@ class Session:
         """A tab that starts to open, in a group with room; None while a new group is being made."""
         if any(group.context is None for group in self._groups):
             return None
-        size = self._settings.group_size
-        groups = (group for group in self._groups if not group.is_retiring and len(group.tabs) < size)
-        if (group := next(groups, None)) is None:
-            group = Group()
-            self._groups.append(group)
+        group = self._group_with_room()
         tab = Tab(feed, group)
         group.tabs.add(tab)
         self._next_opening_at = self._loop.time() + self._scraper.spacing
         self._soon(self._open, tab)
         return tab
+
+    def _group_with_room(self) -> Group:
+        """The emptiest of as few groups as hold all tickers: so that several renderers share the work of opening."""
+        needed = math.ceil(len(self._scraper.wanted_feeds()) / self._settings.group_size)
+        groups = [group for group in self._groups if not group.is_retiring]
+        if len(groups) < needed or not groups:
+            self._groups.append(group := Group())
+            return group
+        return min(groups, key=lambda group: len(group.tabs))
 
     def _open(self, tab: Tab) -> None:
         self._counters["pages_opened"] += 1
@@ -613,7 +622,7 @@ class Session:
             tab.feed.hear(message, _now_ms(), _wall_ms())
         except PageTrouble as trouble:
             self._fail(tab, trouble)
-        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
             self._counters["messages_malformed"] += 1
             log.debug("%s: malformed message: %s", tab.feed.ticker, error)
         else:

@@ -284,14 +284,15 @@ def measure(name: str, count: int, rate: float, seconds: float) -> dict[str, Any
 
 def latencies(receipts: Receipts, http: httpx.Client, since: float) -> dict[str, Any]:
     """From when the simulator made a price to when the hub's thread first had it."""
-    made = {}
+    made, waits = {}, []
     for ticker in {ticker for ticker, _, _ in receipts}:
-        changes = http.get(f"/truth/{ticker}").json()["changes"]
-        made[ticker] = {change["price"]: change["time"] for change in changes if change["time"] >= since}
-    waits = []
+        made[ticker] = http.get(f"/truth/{ticker}").json()["changes"]
+    last: dict[str, str] = {}
     for ticker, price, at in receipts:
-        if (time_made := made[ticker].pop(price, None)) is not None:
-            waits.append(at - time_made)
+        if price != last.get(ticker) and at >= since:
+            times = [change["time"] for change in made[ticker] if change["price"] == price and change["time"] <= at]
+            waits += [at - time_made for time_made in times[-1:]]
+        last[ticker] = price
     if len(waits) < 10:
         return {"prices": len(waits), "p50_ms": None, "p99_ms": None}
     cuts = statistics.quantiles(waits, n=100)

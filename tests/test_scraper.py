@@ -1,0 +1,602 @@
+"""What goes wrong with pages, renderers, browser and driver has a state, a line in the log and a counter, and passes.
+
+The scraper runs in this process, against the simulator, with a real Chromium. Its patience is shortened, not its ways.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from queue import SimpleQueue
+from typing import Any
+
+import psutil
+import pytest
+from running import Simulator, alive, running_simulator, wait_until
+
+import scraper as module
+from feed import Feed, PageTrouble
+from quotes import Quote, Source, State, Ticker
+from scraper import Scraper, ScraperSettings
+
+SHORTER = {
+    "GOTO_TIMEOUT_S": 1.5,
+    "PRICE_DEADLINE_S": 3.0,
+    "SILENCE_LIMIT_S": 3.5,
+    "FROZEN_LIMIT_S": 6.0,
+    "PING_S": 1.0,
+    "PING_LIMIT_S": 3.0,
+    "NOT_FOUND_RETRY_S": 1.0,
+    "BLOCKED_RETRY_S": 1.0,
+    "BLOCKED_SPACING_S": 0.3,
+    "SETTLED_S": 1.0,
+    "GOOD_SESSION_S": 0.5,
+    "WEIGH_S": 1.0,
+}
+RENDERER, BROWSER, DRIVER = "--type=renderer", "--remote-debugging-pipe", "run-driver"
+
+
+class Watched:
+    """A running scraper, and everything that it has emitted."""
+
+    def __init__(self, settings: ScraperSettings) -> None:
+        self.quotes: list[Quote] = []
+        self.now: dict[str, Quote] = {}
+        self.scraper = Scraper(settings, self._emit)
+        self.counters = self.scraper.counters
+
+    def _emit(self, quote: Quote) -> None:
+        assert threading.current_thread().name == "scraper"
+        self.quotes.append(quote)
+        self.now[quote.ticker] = quote
+
+    def wait_for(self, ticker: str, state: State, timeout: float = 20.0, *, reason: str = "", after: int = 0) -> Quote:
+        """The first quote in this state, with this in its reason, since `after` quotes had been emitted."""
+
+        def found() -> Quote | None:
+            quotes = (quote for quote in self.quotes[after:] if quote.ticker == ticker and quote.state is state)
+            return next((quote for quote in quotes if reason in (quote.reason or "")), None)
+
+        quote = wait_until(found, timeout, what=f"{ticker} is {state} {reason}, not {self.now.get(ticker)}")
+        assert quote is not None
+        return quote
+
+    def wait_until_live(self, *tickers: str, timeout: float = 20.0) -> None:
+        def all_live() -> bool:
+            quotes = [self.now.get(ticker) for ticker in tickers]
+            return all(quote is not None and quote.state is State.LIVE for quote in quotes)
+
+        wait_until(all_live, timeout, what=f"all live: {self.now}")
+
+    def states_since(self, count: int, ticker: str) -> set[State]:
+        return {quote.state for quote in self.quotes[count:] if quote.ticker == ticker}
+
+    @contextmanager
+    def tracking(self, *tickers: str) -> Iterator[None]:
+        for ticker in tickers:
+            self.scraper.add(Ticker(ticker))
+        try:
+            yield
+        finally:
+            for ticker in tickers:
+                self.scraper.remove(Ticker(ticker))
+
+    def run_in_page(self, ticker: str, script: str) -> Any:
+        """What the script gives in the ticker's page."""
+        results = SimpleQueue[Any]()
+        page = self.tab(ticker).page
+        assert page is not None
+        self.run(lambda: results.put(page.evaluate(script)))
+        return results.get(timeout=10)
+
+    def crash(self, ticker: str) -> None:
+        """Kills the renderer that shows this ticker; the call itself never returns."""
+        channel = self.tab(ticker).channel
+        assert channel is not None
+        self.run(lambda: print(channel.send("Page.crash")))
+
+    def tab(self, ticker: str) -> module.Tab:
+        assert self.scraper._session is not None
+        return self.scraper._session._tabs[Ticker(ticker)]
+
+    def run(self, work: Callable[[], None]) -> None:
+        session = self.scraper._session
+        assert session is not None
+        session._loop.call_soon_threadsafe(session._spawn, work)
+
+
+@contextmanager
+def scraping(url: str, **settings: Any) -> Iterator[Watched]:
+    settings.setdefault("opening_spacing", 0.05)
+    watched = Watched(ScraperSettings(url, os.environ.get("PLUTO_BROWSER"), **settings))
+    watched.scraper.start()
+    try:
+        yield watched
+    finally:
+        driver = watched.scraper._driver
+        processes = [driver, *driver.children(recursive=True)] if driver is not None and driver.is_running() else []
+        watched.scraper.stop(timeout=10)
+        assert not watched.scraper.is_running
+        assert psutil.wait_procs(processes, timeout=3)[1] == []
+
+
+def is_of(process: psutil.Process, *marks: str) -> bool:
+    try:
+        command = process.cmdline()
+    except psutil.Error:
+        return False
+    return any(mark in part for part in command for mark in marks)
+
+
+def processes_of(watched: Watched, mark: str) -> list[psutil.Process]:
+    """The driver itself, the browser, or its renderers, of this scraper."""
+    driver = watched.scraper._driver
+    assert driver is not None
+    if mark is DRIVER:
+        return [driver]
+    found = [process for process in driver.children(recursive=True) if is_of(process, mark)]
+    return [process for process in found if mark is RENDERER or not is_of(process, "--type=")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shorter_patience() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SHORTER.items():
+            patch.setattr(module, name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def shared(simulator: Simulator) -> Iterator[Watched]:
+    """Groups of two, so that some share a renderer and others don't."""
+    with scraping(simulator.url, group_size=2) as watched:
+        yield watched
+
+
+@pytest.fixture
+def watched(shared: Watched) -> Watched:
+    """Without a page, and as quick to open one as at its start."""
+    session = wait_until(lambda: shared.scraper._session)
+    assert session is not None
+    wait_until(lambda: not session._groups, what="no page is left of the test before")
+    shared.scraper.spacing = shared.scraper.settings.opening_spacing
+    return shared
+
+
+def warnings_about(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
+    records = (record for record in caplog.records if record.levelno >= logging.WARNING)
+    return [record.getMessage() for record in records if text in record.getMessage()]
+
+
+# --- pages that give no price -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "state", "reason"),
+    [
+        ("not_found", State.NOT_FOUND, r"TradingView has no such symbol \(HTTP 404\)"),
+        ("no_such_symbol", State.NOT_FOUND, "TradingView has no symbol BINANCE:ICPUSD"),
+        ("permission_denied", State.ERROR, "TradingView refuses to quote BINANCE:ICPUSD: permission_denied"),
+        ("bot_wall", State.BLOCKED, 'TradingView asks "Just a moment..."'),
+        ("forbidden", State.BLOCKED, r"TradingView refuses \(HTTP 403\)"),
+        ("too_many_requests", State.BLOCKED, r"TradingView refuses \(HTTP 429\)"),
+        ("server_error", State.ERROR, r"TradingView has a problem \(HTTP 503\)"),
+        ("redirects_away", State.ERROR, r"asked 127.0.0.1:\d+, was sent to localhost:\d+"),
+        ("wrong_symbol", State.ERROR, "asked for BINANCE:ICPUSD, page shows COINBASE:ICPUSD"),
+        ("hangs", State.ERROR, r"127.0.0.1:\d+ can't be reached: no answer within 2 s"),
+        ("unreadable_price", State.ERROR, "the page shows no price that can be read"),
+    ],
+)
+def test_a_page_that_gives_no_price_says_why_and_is_tried_again(
+    watched: Watched, simulator: Simulator, caplog: pytest.LogCaptureFixture, fault: str, state: State, reason: str
+) -> None:
+    simulator.fault("ICPUSD", fault)
+    before, counted = len(watched.quotes), watched.counters[f"pages_{state}"]
+    with watched.tracking("ICPUSD"):
+        quote = watched.wait_for("ICPUSD", state, after=before)
+        assert re.fullmatch(reason, quote.reason or "")
+        assert (quote.next_try_at or 0) > time.time() * 1000 - 1000
+        assert not quote.is_current
+        assert State.LIVE not in watched.states_since(before, "ICPUSD")
+        assert watched.counters[f"pages_{state}"] > counted
+        assert len(warnings_about(caplog, f"ICPUSD: {state}: {quote.reason}")) == 1
+        simulator.clear("ICPUSD")
+        watched.wait_until_live("ICPUSD")
+
+
+def test_a_refusal_slows_every_opening_down(watched: Watched, simulator: Simulator) -> None:
+    simulator.fault("XMRUSD", "forbidden")
+    before = watched.scraper.spacing
+    with watched.tracking("XMRUSD"):
+        watched.wait_for("XMRUSD", State.BLOCKED)
+        assert watched.scraper.spacing > before
+        simulator.clear("XMRUSD")
+        watched.wait_until_live("XMRUSD")
+        assert watched.scraper.spacing < module.BLOCKED_SPACING_S
+
+
+def test_an_unreachable_host_is_an_error_until_it_can_be_reached() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with scraping(f"http://127.0.0.1:{port}") as watched, watched.tracking("BTCUSD"):
+        watched.wait_for("BTCUSD", State.ERROR, reason=f"127.0.0.1:{port} can't be reached: the connection was refused")
+        with running_simulator("--port", str(port), "--weight", "0"):
+            watched.wait_until_live("BTCUSD")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "failures", "least", "most"),
+    [
+        (PageTrouble(State.ERROR, ""), 1, 0.75, 1),
+        (PageTrouble(State.ERROR, ""), 3, 3, 4),
+        (PageTrouble(State.ERROR, ""), 50, 45, 60),
+        (PageTrouble(State.ERROR, "", delay=30), 1, 30, 30),
+        (PageTrouble(State.NOT_FOUND, ""), 5, 600, 600),
+        (PageTrouble(State.BLOCKED, ""), 1, 120, 150),
+        (PageTrouble(State.BLOCKED, ""), 3, 480, 600),
+        (PageTrouble(State.BLOCKED, ""), 99, 1800, 2250),
+        (PageTrouble(State.BLOCKED, "", delay=7), 1, 7, 7),
+        (PageTrouble(State.BLOCKED, "", delay=7), 2, 240, 300),
+        (PageTrouble(State.BLOCKED, "", delay=3600), 2, 3600, 3600),
+    ],
+)
+def test_the_next_try_is_as_far_away_as_the_trouble_deserves(
+    monkeypatch: pytest.MonkeyPatch, trouble: PageTrouble, failures: int, least: float, most: float
+) -> None:
+    monkeypatch.setattr(module, "NOT_FOUND_RETRY_S", 600.0)
+    monkeypatch.setattr(module, "BLOCKED_RETRY_S", 120.0)
+    assert least <= module._retry_delay(trouble, failures) <= most
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [("120", 120, 120), ("0", 1, 1), ("999999", 3600, 3600), ("Thu, 01 Jan 2015 00:00:00 GMT", 1, 1)],
+)
+def test_retry_after_is_seconds_or_a_date(text: str, least: float, most: float) -> None:
+    assert least <= (module._retry_after(text) or 0) <= most
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5", "1e9", "Thu, 99 Jan 2015 00:00:00 GMT"])
+def test_a_retry_after_that_says_nothing_is_ignored(text: str) -> None:
+    assert module._retry_after(text) is None
+
+
+# --- strategies -------------------------------------------------------------------------------------------------------
+
+PAINT = """() => {
+  let price = 900000;
+  window.painting = setInterval(() => {
+    const element = document.querySelector('[data-qa-id="symbol-last-value"]');
+    element.textContent = `${(price += 7) / 100}`;
+  }, 250);
+}"""
+TITLES = """() => {
+  let price = 123456;
+  window.titling = setInterval(() => { document.title = `GRTUSD ${(price += 1) / 10000} ▲ +0.79% Unnamed`; }, 250);
+}"""
+
+
+def test_the_element_takes_over_from_a_dead_socket_and_gives_back(watched: Watched, simulator: Simulator) -> None:
+    with watched.tracking("MKRUSD"):
+        watched.wait_until_live("MKRUSD")
+        assert watched.now["MKRUSD"].source is Source.SOCKET
+        simulator.fault("MKRUSD", "socket_closed")
+        watched.run_in_page("MKRUSD", PAINT)
+        wait_until(lambda: watched.now["MKRUSD"].source is Source.DOM)
+        watched.wait_until_live("MKRUSD")
+        assert watched.now["MKRUSD"].change_percent is None, "what frames said is not told beside it"
+        watched.run_in_page("MKRUSD", "() => clearInterval(window.painting)")
+        simulator.clear("MKRUSD")
+        simulator.fault("MKRUSD", "price_element_replaced")
+        wait_until(lambda: watched.now["MKRUSD"].source is Source.SOCKET)
+        watched.wait_until_live("MKRUSD")
+        assert watched.counters["fell_to_dom"] >= 1
+        assert watched.counters["climbed_to_socket"] >= 1
+
+
+def test_a_live_title_is_the_last_resort(watched: Watched, simulator: Simulator) -> None:
+    for fault in ("socket_in_worker", "classes_renamed"):
+        simulator.fault("GRTUSD", fault)
+    with watched.tracking("GRTUSD"):
+        watched.wait_for("GRTUSD", State.SNAPSHOT)
+        watched.run_in_page("GRTUSD", TITLES)
+        wait_until(lambda: watched.now["GRTUSD"].source is Source.TITLE)
+        watched.wait_until_live("GRTUSD")
+        assert re.fullmatch(r"12\.\d+", watched.now["GRTUSD"].price_text or "")
+    simulator.clear("GRTUSD")
+
+
+def test_socket_and_page_that_disagree_are_stale(watched: Watched, simulator: Simulator) -> None:
+    with watched.tracking("AXSUSD"):
+        watched.wait_until_live("AXSUSD")
+        simulator.fault("AXSUSD", "dom_disagrees")
+        watched.wait_for("AXSUSD", State.STALE, reason="socket and page disagree", timeout=8)
+        assert watched.counters["disagreements"] >= 1
+        assert watched.now["AXSUSD"].source is Source.SOCKET, "its frames are as new as what is painted"
+        simulator.clear("AXSUSD")
+        watched.wait_until_live("AXSUSD")
+
+
+# --- pages that change under us ---------------------------------------------------------------------------------------
+
+
+def test_a_page_that_reloads_itself_is_not_live_until_it_shows_a_price(watched: Watched, simulator: Simulator) -> None:
+    with watched.tracking("SANDUSD"):
+        watched.wait_until_live("SANDUSD")
+        before = len(watched.quotes)
+        simulator.fault("SANDUSD", "page_reloads")
+        watched.wait_for("SANDUSD", State.STALE, reason="its page is being opened again", after=before)
+        watched.wait_until_live("SANDUSD")
+        assert watched.states_since(before, "SANDUSD") == {State.STALE, State.LIVE}
+
+
+def test_a_page_that_reloads_itself_into_a_refusal_is_blocked(watched: Watched, simulator: Simulator) -> None:
+    with watched.tracking("MANAUSD"):
+        watched.wait_until_live("MANAUSD")
+        simulator.fault("MANAUSD", "too_many_requests")
+        simulator.fault("MANAUSD", "page_reloads")
+        quote = watched.wait_for("MANAUSD", State.BLOCKED, reason="HTTP 429")
+        assert 0 < (quote.next_try_at or 0) - time.time() * 1000 <= 2000, "as Retry-After asks"
+        simulator.clear("MANAUSD")
+        watched.wait_until_live("MANAUSD")
+
+
+def test_a_dropped_socket_is_opened_again(watched: Watched, simulator: Simulator) -> None:
+    simulator.rate("EOSUSD", 0)
+    with watched.tracking("EOSUSD"):
+        watched.wait_until_live("EOSUSD")
+        simulator.fault("EOSUSD", "socket_dropped")
+        wait_until(lambda: simulator.pages()["sockets"].get("BINANCE:EOSUSD", 0) == 0)
+        simulator.price("EOSUSD", "0.5555")
+        wait_until(lambda: watched.now["EOSUSD"].price_text == "0.5555")
+        watched.wait_until_live("EOSUSD")
+
+
+def test_a_silent_socket_is_stale_within_twelve_seconds(watched: Watched, simulator: Simulator) -> None:
+    with watched.tracking("XTZUSD"):
+        watched.wait_until_live("XTZUSD")
+        simulator.fault("XTZUSD", "socket_silent")
+        watched.wait_for("XTZUSD", State.STALE, reason="the page's feed gives no sign of life", timeout=12)
+        simulator.clear("XTZUSD")
+        watched.wait_until_live("XTZUSD", timeout=30)
+
+
+def test_a_page_may_not_leave_open_windows_or_ask_for_anything(watched: Watched, simulator: Simulator) -> None:
+    port = simulator.url.rpartition(":")[2]
+    with watched.tracking("THETAUSD"):
+        watched.wait_until_live("THETAUSD")
+        before = len(watched.quotes)
+        watched.run_in_page("THETAUSD", f"() => {{ location.href = 'http://localhost:{port}/robots.txt' }}")
+        wait_until(lambda: watched.counters["navigations_refused"] >= 1)
+        watched.run_in_page("THETAUSD", "() => { window.open('/robots.txt'); alert('look here') }")
+        wait_until(lambda: watched.counters["popups_refused"] >= 1)
+        assert watched.run_in_page("THETAUSD", "() => typeof window.plutoProbe") == "undefined"
+        assert watched.run_in_page("THETAUSD", "() => document.querySelector('iframe').contentWindow.length") == 0
+        assert watched.counters["frames_refused"] >= 1
+        reach = "host => fetch(`http://${host}/robots.txt`, {mode: 'no-cors'}).then(() => true, () => false)"
+        assert watched.run_in_page("THETAUSD", f"() => ({reach})('other.localhost:{port}')") is True
+        assert watched.run_in_page("THETAUSD", f"() => ({reach})('telemetry.localhost:{port}')") is False
+        assert watched.run_in_page("THETAUSD", "() => [navigator.language, new Date().getTimezoneOffset()]") == [
+            "en-US",
+            0,
+        ]
+        assert "cookiePrivacyPreferenceBannerProduction=ignored" in watched.run_in_page(
+            "THETAUSD", "() => document.cookie"
+        )
+        assert watched.states_since(before, "THETAUSD") <= {State.LIVE}
+
+
+def test_a_page_that_goes_elsewhere_on_its_host_is_an_error(watched: Watched) -> None:
+    with watched.tracking("RUNEUSD"):
+        watched.wait_until_live("RUNEUSD")
+        watched.run_in_page("RUNEUSD", "() => { history.pushState({}, '', '/chart/') }")
+        watched.wait_for("RUNEUSD", State.ERROR, reason="asked for BINANCE:RUNEUSD, page went to /chart/")
+        watched.wait_until_live("RUNEUSD")
+
+
+# --- what freezes, and what is killed ---------------------------------------------------------------------------------
+
+
+def test_an_endless_loop_is_ended_its_page_loaded_again_and_then_replaced(
+    watched: Watched, simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = ("INJUSD", "SEIUSD")  # of one renderer
+    with watched.tracking(*pair):
+        watched.wait_until_live(*pair)
+        for cure in ("the page froze, it is loaded again", "the page freezes again and again"):
+            before = len(watched.quotes)
+            simulator.fault("INJUSD", "page_frozen")
+            for ticker in pair:
+                watched.wait_for(ticker, State.STALE, reason="the page is frozen", after=before)
+            wait_until(lambda cure=cure: warnings_about(caplog, cure))  # type: ignore[misc]
+            watched.wait_for("INJUSD", State.STALE, reason="its page is being opened again", after=before)
+            watched.wait_until_live(*pair)
+        assert watched.counters["pages_reloaded"] >= 1
+        assert State.ERROR not in watched.states_since(0, "SEIUSD"), "only the page that looped was replaced"
+        assert not warnings_about(caplog, "SEIUSD: error")
+
+
+def test_a_renderer_that_hangs_is_given_up(watched: Watched) -> None:
+    with watched.tracking("TIAUSD", "STXUSD"):
+        watched.wait_until_live("TIAUSD", "STXUSD")
+        before = len(watched.quotes)
+        stopped = processes_of(watched, RENDERER)
+        for process in stopped:
+            process.send_signal(signal.SIGSTOP)
+        watched.wait_for("TIAUSD", State.STALE, reason="the page is frozen", after=before)
+        watched.wait_for("TIAUSD", State.ERROR, reason="the page is frozen", after=before)
+        watched.wait_until_live("TIAUSD", "STXUSD")
+        wait_until(lambda: not all(process.is_running() for process in stopped), what="its process is killed")
+        for process in alive(stopped):  # those that Chromium keeps in reserve
+            process.send_signal(signal.SIGCONT)
+
+
+def test_a_killed_renderer_takes_nobody_elses_price_away(watched: Watched) -> None:
+    tickers = ("IMXUSD", "LDOUSD", "CRVUSD", "SNXUSD")
+    with watched.tracking(*tickers):
+        watched.wait_until_live(*tickers)
+        first = [ticker for ticker in tickers if watched.tab(ticker).group is watched.tab("IMXUSD").group]
+        second = sorted({*tickers} - {*first})
+        assert len(first) == len(second) == 2
+        before, crashes = len(watched.quotes), watched.counters["pages_crashed"]
+        watched.crash("IMXUSD")
+        for ticker in first:
+            watched.wait_for(ticker, State.ERROR, reason="the page crashed", after=before)
+        watched.wait_until_live(*first, timeout=6)
+        assert watched.counters["pages_crashed"] == crashes + 2
+        assert {state for ticker in second for state in watched.states_since(before, ticker)} <= {State.LIVE}
+
+
+@pytest.mark.parametrize(
+    ("mark", "number", "reason"),
+    [
+        (BROWSER, signal.SIGKILL, "it ended by itself"),
+        (DRIVER, signal.SIGKILL, "it ended by itself"),
+        (BROWSER, signal.SIGSTOP, "it hung and was killed"),
+        (DRIVER, signal.SIGSTOP, "it hung and was killed"),
+    ],
+)
+def test_a_browser_or_driver_that_is_killed_or_hangs_is_started_again(
+    watched: Watched, caplog: pytest.LogCaptureFixture, mark: str, number: signal.Signals, reason: str
+) -> None:
+    with watched.tracking("COMPUSD", "ZECUSD"):
+        watched.wait_until_live("COMPUSD", "ZECUSD")
+        time.sleep(module.GOOD_SESSION_S)
+        before, starts = len(watched.quotes), watched.counters["browser_starts"]
+        processes = alive(psutil.Process().children(recursive=True))
+        (process,) = processes_of(watched, mark)
+        process.send_signal(number)
+        watched.wait_for("COMPUSD", State.ERROR, reason=f"no browser: {reason}", after=before)
+        assert len(warnings_about(caplog, f"no browser: {reason}")) == 1
+        watched.wait_until_live("COMPUSD", "ZECUSD")
+        assert watched.counters["browser_starts"] == starts + 1
+        left = [process for process in processes if is_of(process, RENDERER, BROWSER, DRIVER)]
+        assert psutil.wait_procs(left, timeout=3)[1] == []
+
+
+# --- renewal ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [{"page_max_age": 2 / 3600}, {"page_max_heap": 0.001}])
+def test_pages_are_renewed_without_a_gap_or_a_duplicate(simulator: Simulator, limit: dict[str, float]) -> None:
+    with scraping(simulator.url, **limit) as watched, watched.tracking("DASHUSD", "KAVAUSD"):
+        watched.wait_until_live("DASHUSD", "KAVAUSD")
+        before = len(watched.quotes)
+        wait_until(lambda: watched.counters["pages_recycled"] >= 2, timeout=30)
+        for ticker in ("DASHUSD", "KAVAUSD"):
+            assert watched.states_since(before, ticker) == {State.LIVE}
+            quotes = [quote for quote in watched.quotes[before:] if quote.ticker == ticker]
+            times = [quote.timestamp or 0 for quote in quotes]
+            assert times == sorted(times)
+            assert len(set(quotes)) == len(quotes)
+            assert max(later - earlier for earlier, later in pairwise(times)) < 3000
+        assert max(simulator.pages()["sockets"][f"BINANCE:{ticker}"] for ticker in ("DASHUSD", "KAVAUSD")) <= 2
+
+
+def test_a_browser_that_is_too_big_is_started_anew(simulator: Simulator) -> None:
+    with scraping(simulator.url, browser_max_memory=10.0) as watched, watched.tracking("BONKUSDT"):
+        quote = watched.wait_for("BONKUSDT", State.ERROR, reason="MB and is started anew")
+        assert (quote.reason or "").startswith("no browser: it took ")
+        assert watched.counters["browser_too_big"] == 1
+        watched.scraper.settings = replace(watched.scraper.settings, browser_max_memory=6000.0)
+        watched.wait_until_live("BONKUSDT")
+
+
+def test_every_ticker_can_have_a_renderer_of_its_own(simulator: Simulator) -> None:
+    with scraping(simulator.url, group_size=1) as watched, watched.tracking("WIFUSDT", "JUPUSDT"):
+        watched.wait_until_live("WIFUSDT", "JUPUSDT")
+        before = len(watched.quotes)
+        watched.crash("WIFUSDT")
+        watched.wait_for("WIFUSDT", State.ERROR, reason="the page crashed", after=before)
+        watched.wait_until_live("WIFUSDT")
+        assert watched.states_since(before, "JUPUSDT") <= {State.LIVE}
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+def test_after_the_machine_slept_nothing_is_live_until_it_is_proven(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with watched.tracking("ENAUSD"):
+        watched.wait_until_live("ENAUSD")
+        before, slept = len(watched.quotes), module._slept_s()
+        monkeypatch.setattr(module, "_slept_s", lambda: slept + 3600)
+        watched.wait_for("ENAUSD", State.STALE, reason="this computer was asleep", after=before)
+        watched.wait_until_live("ENAUSD")
+
+
+def test_the_thread_says_that_it_runs(watched: Watched) -> None:
+    ticked = watched.scraper.last_tick
+    wait_until(lambda: watched.scraper.last_tick > ticked, timeout=3)
+
+
+# --- headed -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def display(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if shutil.which("Xvfb") is None:
+        pytest.skip("there is no Xvfb here")
+    reader, writer = os.pipe()
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1400x900x24", "-nolisten", "tcp"],
+        pass_fds=[writer],
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writer)
+    try:
+        with os.fdopen(reader) as lines:
+            monkeypatch.setenv("DISPLAY", f":{lines.readline().strip()}")
+        yield
+    finally:
+        server.terminate()
+        server.wait(5)
+
+
+@pytest.mark.usefixtures("display")
+def test_headed_shows_the_page_as_it_is(simulator: Simulator) -> None:
+    with scraping(simulator.url, headed=True) as watched, watched.tracking("FLOKIUSDT"):
+        watched.wait_until_live("FLOKIUSDT")
+        look = "() => [getComputedStyle(document.body).display, document.querySelector('img').naturalWidth > 0]"
+        wait_until(lambda: watched.run_in_page("FLOKIUSDT", look) == ["block", True])
+
+
+def test_headless_shows_nothing_to_nobody(watched: Watched) -> None:
+    with watched.tracking("SHIBUSD"):
+        watched.wait_until_live("SHIBUSD")
+        assert watched.run_in_page("SHIBUSD", "() => getComputedStyle(document.body).display") == "none"
+
+
+# --- finding a browser ------------------------------------------------------------------------------------------------
+
+
+def test_a_candidate_that_only_says_to_install_a_browser_is_passed_over(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, script in {"chromium": "exit 1", "google-chrome": "echo Chrome 1"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(module, "BROWSER_NAMES", ("chromium", "google-chrome"))
+    assert module.find_browser(None) == str(tmp_path / "google-chrome")
+
+
+def test_feed_takes_the_place_of_another_only_while_its_ticker_is_wanted() -> None:
+    scraper = Scraper(ScraperSettings(), lambda quote: None)
+    old, new = (Feed(Ticker("BTCUSD"), simulated=False, counters=scraper.counters) for _ in range(2))
+    assert not scraper.replace(old, new)
+    scraper.add(Ticker("BTCUSD"))
+    assert scraper.replace(scraper.wanted_feeds()[Ticker("BTCUSD")], new)
+    assert scraper.wanted_feeds() == {Ticker("BTCUSD"): new}
