@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NewType
 
@@ -19,7 +19,7 @@ DEFAULT_EXCHANGE = "BINANCE"
 MAX_PRICE_DIGITS = 20
 
 Ticker = NewType("Ticker", str)
-"""What the user typed, made canonical by `parse_ticker`: "BTCUSD"; "COINBASE:BTCUSD" at another exchange than BINANCE."""
+"""What the user typed, made canonical by `parse_ticker`: "BTCUSD"; "COINBASE:BTCUSD" elsewhere than at BINANCE."""
 
 _TICKER_PART = r"[A-Z0-9._!]{1,32}"
 _TICKER = re.compile(rf"(?:(?P<exchange>{_TICKER_PART}):)?(?P<symbol>{_TICKER_PART})")
@@ -123,7 +123,7 @@ def parse_ticker(text: object) -> Ticker:
     """The canonical ticker in what a user typed. Raises InvalidTicker, whose message says what is accepted."""
     if not isinstance(text, str):
         raise InvalidTicker('A ticker is a text such as "BTCUSD".')
-    match = _TICKER.fullmatch(text.strip().upper())
+    match = _TICKER.fullmatch(text.strip().upper()) if text.isascii() else None  # "ß".upper() is "SS"
     if match is None or any(_ONLY_DOTS.fullmatch(part) for part in match.groups() if part):
         raise InvalidTicker(
             "A ticker is 1 to 32 letters, digits, '.', '_' or '!', such as BTCUSD; "
@@ -168,11 +168,11 @@ def _why_unreadable(text: str) -> str:
 
 
 def decimals_of(pricescale: object, minmov: object = 1) -> int | None:
-    """How many decimals a symbol's prices have, from TradingView's `pricescale` and `minmov`; None when they don't say."""
+    """How many decimals a symbol's prices have by TradingView's `pricescale` and `minmov`; None when it doesn't say."""
     try:
         step = Decimal(str(minmov if minmov is not None else 1)) / Decimal(str(pricescale))
         exponent = step.normalize().as_tuple().exponent
-    except (InvalidOperation, ZeroDivisionError):
+    except ArithmeticError:
         return None
     if not step.is_finite() or not isinstance(exponent, int) or step <= 0 or -exponent > MAX_PRICE_DIGITS:
         return None
@@ -200,7 +200,7 @@ _WIRE_NAMES = {field.name: re.sub(r"_(\w)", lambda match: match[1].upper(), fiel
 
 
 def wire_fields(quote: Quote, sequence: int) -> dict[str, Any]:
-    """The quote as the wire contract's JSON object: camelCase, unknown fields left out, `price` derived from the text."""
+    """The quote as the wire contract's JSON object: camelCase, unknown fields left out, `price` taken from the text."""
     wire: dict[str, Any] = {"ticker": quote.ticker}
     if quote.price_text is not None:
         wire["price"] = quote.price
