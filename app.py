@@ -110,6 +110,14 @@ class Settings:
         "auto", "auto is headed where there is a display, headless elsewhere", ("auto", "headed", "headless")
     )
     source_url: str = _setting("https://www.tradingview.com", "where the symbol pages are")
+    isolation: str = _setting(
+        "group", "group lets several tickers share a renderer, page gives each its own", ("group", "page")
+    )
+    group_size: int = _setting(16, "how many tickers share a renderer")
+    opening_spacing: float = _setting(0.1, "seconds between two pages that open; more after a refusal")
+    page_max_age: float = _setting(6.0, "hours after which a page is renewed, without a gap")
+    page_max_heap: float = _setting(150.0, "MB of heap, on average of a renderer's pages, before they are renewed")
+    browser_max_memory: float = _setting(6000.0, "MB (PSS) that the browser may take before it is started anew")
     demo: bool = _setting(False, f"simulated prices, no internet needed; starts with {DEMO_TICKERS}")
     log_level: str = _setting("info", "how much is logged", ("debug", "info", "warning", "error"))
 
@@ -119,7 +127,17 @@ class Settings:
         return self.browser_mode == "headed" or (self.browser_mode == "auto" and has_display)
 
     def for_scraper(self, source_url: str) -> ScraperSettings:
-        return ScraperSettings(source_url, self.browser or None, self.headed, simulated=self.demo)
+        return ScraperSettings(
+            source_url,
+            self.browser or None,
+            self.headed,
+            simulated=self.demo,
+            group_size=1 if self.isolation == "page" else self.group_size,
+            opening_spacing=self.opening_spacing,
+            page_max_age=self.page_max_age,
+            page_max_heap=self.page_max_heap,
+            browser_max_memory=self.browser_max_memory,
+        )
 
     @property
     def start_tickers(self) -> list[Ticker]:
@@ -197,6 +215,9 @@ def _check(parser: argparse.ArgumentParser, settings: Settings) -> None:
         parser.error(f"--max-tickers is a number from 1 to 1000, not {settings.max_tickers}")
     if not 1 <= settings.max_streams <= 100_000:
         parser.error(f"--max-streams is a number from 1 to 100000, not {settings.max_streams}")
+    for name in ("group_size", "opening_spacing", "page_max_age", "page_max_heap", "browser_max_memory"):
+        if not 0 < getattr(settings, name) < 1e9:
+            parser.error(f"{flag_of(name)} is a number above 0, not {getattr(settings, name)}")
     if not settings.source_url.startswith(("http://", "https://")):
         parser.error(f"--source-url begins with http:// or https://, not {settings.source_url!r}")
     try:
