@@ -90,6 +90,25 @@ BLOCKED_HOSTS = (
     "*.segment.io",
 )
 BROWSER_NAMES = ("chromium", "chromium-browser", "google-chrome")
+# Chromium takes only the last list of features, so Playwright's own (for 1.65) is told again.
+DISABLED_FEATURES = (
+    "WebUIOmniboxPopup",  # else each context has a second renderer, 60 MB, for the address bar that nobody sees
+    "WebUIOmniboxAimPopup",
+    "SpareRendererForSitePerProcess",
+    "AimEnabled",
+    "AvoidCorsURLLoaderRestartOnRedirect",
+    "AvoidUnnecessaryBeforeUnloadCheckSync",
+    "DestroyProfileOnBrowserClose",
+    "HttpsFirstBalancedModeAutoEnable",
+    "HttpsUpgrades",
+    "LensOverlay",
+    "MediaRouter",
+    "NetworkTimeServiceQuerying",
+    "OptimizationHints",
+    "PaintHolding",
+    "PreconnectToSearch",
+    "ThirdPartyStoragePartitioning",
+)
 BROWSER_ARGS = [
     "--disable-gpu",
     "--disable-background-networking",
@@ -101,6 +120,7 @@ BROWSER_ARGS = [
     "--mute-audio",
     "--autoplay-policy=user-gesture-required",
     "--process-per-site",  # the pages of a context share one renderer: 10-12 MB a page instead of 57
+    "--disable-features=" + ",".join(DISABLED_FEATURES),
     "--host-resolver-rules=" + ", ".join(f"MAP {host} ~NOTFOUND" for host in BLOCKED_HOSTS),
 ]
 SLIM_ARGS = ["--blink-settings=imagesEnabled=false", "--disable-remote-fonts"]  # where nobody looks at the pages
@@ -194,6 +214,7 @@ class Group:
     context: BrowserContext | None = None
     tabs: set[Tab] = field(default_factory=set)
     is_retiring: bool = False
+    is_tidy: bool = True  # what opening left behind has been collected
     stopped_at: float | None = None  # when an endless loop in it was stopped last
 
 
@@ -342,6 +363,7 @@ class Session:
         self._check_hang(now)
         for group in list(self._groups):
             self._check_frozen(group, now)
+            self._tidy(group, now)
         for tab in list(self._tabs.values()):
             self._check_price(tab, now)
         self._renew(now)
@@ -400,14 +422,14 @@ class Session:
             self._counters["pages_frozen"] += len(silent)
             names = ", ".join(sorted(tab.feed.ticker for tab in silent))
             log.warning("%s: frozen, the script that runs there is stopped", names)
-            self._soon(self._stop_script, silent[0])
+            # V8 ends an endless loop at this order even while the page's main thread is busy.
+            self._soon(self._ask, silent[0], "Runtime.terminateExecution")
         elif all(now - tab.heard_at > FROZEN_LIMIT_S for tab in silent):
             self._drop(group, "the page is frozen")
 
-    def _stop_script(self, tab: Tab) -> None:
-        """Ends an endless loop from outside; V8 takes this even while the page's main thread is busy."""
+    def _ask(self, tab: Tab, order: str) -> None:
         if tab.channel is not None:
-            tab.channel.send("Runtime.terminateExecution")
+            tab.channel.send(order)
 
     def _drop(self, group: Group, reason: str) -> None:
         """Gives up a whole renderer: closing the context kills even one that hangs."""
@@ -451,6 +473,13 @@ class Session:
             if tab is not None and tab.channel is not None:
                 heap = tab.channel.send("Runtime.getHeapUsage")["totalSize"] / 1e6
                 group.is_retiring |= heap > self._settings.page_max_heap * max(1, len(group.tabs))
+
+    def _tidy(self, group: Group, now: float) -> None:
+        """Collects once what the opening of its pages left behind, a third of the heap; idle pages wouldn't soon."""
+        has_settled = all(tab.began_at is not None and now - tab.began_at > SETTLED_S for tab in group.tabs)
+        if has_settled and not group.is_tidy and (tab := next(iter(group.tabs), None)) is not None:
+            group.is_tidy = True
+            self._soon(self._ask, tab, "HeapProfiler.collectGarbage")
 
     def _renew(self, now: float) -> None:
         """Opens a page beside one whose group is too old or too big; it takes over once it is live."""
@@ -515,6 +544,7 @@ class Session:
         group = self._group_with_room()
         tab = Tab(feed, group)
         group.tabs.add(tab)
+        group.is_tidy = False
         self._next_opening_at = self._loop.time() + self._scraper.spacing
         self._soon(self._open, tab)
         return tab

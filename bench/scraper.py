@@ -48,7 +48,7 @@ BTC ETH SOL BNB XRP ADA DOGE TRX AVAX DOT LINK TON LTC BCH ATOM UNI XLM NEAR APT
 ALGO AAVE MKR GRT SAND MANA AXS THETA EOS XTZ FTM RUNE INJ SEI TIA STX IMX LDO CRV SNX COMP ZEC
 """
 COINS = COIN_LINE.split()
-SETTLE_S = 2.0
+SETTLE_S = 13.0  # until what opening left behind is collected
 RECOVERY_LIMIT_S = 60.0
 LIMITS = {"pluto": 1000, "pluto headed": 20, "shared": 20, "naive": 20}  # tickers; what is beyond is extrapolated
 Receipts = list[tuple[str, str, float]]  # ticker, price text, ms since the epoch at which the hub's thread had it
@@ -89,6 +89,7 @@ def run_pluto(url: str, count: int, report: Any, *, headed: bool) -> None:
     for line in commands():
         if line == "receipts":
             report(receipts=receipts)
+            receipts.clear()
         elif line == "states":
             report(live=sum(state is State.LIVE for state in states.values()))
     scraper.stop(10)
@@ -268,6 +269,7 @@ def measure(name: str, count: int, rate: float, seconds: float) -> dict[str, Any
         contender = Contender(name, url, count)
         try:
             time.sleep(SETTLE_S)
+            contender.ask("receipts")  # of the opening
             parts, begun = contender.parts(), time.time()
             before = {part: cpu_s(processes) for part, processes in parts.items()}
             time.sleep(seconds)

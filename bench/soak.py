@@ -1,0 +1,98 @@
+"""Whether Pluto's scraper grows: memory, handles and latency over time, once a minute.
+
+    python bench/soak.py --minutes 20 [--tickers 20] [--rate 2] [--json FILE]
+
+Growth is that of the last quarter's median over the second quarter's; the first is for caches to fill. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def load_bench() -> Any:
+    """bench/scraper.py, under another name than the scraper's own."""
+    spec = importlib.util.spec_from_file_location("bench_scraper", Path(__file__).with_name("scraper.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+bench = load_bench()
+COLUMNS = ("minute", "pss_mb", "python_mb", "driver_mb", "chromium_mb", "handles", "processes", "p50_ms", "p99_ms")
+
+
+def handles(processes: list[psutil.Process]) -> int:
+    total = 0
+    for process in processes:
+        try:
+            total += process.num_fds()
+        except psutil.Error:
+            continue
+    return total
+
+
+def look(contender: Any, http: Any, minute: float, since: float) -> dict[str, Any]:
+    parts = contender.parts()
+    every = [process for processes in parts.values() for process in processes]
+    row = {f"{part}_mb": bench.pss_mb(processes) for part, processes in parts.items()}
+    latency = bench.latencies(contender.ask("receipts")["receipts"], http, since)
+    total = sum(row.values())
+    return {"minute": minute, "pss_mb": total, "handles": handles(every), "processes": len(every), **row, **latency}
+
+
+def growth(rows: list[dict[str, Any]], name: str) -> float:
+    """In percent."""
+    values = [row[name] for row in rows if row[name] is not None]
+    quarter = max(1, len(values) // 4)
+    before, after = statistics.median(values[quarter : 2 * quarter] or values), statistics.median(values[-quarter:])
+    return float(100 * (after / before - 1))
+
+
+def soak(minutes: float, tickers: int, rate: float) -> list[dict[str, Any]]:
+    rows = []
+    print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
+    with bench.simulator() as (url, http):
+        for coin in bench.COINS[:tickers]:
+            http.post(f"/rate/{coin}USD/{rate}").raise_for_status()
+        contender = bench.Contender("pluto", url, tickers)
+        try:
+            time.sleep(bench.SETTLE_S)
+            started = time.monotonic()
+            while (passed := (time.monotonic() - started) / 60) < minutes:
+                since = time.time() * 1000
+                time.sleep(min(60.0, 60 * (minutes - passed)))
+                rows.append(look(contender, http, round((time.monotonic() - started) / 60, 1), since))
+                print("| " + " | ".join(bench.cell(rows[-1][name]) for name in COLUMNS) + " |", flush=True)
+        finally:
+            contender.end()
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--tickers", type=int, default=20)
+    parser.add_argument("--rate", type=float, default=2.0, help="changes of each price a second")
+    parser.add_argument("--json", help="file to write the results to")
+    options = parser.parse_args()
+    rows = soak(options.minutes, options.tickers, options.rate)
+    grown = {name: growth(rows, name) for name in ("pss_mb", "handles", "p50_ms")}
+    for name, percent in grown.items():
+        print(f"{name}: {percent:+.1f} %")
+    if options.json:
+        Path(options.json).write_text(json.dumps({"rows": rows, "growth": grown}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
