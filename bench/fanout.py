@@ -57,6 +57,8 @@ from contenders import (
 RESULTS = Path(__file__).parent / "results"
 OPEN_FILES = 10_500
 SPIN = len(CORES) > 1
+LOAD_BEFORE = os.getloadavg()[0]
+BUSY_LOAD = 0.5  # from here on what else runs shows in the figures
 CLIENTS = 1_000
 RATE = 10.0  # events a second: slower than Pluto's flush, so that each event leaves alone, as at the others
 SIZE = 500
@@ -293,6 +295,7 @@ def machine() -> dict[str, Any]:
         "cores": len(CORES),
         "cpu": model[1] if model else platform.machine(),
         "kernel": platform.release(),
+        "load_before": LOAD_BEFORE,
         "versions": versions(),
     }
 
@@ -336,6 +339,13 @@ def raise_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def warn_of_company() -> None:
+    if len(CORES) < 2:
+        print("One core only: servers and clients share it, and delivery takes longer for it.", file=sys.stderr)
+    if LOAD_BEFORE > BUSY_LOAD:
+        print(f"Other programs are busy (load {LOAD_BEFORE:.1f}): times are longer for it, p99 most.", file=sys.stderr)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--install-peers", action="store_true", help="install nginx, nchan and Fastify first")
@@ -345,8 +355,7 @@ def main() -> None:
     raise_open_files()
     if arguments.install_peers:
         install_peers()
-    if len(CORES) < 2:
-        print("fanout: one core only: servers and clients share it, and delivery takes longer for it", file=sys.stderr)
+    warn_of_company()
     os.sched_setaffinity(0, {CLIENT_CORE})
     length = QUICK if arguments.quick else FULL
     rounds = measure([contender for contender in CONTENDERS if not contender.missing()], length)

@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from clients import Receipts, connected, percentile
 from contenders import PLUTO_SSE
-from fanout import RESULTS, machine, markdown, raise_open_files
+from fanout import RESULTS, machine, markdown, raise_open_files, warn_of_company
 from running import Pluto, Simulator, running_pluto, running_simulator, wait_until
 
 COINS = "BTC ETH SOL BNB XRP ADA DOGE TRX AVAX DOT LINK TON LTC BCH ATOM UNI XLM NEAR APT SUI"
@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results [bench/results]")
     arguments = parser.parse_args()
     raise_open_files()
+    warn_of_company()
     results = measure_all(5.0 if arguments.quick else 15.0)
     print(report(results))
     arguments.out.mkdir(parents=True, exist_ok=True)
