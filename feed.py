@@ -176,16 +176,16 @@ class Feed:
         self._begin()
         self._doubt = "its page is being opened again"
 
-    def doubt(self, reason: str) -> None:
-        """From now on only that counts as proof which the page sees after the next message it sends."""
+    def doubt(self, reason: str, *, slept: bool = False) -> None:
+        """From now on only that counts as proof which the page sees after the next message it sends.
+
+        When the machine `slept`, so did the page's clock, but not ours.
+        """
         self._doubt = reason
         self._proven.clear()
         self._counts_after = None
-
-    def sleep_over(self) -> None:
-        """The machine slept: its page's clock did, ours didn't."""
-        self._clock = PageClock()
-        self.doubt("this computer was asleep")
+        if slept:
+            self._clock = PageClock()
 
     def succeed(self, old: Feed) -> None:
         """Takes the place of the feed whose page was open until now; a price that both show stays as old as it is."""

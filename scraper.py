@@ -273,6 +273,7 @@ class Session:
             self._loop.call_later(WEIGH_S, self._soon, self._weigh)
             with suppress(BrowserError):
                 self._control.wait_for_event("close", timeout=0)
+            self._scraper.doubt_all(self._end_reason)
         finally:
             self._control = None
             with suppress(BrowserError):
@@ -375,9 +376,7 @@ class Session:
             log.warning("this computer was asleep for %.0f s", slept - self._slept)
             self._counters["sleeps"] += 1
             self._excuse_silence(time.monotonic())
-            for feed in self._scraper.wanted_feeds().values():
-                feed.sleep_over()
-                self._scraper.tell(feed)
+            self._scraper.doubt_all("this computer was asleep", slept=True)
         self._slept = slept
 
     def _excuse_silence(self, now: float) -> None:
@@ -592,6 +591,7 @@ class Session:
     def _visit(self, tab: Tab) -> None:
         assert tab.page is not None
         url = page_url(self._settings.source_url, tab.feed.ticker)
+        tab.refused_host = ""
         try:
             tab.page.goto(url, wait_until="commit", timeout=GOTO_TIMEOUT_S * 1000)
             tab.began_at = tab.heard_at = time.monotonic()
@@ -892,6 +892,12 @@ class Scraper:
         """The feeds of the wanted tickers; they outlive pages and browsers."""
         with self._lock:
             return dict(self._wanted)
+
+    def doubt_all(self, reason: str, *, slept: bool = False) -> None:
+        """No price is live any more until its page has proven it anew."""
+        for feed in self.wanted_feeds().values():
+            feed.doubt(reason, slept=slept)
+            self.tell(feed)
 
     def replace(self, old: Feed, new: Feed) -> bool:
         """Puts the feed of a renewed page in the place of the old one, if its ticker is still wanted."""

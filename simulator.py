@@ -15,7 +15,7 @@ How tests and people steer it (a ticker is `BTCUSD`; `?exchange=` means another 
     GET    /fault                    the faults there are
     POST   /fault/{ticker}/{fault}   into trouble: at once and, where it lasts, at each later opening
     DELETE /fault/{ticker}           out of trouble
-    GET    /pages                    open quote sockets and page loads of each symbol
+    GET    /pages                    of each symbol: open quote sockets, pages that faults reach at once, page loads
 """
 
 from __future__ import annotations
@@ -649,8 +649,11 @@ class Simulator:
             self._loads[name] += 1
 
     def census(self) -> dict[str, dict[str, int]]:
-        quoted = [socket.page for socket in self._sockets if isinstance(socket, QuoteSocket)]
-        return {"sockets": Counter(page.name for page in quoted if page), "loads": self._loads}
+        open_sockets = {
+            name: Counter(socket.page.name for socket in self._sockets if isinstance(socket, kind) and socket.page)
+            for name, kind in (("sockets", QuoteSocket), ("steered", PushSocket))
+        }
+        return {**open_sockets, "loads": self._loads}
 
     def _tell_open_pages(self, ticker: str, fault: str | None) -> None:
         for socket in self._sockets:

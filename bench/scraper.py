@@ -252,11 +252,12 @@ def cpu_s(processes: list[psutil.Process]) -> float:
     return total
 
 
-def pss_mb(processes: list[psutil.Process]) -> float:
+def memory_mb(processes: list[psutil.Process], kind: str = "pss") -> float:
+    """PSS, or USS: what processes have for themselves, whoever else runs the same programs on this machine."""
     total = 0.0
     for process in processes:
         try:
-            total += process.memory_full_info().pss / 1e6
+            total += getattr(process.memory_full_info(), kind) / 1e6
         except psutil.Error:
             continue
     return total
@@ -277,7 +278,8 @@ def measure(name: str, count: int, rate: float, seconds: float) -> dict[str, Any
             row: dict[str, Any] = {"contender": name, "tickers": count, "rate": rate, "live_s": contender.live_s}
             for part, processes in parts.items():
                 row[f"{part}_ms_per_s"] = 1000 * (cpu_s(processes) - before[part]) / took
-            row["pss_mb"] = sum(pss_mb(processes) for processes in contender.parts().values())
+            everything = [process for processes in contender.parts().values() for process in processes]
+            row |= {"pss_mb": memory_mb(everything), "uss_mb": memory_mb(everything, "uss")}
             receipts = contender.ask("receipts")["receipts"]
             return row | latencies(receipts, http, begun * 1000)
         finally:
@@ -372,6 +374,7 @@ COLUMNS = {
     "driver_ms_per_s": "driver ms/s",
     "chromium_ms_per_s": "Chromium ms/s",
     "pss_mb": "PSS MB",
+    "uss_mb": "USS MB",
 }
 
 

@@ -611,7 +611,7 @@ def test_after_a_sleep_nothing_is_live_until_the_page_sees_something_new(live: S
     """The page's clock stood still meanwhile: 64001.50 seems to be of a moment ago."""
     page_clock = live.now
     live.wait(3600)
-    live.feed.sleep_over()
+    live.feed.doubt("this computer was asleep", slept=True)
     live.tell("pulse", at=page_clock + 10, proven={"socket": page_clock - 2}, feed="open", explained=True)
     assert live.quote.state is State.STALE
     live.tell("frame", at=page_clock + 20, symbol=SYMBOL, status="ok", fields={"lp": 64002})

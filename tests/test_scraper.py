@@ -298,7 +298,7 @@ def test_the_element_takes_over_from_a_dead_socket_and_gives_back(watched: Watch
         assert watched.now["MKRUSD"].change_percent is None, "what frames said is not told beside it"
         watched.run_in_page("MKRUSD", "() => clearInterval(window.painting)")
         simulator.clear("MKRUSD")
-        simulator.fault("MKRUSD", "price_element_replaced")
+        strike_open_page(simulator, "MKRUSD", "price_element_replaced")
         wait_until(lambda: watched.now["MKRUSD"].source is Source.SOCKET)
         watched.wait_until_live("MKRUSD")
         assert watched.counters["fell_to_dom"] >= 1
@@ -328,6 +328,12 @@ def test_socket_and_page_that_disagree_are_stale(watched: Watched, simulator: Si
         watched.wait_until_live("AXSUSD")
 
 
+def strike_open_page(simulator: Simulator, ticker: str, fault: str) -> None:
+    """A fault that strikes only what is open now: so the page must be open enough to be told."""
+    wait_until(lambda: simulator.pages()["steered"].get(f"BINANCE:{ticker}"))
+    simulator.fault(ticker, fault)
+
+
 # --- pages that change under us ---------------------------------------------------------------------------------------
 
 
@@ -335,7 +341,7 @@ def test_a_page_that_reloads_itself_is_not_live_until_it_shows_a_price(watched: 
     with watched.tracking("SANDUSD"):
         watched.wait_until_live("SANDUSD")
         before = len(watched.quotes)
-        simulator.fault("SANDUSD", "page_reloads")
+        strike_open_page(simulator, "SANDUSD", "page_reloads")
         watched.wait_for("SANDUSD", State.STALE, reason="its page is being opened again", after=before)
         watched.wait_until_live("SANDUSD")
         assert watched.states_since(before, "SANDUSD") == {State.STALE, State.LIVE}
@@ -345,7 +351,7 @@ def test_a_page_that_reloads_itself_into_a_refusal_is_blocked(watched: Watched, 
     with watched.tracking("MANAUSD"):
         watched.wait_until_live("MANAUSD")
         simulator.fault("MANAUSD", "too_many_requests")
-        simulator.fault("MANAUSD", "page_reloads")
+        strike_open_page(simulator, "MANAUSD", "page_reloads")
         quote = watched.wait_for("MANAUSD", State.BLOCKED, reason="HTTP 429")
         assert 0 < (quote.next_try_at or 0) - time.time() * 1000 <= 2000, "as Retry-After asks"
         simulator.clear("MANAUSD")
@@ -416,7 +422,7 @@ def test_an_endless_loop_is_ended_its_page_loaded_again_and_then_replaced(
         watched.wait_until_live(*pair)
         for cure in ("the page froze, it is loaded again", "the page freezes again and again"):
             before = len(watched.quotes)
-            simulator.fault("INJUSD", "page_frozen")
+            strike_open_page(simulator, "INJUSD", "page_frozen")
             for ticker in pair:
                 watched.wait_for(ticker, State.STALE, reason="the page is frozen", after=before)
             wait_until(lambda cure=cure: warnings_about(caplog, cure))  # type: ignore[misc]
