@@ -1,7 +1,7 @@
 """What pages cost, and how long their prices take: Pluto's scraper against two others, on the simulator's heavy page.
 
     python bench/scraper.py [--counts 1,10,20,50] [--rates 2,10] [--seconds 8] [--json FILE]
-    python bench/scraper.py --kills 50        renderer, browser and driver killed in turn, with 20 tickers
+    python bench/scraper.py --kills 50        renderer, browser and driver killed in turn
 
 Contenders, each a process of its own:
 
@@ -10,8 +10,8 @@ Contenders, each a process of its own:
     shared    one browser, one context, a page per ticker, nothing slimmed, an exposed binding told by an observer
     naive     a browser per ticker, asked once a second, as the original design did
 
-Latency is from the moment the simulator made a price until the hub's thread had it, so it holds the way into the page
-too. Memory is PSS, which counts shared memory once. Linux only.
+Latency is until the hub's thread had a price: from when the page had it, and from when the simulator made it, which
+holds the way into the page too. Memory is PSS, which counts shared memory once. Linux only.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ import httpx  # noqa: E402
 import psutil  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
 
+from feed import PageClock  # noqa: E402
 from quotes import Quote, State, Ticker  # noqa: E402
-from scraper import Scraper, ScraperSettings, find_browser, page_url  # noqa: E402
+from scraper import Scraper, ScraperSettings, _now_ms, find_browser, page_url  # noqa: E402
 
 COIN_LINE = """
 BTC ETH SOL BNB XRP ADA DOGE TRX AVAX DOT LINK TON LTC BCH ATOM UNI XLM NEAR APT SUI ARB OP FIL HBAR VET ICP ETC XMR
@@ -51,7 +52,8 @@ COINS = COIN_LINE.split()
 SETTLE_S = 13.0  # until what opening left behind is collected
 RECOVERY_LIMIT_S = 60.0
 LIMITS = {"pluto": 1000, "pluto headed": 20, "shared": 20, "naive": 20}  # tickers; what is beyond is extrapolated
-Receipts = list[tuple[str, str, float]]  # ticker, price text, ms since the epoch at which the hub's thread had it
+# Ticker, price text, when the hub's thread had it, and when the page showed it (0 where nobody says), in ms.
+Receipts = list[tuple[str, str, float, float]]
 
 
 # --- the contenders, each in a process of its own ---------------------------------------------------------------------
@@ -68,7 +70,7 @@ def run_pluto(url: str, count: int, report: Any, *, headed: bool) -> None:
             quote = waiting.popleft()
             states[quote.ticker] = quote.state
             if quote.state is State.LIVE and quote.price_text is not None:
-                receipts.append((quote.ticker, quote.price_text, time.time() * 1000))
+                receipts.append((quote.ticker, quote.price_text, time.time() * 1000, quote.timestamp or 0))
 
     watcher = gevent.get_hub().loop.async_()
     watcher.start(take)
@@ -77,6 +79,9 @@ def run_pluto(url: str, count: int, report: Any, *, headed: bool) -> None:
         waiting.append(quote)
         watcher.send()
 
+    # The page's clock is this machine's here; reconciling would take the least delay for none.
+    ahead = _now_ms() - time.time() * 1000
+    PageClock.ours = lambda self, at: at + ahead  # type: ignore[method-assign]
     settings = ScraperSettings(url, os.environ.get("PLUTO_BROWSER"), headed=headed)
     scraper = Scraper(settings, emit)
     started = time.monotonic()
@@ -124,10 +129,10 @@ def run_shared(url: str, count: int, report: Any) -> None:
         for coin in COINS[:count]:
             ticker = f"{coin}USD"
             page = context.new_page()
-            page.expose_function("told", lambda text, t=ticker: receipts.append((t, text, time.time() * 1000)))
+            page.expose_function("told", lambda text, t=ticker: receipts.append((t, text, time.time() * 1000, 0)))
             page.goto(page_url(url, Ticker(ticker)), wait_until="load")
             page.evaluate(OBSERVE)
-        while len({ticker for ticker, text, _ in receipts if text}) < count:
+        while len({ticker for ticker, text, *_ in receipts if text}) < count:
             page.wait_for_timeout(20)
         report(live_s=time.monotonic() - started)
         answer_while(lambda: page.wait_for_timeout(10), receipts, report)
@@ -149,10 +154,10 @@ def run_naive(url: str, count: int, report: Any) -> None:
             begun = time.monotonic()
             for ticker, page in pages:
                 text = page.locator(".js-symbol-page-header-root .js-symbol-last").text_content() or ""
-                receipts.append((ticker, text.replace(",", ""), time.time() * 1000))
+                receipts.append((ticker, text.replace(",", ""), time.time() * 1000, 0))
             page.wait_for_timeout(max(1, 1000 * (1 - (time.monotonic() - begun))))
 
-        while len({ticker for ticker, text, _ in receipts if text}) < count:
+        while len({ticker for ticker, text, *_ in receipts if text}) < count:
             poll()
         report(live_s=time.monotonic() - started)
         answer_while(poll, receipts, report)
@@ -252,14 +257,13 @@ def cpu_s(processes: list[psutil.Process]) -> float:
     return total
 
 
-def memory_mb(processes: list[psutil.Process], kind: str = "pss") -> float:
-    """PSS, or USS: what processes have for themselves, whoever else runs the same programs on this machine."""
+def memory_mb(processes: list[psutil.Process], kind: str = "Pss") -> float:
+    """PSS; or of it "Pss_Anon", what was written: no other program's copy of the same browser changes that."""
     total = 0.0
     for process in processes:
-        try:
-            total += getattr(process.memory_full_info(), kind) / 1e6
-        except psutil.Error:
-            continue
+        with suppress(OSError):
+            rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")
+            total += sum(int(line.split()[1]) / 1000 for line in rollup.splitlines() if line.startswith(f"{kind}:"))
     return total
 
 
@@ -279,7 +283,7 @@ def measure(name: str, count: int, rate: float, seconds: float) -> dict[str, Any
             for part, processes in parts.items():
                 row[f"{part}_ms_per_s"] = 1000 * (cpu_s(processes) - before[part]) / took
             everything = [process for processes in contender.parts().values() for process in processes]
-            row |= {"pss_mb": memory_mb(everything), "uss_mb": memory_mb(everything, "uss")}
+            row |= {"pss_mb": memory_mb(everything), "anon_mb": memory_mb(everything, "Pss_Anon")}
             receipts = contender.ask("receipts")["receipts"]
             return row | latencies(receipts, http, begun * 1000)
         finally:
@@ -287,20 +291,22 @@ def measure(name: str, count: int, rate: float, seconds: float) -> dict[str, Any
 
 
 def latencies(receipts: Receipts, http: httpx.Client, since: float) -> dict[str, Any]:
-    """From when the simulator made a price to when the hub's thread first had it."""
-    made, waits = {}, []
-    for ticker in {ticker for ticker, _, _ in receipts}:
-        made[ticker] = http.get(f"/truth/{ticker}").json()["changes"]
+    """Until the hub's thread had a new price: from when the simulator made it, and from when the page showed it."""
+    made = {ticker: http.get(f"/truth/{ticker}").json()["changes"] for ticker in {receipt[0] for receipt in receipts}}
+    from_site, from_page = [], []
     last: dict[str, str] = {}
-    for ticker, price, at in receipts:
+    for ticker, price, at, shown_at in receipts:
         if price != last.get(ticker) and at >= since:
             times = [change["time"] for change in made[ticker] if change["price"] == price and change["time"] <= at]
-            waits += [at - time_made for time_made in times[-1:]]
+            from_site += [at - time_made for time_made in times[-1:]]
+            from_page += [at - shown_at] if shown_at else []
         last[ticker] = price
-    if len(waits) < 10:
-        return {"prices": len(waits), "p50_ms": None, "p99_ms": None}
-    cuts = statistics.quantiles(waits, n=100)
-    return {"prices": len(waits), "p50_ms": cuts[49], "p99_ms": cuts[98]}
+    return {"prices": len(from_site), **percentiles("", from_site), **percentiles("page_", from_page)}
+
+
+def percentiles(name: str, waits: list[float]) -> dict[str, float | None]:
+    cuts = statistics.quantiles(waits, n=100) if len(waits) >= 10 else [None] * 99
+    return {f"{name}p50_ms": cuts[49], f"{name}p99_ms": cuts[98]}
 
 
 @contextmanager
@@ -368,13 +374,15 @@ COLUMNS = {
     "tickers": "tickers",
     "rate": "per s",
     "live_s": "all live, s",
-    "p50_ms": "p50 ms",
+    "page_p50_ms": "page p50",
+    "page_p99_ms": "p99 ms",
+    "p50_ms": "site p50",
     "p99_ms": "p99 ms",
     "python_ms_per_s": "Python ms/s",
     "driver_ms_per_s": "driver ms/s",
     "chromium_ms_per_s": "Chromium ms/s",
     "pss_mb": "PSS MB",
-    "uss_mb": "USS MB",
+    "anon_mb": "written MB",
 }
 
 
@@ -411,7 +419,8 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--rates", default="2,10", help="changes of each price a second, separated by commas")
     parser.add_argument("--contenders", default="pluto,shared,naive", help="which, separated by commas")
     parser.add_argument("--seconds", type=float, default=8.0, help="how long each is measured")
-    parser.add_argument("--kills", type=int, default=0, help="instead: kill so often, with 20 tickers")
+    parser.add_argument("--kills", type=int, default=0, help="instead: kill so often")
+    parser.add_argument("--kill-tickers", type=int, default=20, help="how many tickers there are then")
     parser.add_argument("--json", help="file to write the results to")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
@@ -425,7 +434,7 @@ def main() -> None:
         run_contender(options.contender, options.url, counts[0])
         return
     if options.kills:
-        results: dict[str, Any] = {"kills": measure_kills(options.kills, 20)}
+        results: dict[str, Any] = {"kills": measure_kills(options.kills, options.kill_tickers)}
     else:
         results = {"rows": (rows := measure_all(options, counts)), "summary": summary(rows)}
         for name, value in results["summary"].items():

@@ -3,7 +3,7 @@
     python bench/soak.py --minutes 20 [--tickers 20] [--rate 2] [--json FILE]
 
 Growth is that of the last quarter's median over the second quarter's; the first is for caches to fill. PSS depends on
-who else runs a Chromium on the machine, USS doesn't. Linux only.
+who else runs a Chromium on the machine; its anonymous part, what was written, doesn't. Linux only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def load_bench() -> Any:
 
 
 bench = load_bench()
-COLUMNS = ("minute", "pss_mb", "uss_mb", "handles", "processes", "p50_ms", "p99_ms")
+COLUMNS = ("minute", "pss_mb", "anon_mb", "handles", "processes", "p50_ms", "p99_ms")
 
 
 def handles(processes: list[psutil.Process]) -> int:
@@ -46,13 +46,13 @@ def handles(processes: list[psutil.Process]) -> int:
 def look(contender: Any, http: Any, minute: float, since: float) -> dict[str, Any]:
     parts = contender.parts()
     every = [process for processes in parts.values() for process in processes]
-    row = {f"{part}_uss_mb": bench.memory_mb(processes, "uss") for part, processes in parts.items()}
+    row = {f"{part}_anon_mb": bench.memory_mb(processes, "Pss_Anon") for part, processes in parts.items()}
     total, own = bench.memory_mb(every), sum(row.values())
     latency = bench.latencies(contender.ask("receipts")["receipts"], http, since)
     return {
         "minute": minute,
         "pss_mb": total,
-        "uss_mb": own,
+        "anon_mb": own,
         "handles": handles(every),
         "processes": len(every),
         **row,
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--json", help="file to write the results to")
     options = parser.parse_args()
     rows = soak(options.minutes, options.tickers, options.rate)
-    grown = {name: growth(rows, name) for name in ("pss_mb", "uss_mb", "handles", "p50_ms")}
+    grown = {name: growth(rows, name) for name in ("pss_mb", "anon_mb", "handles", "p50_ms")}
     for name, percent in grown.items():
         print(f"{name}: {percent:+.1f} %")
     if options.json:
