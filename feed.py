@@ -131,7 +131,7 @@ class Feed:
         self._resolved = False  # it said itself that it is our symbol's
         self._confirmed = False  # it has shown a price
         self._frame: dict[str, Any] = {}  # its quote frames, merged: each holds only what changed
-        self._frame_at = 0.0
+        self._heard_at = 0.0  # by the page's clock
         self._feed_open = False
         self._mode = ""  # "realtime", "delayed" … beside its price
         self._readings: dict[Source, Reading] = {}
@@ -165,14 +165,15 @@ class Feed:
             return State.STALE, "socket and page disagree"
         if not self._confirmed or not self._is_proven(self._known.source, now):
             return State.STALE, "the page's feed gives no sign of life"
+        if self._known.source not in self._readings and (self._feed_open or self._known.source is not Source.SOCKET):
+            return State.STALE, "the page's price can't be read"
         for mode in (self._mode, _clean(self._frame.get("update_mode"))):
             if mode.startswith(DELAYED_MODES):
                 return State.STALE, f"TradingView doesn't give this price as it happens ({mode})"
         return State.LIVE, None
 
     def reopen(self) -> None:
-        """A page begins anew: nothing the one before said still proves anything."""
-        self.trouble = None
+        """A page begins anew: nothing the one before said still proves anything. A trouble lasts until it does well."""
         self._begin()
         self._doubt = "its page is being opened again"
 
@@ -216,6 +217,10 @@ class Feed:
         elif message.get("page") != self._page:
             self._counters["messages_of_old_pages"] += 1
             return
+        if at < self._heard_at:
+            self._counters["messages_out_of_order"] += 1
+            return
+        self._heard_at = at
         self._clock.hear(at, now)
         if self._counts_after is None:
             self._counts_after = at
@@ -251,12 +256,8 @@ class Feed:
         fields = message.get("fields")
         if not isinstance(fields, dict):
             raise ValueError("a frame without fields")
-        if at < self._frame_at:
-            self._counters["prices_out_of_order"] += 1
-            return
         news = {name: value for name, value in fields.items() if name in FRAME_FIELDS and value is not None}
         self._frame.update(news)
-        self._frame_at = at
         self._feed_open = True
         self._prove(Source.SOCKET, at)
         if "lp" in self._frame and ("lp" in news or "pricescale" in news):
@@ -273,6 +274,7 @@ class Feed:
             text = price_from_number(self._frame["lp"], decimals)
         except UnreadablePrice as refused:
             self._refuse(refused)
+            self._readings.pop(Source.SOCKET, None)
             return
         before = self._readings.get(Source.SOCKET)
         shown_at = at if is_new or before is None else before.at
@@ -341,6 +343,7 @@ class Feed:
         path = _clean(unquote(urlsplit(url).path))
         if url and not path.startswith("/symbols/"):
             raise PageTrouble(State.ERROR, f"asked for {self.symbol}, page went to {path}", void_price=True)
+        self.trouble = None
         self._resolved = bool(resolved)
         self._is_ours = self._resolved or self.symbol.partition(":")[2] in re.split("[/-]", path)
         self._describe(message)

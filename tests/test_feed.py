@@ -205,14 +205,14 @@ def test_the_address_says_whose_page_it_is_when_the_page_itself_does_not(
 def test_an_older_price_never_replaces_a_newer_one(live: Stage) -> None:
     live.tell("frame", at=NOW - 500, symbol=SYMBOL, status="ok", fields={"lp": 1})
     assert (live.quote.price_text, live.quote.timestamp) == ("64001.50", NOW)
-    assert live.counters["prices_out_of_order"] == 1
+    assert live.counters["messages_out_of_order"] == 1
 
 
 def test_two_prices_within_one_millisecond_are_taken_in_the_order_they_came(live: Stage) -> None:
     live.frame(lp=64002)
     live.frame(lp=64003)
     assert live.quote.price_text == "64003.00"
-    assert live.counters["prices_out_of_order"] == 0
+    assert live.counters["messages_out_of_order"] == 0
 
 
 def test_what_a_page_said_before_it_was_loaded_anew_no_longer_counts(live: Stage) -> None:
@@ -478,7 +478,20 @@ def test_a_failed_page_says_why_and_when_it_is_tried_again(live: Stage) -> None:
     assert quote.price_text == "64001.50"
     assert not quote.is_current
     live.feed.reopen()
+    assert live.quote == quote, "to be tried again is not to do well"
+    live.start()
+    live.page()
     assert (live.quote.state, live.quote.next_try_at) == (State.STALE, None)
+
+
+def test_the_next_page_ends_the_trouble_when_it_says_whose_it_is(live: Stage) -> None:
+    live.fail(PageTrouble(State.ERROR, "the page crashed"))
+    live.feed.reopen()
+    live.start()
+    live.frame(lp=64002.5, pricescale=100)
+    assert live.quote.state is State.ERROR
+    live.page()
+    assert live.shown == (State.LIVE, "64002.50", Source.SOCKET)
 
 
 def test_a_void_price_leaves_only_what_the_ticker_itself_says() -> None:
@@ -486,8 +499,26 @@ def test_a_void_price_leaves_only_what_the_ticker_itself_says() -> None:
     stage.page(description="Bitcoin", currency="USD")
     stage.frame(lp=64001.5, volume=7)
     stage.fail(PageTrouble(State.NOT_FOUND, "gone", void_price=True))
+    assert stage.quote.price_text is None
     stage.feed.reopen()
+    stage.start()
+    stage.page()
     assert stage.quote == Quote(Ticker("BTCUSD"), State.STARTING, exchange="BINANCE", simulated=True)
+
+
+def test_a_price_that_can_no_longer_be_read_is_not_live(live: Stage) -> None:
+    live.frame(lp=0)
+    assert (live.quote.state, live.quote.reason) == (State.STALE, "the page's price can't be read")
+    live.frame(lp=64003.5)
+    assert live.shown == (State.LIVE, "64003.50", Source.SOCKET)
+
+
+def test_an_element_that_shows_a_placeholder_is_not_live(stage: Stage) -> None:
+    stage.page()
+    stage.price("64,001.50")
+    assert stage.shown == (State.LIVE, "64001.50", Source.DOM)
+    stage.price("—")
+    assert stage.quote.state is State.STALE
 
 
 # --- freshness --------------------------------------------------------------------------------------------------------
