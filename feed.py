@@ -146,6 +146,11 @@ class Feed:
         """Whether the page that is open now has shown a price."""
         return self._confirmed
 
+    @property
+    def due_at(self) -> float:
+        """When a page may be opened for it, by our clock."""
+        return 0.0 if self.trouble is None else self.trouble.retry_at
+
     def quote(self, now: float) -> Quote:
         """The ticker's quote as it is true at `now`."""
         if self.trouble is not None:

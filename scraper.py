@@ -518,13 +518,11 @@ class Session:
         for ticker in [ticker for ticker, tab in self._tabs.items() if feeds.get(ticker) is not tab.feed]:
             self._drop_successor(ticker)
             self._close(self._tabs.pop(ticker))
-        now = _now_ms()
-        for ticker, feed in feeds.items():
-            if ticker in self._tabs or (feed.trouble is not None and feed.trouble.retry_at > now):
-                continue
-            if not self._may_open() or (tab := self._begin(feed)) is None:
+        waiting = [feed for ticker, feed in feeds.items() if ticker not in self._tabs]
+        for feed in sorted(waiting, key=lambda feed: feed.due_at):  # who failed waits behind who was never tried
+            if feed.due_at > _now_ms() or not self._may_open() or (tab := self._begin(feed)) is None:
                 return
-            self._tabs[ticker] = tab
+            self._tabs[feed.ticker] = tab
 
     def _may_open(self) -> bool:
         """Pages open with some spacing and few at a time, so that nobody is hammered."""

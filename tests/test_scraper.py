@@ -14,9 +14,10 @@ import socket
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from queue import SimpleQueue
 from typing import Any
@@ -33,10 +34,11 @@ from scraper import Scraper, ScraperSettings
 SHORTER = {
     "GOTO_TIMEOUT_S": 1.5,
     "PRICE_DEADLINE_S": 3.0,
-    "SILENCE_LIMIT_S": 3.5,
-    "FROZEN_LIMIT_S": 6.0,
-    "PING_S": 1.0,
-    "PING_LIMIT_S": 3.0,
+    "PULSE_S": 0.5,
+    "SILENCE_LIMIT_S": 2.5,
+    "FROZEN_LIMIT_S": 4.5,
+    "PING_S": 0.5,
+    "PING_LIMIT_S": 2.5,
     "NOT_FOUND_RETRY_S": 1.0,
     "BLOCKED_RETRY_S": 1.0,
     "BLOCKED_SPACING_S": 0.3,
@@ -182,37 +184,64 @@ def warnings_about(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
 # --- pages that give no price -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("fault", "state", "reason"),
-    [
-        ("not_found", State.NOT_FOUND, r"TradingView has no such symbol \(HTTP 404\)"),
-        ("no_such_symbol", State.NOT_FOUND, "TradingView has no symbol BINANCE:ICPUSD"),
-        ("permission_denied", State.ERROR, "TradingView refuses to quote BINANCE:ICPUSD: permission_denied"),
-        ("bot_wall", State.BLOCKED, 'TradingView asks "Just a moment..."'),
-        ("forbidden", State.BLOCKED, r"TradingView refuses \(HTTP 403\)"),
-        ("too_many_requests", State.BLOCKED, r"TradingView refuses \(HTTP 429\)"),
-        ("server_error", State.ERROR, r"TradingView has a problem \(HTTP 503\)"),
-        ("redirects_away", State.ERROR, r"asked 127.0.0.1:\d+, was sent to localhost:\d+"),
-        ("wrong_symbol", State.ERROR, "asked for BINANCE:ICPUSD, page shows COINBASE:ICPUSD"),
-        ("hangs", State.ERROR, r"127.0.0.1:\d+ can't be reached: no answer within 2 s"),
-        ("unreadable_price", State.ERROR, "the page shows no price that can be read"),
-    ],
-)
-def test_a_page_that_gives_no_price_says_why_and_is_tried_again(
-    watched: Watched, simulator: Simulator, caplog: pytest.LogCaptureFixture, fault: str, state: State, reason: str
-) -> None:
-    simulator.fault("ICPUSD", fault)
-    before, counted = len(watched.quotes), watched.counters[f"pages_{state}"]
-    with watched.tracking("ICPUSD"):
-        quote = watched.wait_for("ICPUSD", state, after=before)
-        assert re.fullmatch(reason, quote.reason or "")
-        assert (quote.next_try_at or 0) > time.time() * 1000 - 1000
-        assert not quote.is_current
-        assert State.LIVE not in watched.states_since(before, "ICPUSD")
-        assert watched.counters[f"pages_{state}"] > counted
-        assert len(warnings_about(caplog, f"ICPUSD: {state}: {quote.reason}")) == 1
-        simulator.clear("ICPUSD")
-        watched.wait_until_live("ICPUSD")
+FAULTS = {  # a ticker each, so that all are in trouble at the same time
+    "ICPUSD": ("not_found", State.NOT_FOUND, r"TradingView has no such symbol \(HTTP 404\)"),
+    "VETUSD": ("no_such_symbol", State.NOT_FOUND, "TradingView has no symbol BINANCE:VETUSD"),
+    "HBARUSD": ("permission_denied", State.ERROR, "TradingView refuses to quote BINANCE:HBARUSD: permission_denied"),
+    "BCHUSD": ("bot_wall", State.BLOCKED, 'TradingView asks "Just a moment..."'),
+    "TRXUSD": ("forbidden", State.BLOCKED, r"TradingView refuses \(HTTP 403\)"),
+    "SUIUSD": ("too_many_requests", State.BLOCKED, r"TradingView refuses \(HTTP 429\)"),
+    "ARBUSD": ("server_error", State.ERROR, r"TradingView has a problem \(HTTP 503\)"),
+    "OPUSD": ("redirects_away", State.ERROR, r"asked 127.0.0.1:\d+, was sent to localhost:\d+"),
+    "ETCUSD": ("wrong_symbol", State.ERROR, "asked for BINANCE:ETCUSD, page shows COINBASE:ETCUSD"),
+    "TONUSD": ("hangs", State.ERROR, r"127.0.0.1:\d+ can't be reached: no answer within 2 s"),
+    "FTMUSD": ("unreadable_price", State.ERROR, "the page shows no price that can be read"),
+}
+
+
+@dataclass
+class Troubled:
+    """What was told and logged of tickers while each had its fault, what was counted, and who was live afterwards."""
+
+    quotes: list[Quote]
+    warnings: list[str]
+    counters: Counter[str]
+    live_again: set[str]
+
+
+@pytest.fixture(scope="module")
+def troubled(simulator: Simulator) -> Iterator[Troubled]:
+    warnings: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
+    for ticker, (fault, *_) in FAULTS.items():
+        simulator.fault(ticker, fault)
+    with scraping(simulator.url, opening_spacing=0.01) as watched, watched.tracking(*FAULTS):
+        module.log.addHandler(handler)
+        for ticker, (_, state, _) in FAULTS.items():
+            watched.wait_for(ticker, state, timeout=30)
+        seen = Troubled(list(watched.quotes), list(warnings), watched.counters.copy(), set())
+        for ticker in FAULTS:
+            simulator.clear(ticker)
+        wait_until(lambda: all(quote.state is State.LIVE for quote in watched.now.values()), timeout=40)
+        module.log.removeHandler(handler)
+        seen.live_again = {ticker for ticker, quote in watched.now.items() if quote.state is State.LIVE}
+        yield seen
+
+
+@pytest.mark.timeout(120)  # for the first, that has them all
+@pytest.mark.parametrize("ticker", FAULTS, ids=[fault for fault, *_ in FAULTS.values()])
+def test_a_page_that_gives_no_price_says_why_and_is_tried_again(troubled: Troubled, ticker: str) -> None:
+    _, state, reason = FAULTS[ticker]
+    quotes = [quote for quote in troubled.quotes if quote.ticker == ticker]
+    quote = next(quote for quote in quotes if quote.state is state)
+    assert re.fullmatch(reason, quote.reason or "")
+    assert quote.next_try_at is not None
+    assert not quote.is_current
+    assert State.LIVE not in {quote.state for quote in quotes}
+    assert troubled.counters[f"pages_{state}"] >= 1
+    assert len([line for line in troubled.warnings if line.startswith(f"{ticker}: {state}: {quote.reason}")]) == 1
+    assert ticker in troubled.live_again
 
 
 def test_a_refusal_slows_every_opening_down(watched: Watched, simulator: Simulator) -> None:
