@@ -22,13 +22,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import gevent
 import psutil
@@ -43,30 +43,38 @@ from werkzeug.exceptions import BadRequest, HTTPException
 from werkzeug.routing.exceptions import WebsocketMismatch
 
 from broadcast import (
+    HAND_OVER,
     LAST_CHUNK,
+    MAX_RATE,
     SSE,
     WEBSOCKET,
     Broadcaster,
     Client,
     Format,
+    InvalidRate,
     ShuttingDown,
     Stream,
     TooManyStreams,
     Wish,
+    filter_of,
+    interval_of,
     websocket_frame,
     websocket_text,
 )
+from connect import HTTP2_PREFACE, HTTP2_REFUSAL, ConnectApplication
 from quotes import InvalidTicker, PlutoError, State, Ticker, TooManyTickers, parse_ticker, wire_fields
 from scraper import Scraper, ScraperSettings, find_browser
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 VERSION = "0.1.0"
 PROJECT = Path(__file__).parent
 MAX_BODY = 64 * 1024
 MAX_CONNECTIONS = 1_000  # requests under way at once, streams not counted; more wait in the backlog
 BACKLOG = 4096
-MIN_RATE, MAX_RATE = 0.1, 20.0  # batches a second that a stream may ask for
 MAX_WEBSOCKET_MESSAGE = 4 * 1024
-HAND_OVER = "pluto.hand_over"
+REFUSAL_GRACE_S = 1.0  # for a client that speaks HTTP/2 to hear that nobody else does
 STOP_GRACE_S = 0.3  # for streams to send their last event
 DEMO_TICKERS = "BTCUSD,ETHUSD,SOLUSD"
 # Front ends of the original Pluto Crypto Tracker run there.
@@ -74,7 +82,13 @@ CORS_ORIGINS = frozenset({"http://localhost:3000", "http://127.0.0.1:3000"})
 CORS_HEADERS = {
     "Access-Control-Allow-Credentials": "true",
     "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
-    "Access-Control-Allow-Headers": "Content-Type, Last-Event-ID",
+    "Access-Control-Allow-Headers": (
+        "Content-Type, Last-Event-ID, Connect-Protocol-Version, Connect-Timeout-Ms, Connect-Content-Encoding, "
+        "Connect-Accept-Encoding, X-Grpc-Web, X-User-Agent, Grpc-Timeout, Grpc-Encoding, Grpc-Accept-Encoding"
+    ),
+    "Access-Control-Expose-Headers": (
+        "Content-Encoding, Connect-Content-Encoding, Grpc-Encoding, Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin"
+    ),
     "Access-Control-Max-Age": "600",
 }
 SECURITY_HEADERS = {
@@ -267,10 +281,6 @@ class NotTracked(PlutoError):
     code = "not_tracked"
 
 
-class InvalidRate(PlutoError):
-    code = "invalid_rate"
-
-
 class ForbiddenOrigin(PlutoError):
     code = "forbidden_origin"
 
@@ -279,15 +289,22 @@ class NoWebSocket(PlutoError):
     code = "no_websocket"
 
 
-HTTP_STATUS: dict[type[PlutoError], int] = {
-    InvalidTicker: 400,
-    InvalidRate: 400,
-    ForbiddenOrigin: 403,
-    NotTracked: 404,
-    TooManyTickers: 409,
-    NoWebSocket: 426,
-    TooManyStreams: 503,
-    ShuttingDown: 503,
+class Answer(NamedTuple):
+    """How an error is said: by HTTP, the WebSocket's handshake included, and by Connect."""
+
+    status: int
+    connect: str
+
+
+ANSWERS: dict[type[PlutoError], Answer] = {
+    InvalidTicker: Answer(400, "invalid_argument"),
+    InvalidRate: Answer(400, "invalid_argument"),
+    ForbiddenOrigin: Answer(403, "permission_denied"),
+    NotTracked: Answer(404, "not_found"),
+    TooManyTickers: Answer(409, "resource_exhausted"),
+    NoWebSocket: Answer(426, "unimplemented"),
+    TooManyStreams: Answer(503, "unavailable"),
+    ShuttingDown: Answer(503, "unavailable"),
 }
 RETRY_AFTER_S = "5"  # sent with every 503
 HTTP_CODES = {
@@ -314,7 +331,7 @@ def _failure(status: int, code: str, message: str) -> Response:
 
 
 def _on_pluto_error(error: PlutoError) -> Response:
-    failure = _failure(HTTP_STATUS[type(error)], error.code, str(error))
+    failure = _failure(ANSWERS[type(error)].status, error.code, str(error))
     if failure.status_code == 503:
         failure.headers["Retry-After"] = RETRY_AFTER_S
     return failure
@@ -430,23 +447,8 @@ def websocket() -> Response:
 
 def _wish(format: Format, *, chunked: bool = False) -> Wish:
     """What a stream's query asks for."""
-    return Wish(format, _tickers_filter(request.args.get("tickers", "").split(",")), _interval(), chunked)
-
-
-def _tickers_filter(texts: list[str]) -> frozenset[Ticker] | None:
-    return frozenset(parse_ticker(text) for text in texts if text.strip()) or None
-
-
-def _interval() -> float:
-    """The least seconds between batches, from `max_rate`, the most batches a second."""
-    text = request.args.get("max_rate", str(MAX_RATE))
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise InvalidRate(f"max_rate is a number of batches a second from {MIN_RATE} to {MAX_RATE}, not {text!r}.")
-    return 0.0 if rate == MAX_RATE else round(1 / rate, 2)
+    tickers = filter_of(request.args.get("tickers", "").split(","))
+    return Wish(format, tickers, interval_of(request.args.get("max_rate", MAX_RATE)), chunked)
 
 
 def _last_event_id() -> str:
@@ -641,7 +643,7 @@ class WebSocketSession:
     def _on_text(self, text: str) -> None:
         try:
             message = json.loads(text)
-            tickers = _tickers_filter([str(ticker) for ticker in message["tickers"]])
+            tickers = filter_of(str(ticker) for ticker in message["tickers"])
         except PlutoError as error:
             self._refuse(error.code, str(error))
         except (ValueError, TypeError, KeyError, RecursionError):
@@ -684,7 +686,25 @@ def create_app(watchlist: Watchlist) -> Flask:
     app.register_error_handler(HTTPException, _on_http_error)
     app.before_request(_answer_preflight)
     app.after_request(_add_headers)
+    connect = ConnectApplication(watchlist, lambda error: ANSWERS[type(error)].connect)
+    app.wsgi_app = _beside(connect, app.wsgi_app)  # type: ignore[assignment, method-assign]
     return app
+
+
+def _beside(connect: ConnectApplication, flask: WSGIApplication) -> WSGIApplication:
+    """Connect's calls to Connect, all else to Flask, preflights included; the same headers from both."""
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if not environ["PATH_INFO"].startswith(connect.path) or environ["REQUEST_METHOD"] == "OPTIONS":
+            return flask(environ, start_response)
+
+        def start(status: str, headers: list[tuple[str, str]]) -> Callable[[bytes], object]:
+            more = {**SECURITY_HEADERS, "Vary": "Origin", **_cors_headers(environ.get("HTTP_ORIGIN"))}
+            return start_response(status, [*headers, *more.items()])
+
+        return connect(environ, cast("StartResponse", start))
+
+    return application
 
 
 def _answer_preflight() -> Response | None:
@@ -696,10 +716,12 @@ def _answer_preflight() -> Response | None:
 def _add_headers(response: Response) -> Response:
     response.headers.extend(SECURITY_HEADERS)
     response.vary.add("Origin")
-    if (origin := request.headers.get("Origin")) in CORS_ORIGINS:
-        response.headers["Access-Control-Allow-Origin"] = origin
-        response.headers.extend(CORS_HEADERS)
+    response.headers.extend(_cors_headers(request.headers.get("Origin")))
     return response
+
+
+def _cors_headers(origin: str | None) -> dict[str, str]:
+    return {"Access-Control-Allow-Origin": origin, **CORS_HEADERS} if origin in CORS_ORIGINS else {}
 
 
 class Simulator:
@@ -807,13 +829,29 @@ class Handler(WSGIHandler):
             environ[HAND_OVER] = self._hand_over
         return environ
 
+    def read_requestline(self) -> str:
+        line: str = super().read_requestline()
+        if not line.startswith(HTTP2_PREFACE):
+            return line
+        self._refuse_http2()
+        return ""
+
+    def _refuse_http2(self) -> None:
+        """Says so in HTTP/2, and reads until the client has gone: to close on unread words would cut ours off."""
+        self.socket.sendall(HTTP2_REFUSAL)
+        self.socket.shutdown(socket.SHUT_WR)
+        self.socket.settimeout(REFUSAL_GRACE_S)
+        with suppress(OSError):
+            while self.socket.recv(4096):
+                pass
+
     def _hand_over(self, taker: Callable[[socket.socket], None]) -> None:
         self._taker = taker
 
     def process_result(self) -> None:
         """As pywsgi has it, up to the moment when the socket is given away."""
         for data in self.result or ():
-            if data:
+            if data or not self.headers_sent:
                 self.write(data)
             if self._taker is not None:
                 self.close_connection = True

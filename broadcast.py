@@ -24,8 +24,8 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 from zlib import crc32
@@ -35,11 +35,13 @@ from gevent import socket as hub_socket
 from gevent.event import Event
 from geventwebsocket.websocket import Header, WebSocket
 
-from quotes import PlutoError, Quote, State, Ticker, wire_fields
+from quotes import PlutoError, Quote, State, Ticker, parse_ticker, wire_fields
 
 log = logging.getLogger("pluto.broadcast")
 
+HAND_OVER = "pluto.hand_over"  # where in a WSGI environment a server that can give connections away says so
 FLUSH_INTERVAL_S = 0.05  # the design card's figure
+MIN_RATE, MAX_RATE = 0.1, 20.0  # batches a second that a stream may ask for
 HEARTBEAT_S = 15.0
 TEND_INTERVAL_S = 0.5
 LAG_LIMIT_S = 15.0  # a client that drains nothing for this long is closed
@@ -68,14 +70,22 @@ class ShuttingDown(PlutoError):
     code = "shutting_down"
 
 
+class InvalidRate(PlutoError):
+    code = "invalid_rate"
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A ticker's newest quote, the flushes with which it and the ticker came, and its JSON, made once for all."""
+    """A ticker's newest quote, the flushes with which it and the ticker came, and its JSON, made once for all.
+
+    `encoded` is for formats that write it otherwise: what each made of it, by a name of the format's own.
+    """
 
     quote: Quote
     sequence: int
     tracked: int
     json: str
+    encoded: dict[str, bytes] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +109,17 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Format:
-    """How a transport writes: pure functions to bytes. `end` takes the ms after which the client may come back."""
+    """How a transport writes: pure functions to bytes. `end` takes the ms after which the client may come back.
+
+    `heartbeat` is empty where a transport has none. `expired` is what a client hears whose own deadline has passed.
+    """
 
     name: str
     encode: Callable[[Batch], bytes]
     greet: Callable[[str], bytes]
     heartbeat: bytes
     end: Callable[[int], bytes]
+    expired: bytes = b""
 
 
 def messages(batch: Batch) -> list[tuple[str, str]]:
@@ -200,6 +214,22 @@ class Wish:
     chunked: bool = False
 
 
+def filter_of(texts: Iterable[str]) -> Filter:
+    """The tickers that a client lists; all, when it lists none. Raises InvalidTicker."""
+    return frozenset(parse_ticker(text) for text in texts if text.strip()) or None
+
+
+def interval_of(max_rate: float | str) -> float:
+    """The least seconds between batches, when a client wants so many a second at most. Raises InvalidRate."""
+    try:
+        rate = float(max_rate)
+    except ValueError:
+        rate = 0.0
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise InvalidRate(f"max_rate is a number of batches a second from {MIN_RATE} to {MAX_RATE}, not {max_rate!r}.")
+    return 0.0 if rate == MAX_RATE else round(1 / rate, 2)
+
+
 class Group:
     """The clients with one wish: they get the same bytes object. `sequence` is the flush they all have."""
 
@@ -224,8 +254,8 @@ class Client:
     """
 
     __slots__ = (
-        "drained_at", "first", "group", "heard", "left_at", "reader", "receive", "send", "sequence", "socket", "tail",
-        "wish", "writer",
+        "drained_at", "expiry", "first", "group", "heard", "left_at", "reader", "receive", "send", "sequence", "socket",
+        "tail", "wish", "writer",
     )  # fmt: skip
 
     def __init__(self, wish: Wish, sequence: int, first: bytes) -> None:
@@ -236,6 +266,7 @@ class Client:
         self.receive: Callable[[bytes], None] | None = None
         self.reader: Any = None
         self.writer: Any = None
+        self.expiry: Any = None
         self.tail: bytes | None = None
         self.drained_at = 0.0
         self.left_at: float | None = None
@@ -567,6 +598,14 @@ class Broadcaster:
         if sent != len(data):
             self._fall_behind(client, data[sent:], self._group_sequence(client))
 
+    def expire(self, client: Client, seconds: float) -> None:
+        """The client's own deadline: so long from now, its stream ends."""
+        client.expiry = self._loop.timer(seconds)
+        client.expiry.start(self._on_expiry, client)
+
+    def _on_expiry(self, client: Client) -> None:
+        self.leave(client, client.wish.format.expired, "deadline")
+
     def leave(self, client: Client, last_words: bytes, reason: str) -> None:
         """Ends a client's stream in order. One that is lagging can't be told, and is dropped."""
         if client.socket is None or client.tail is not None or client.left_at is not None:
@@ -592,11 +631,11 @@ class Broadcaster:
         self._quit_group(client)
         if client.left_at is None:
             self.counters[f"dropped: {reason}"] += 1
-        for watcher in (client.reader, client.writer):
+        for watcher in (client.reader, client.writer, client.expiry):
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
-        client.reader = client.writer = client.receive = None
+        client.reader = client.writer = client.expiry = client.receive = None
         client.send = _send_nowhere
         if client.socket is not None:
             client.socket.close()
@@ -677,9 +716,9 @@ class Broadcaster:
 
     def _send_heartbeats(self, now: float) -> None:
         for group in list(self._groups.values()):
-            if now - group.sent_at >= self._heartbeat:
+            if (heartbeat := group.wish.format.heartbeat) and now - group.sent_at >= self._heartbeat:
                 group.sent_at = now
-                self._send(list(group.members), group.frame(group.wish.format.heartbeat), group.sequence)
+                self._send(list(group.members), group.frame(heartbeat), group.sequence)
 
 
 class Stream:
@@ -693,13 +732,15 @@ class Stream:
     def __init__(self, broadcaster: Broadcaster, client: Client, hand_over: HandOver | None) -> None:
         self._broadcaster, self._client, self._hand_over = broadcaster, client, hand_over
         self._pipe: Any = None
+        self._has_begun = False
         self._is_given_away = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        if self._client.first:
+        if not self._has_begun:
+            self._has_begun = True
             first, self._client.first = self._client.first, b""
             if self._hand_over is not None:
                 self._hand_over(self._take_over)

@@ -13,7 +13,8 @@ PROJECT = Path(__file__).parent.parent
 
 # Each file at the top level, and those of ours it may import. A new layer is drawn here first.
 BELOW = {
-    "app": {"store", "broadcast", "scraper", "relay", "quotes"},
+    "app": {"connect", "store", "broadcast", "scraper", "relay", "quotes"},
+    "connect": {"broadcast", "quotes"},
     "store": {"quotes"},
     "broadcast": {"quotes"},
     "scraper": {"feed", "quotes"},
@@ -29,6 +30,7 @@ FOREIGN = {
     "scraper": {"flask", "werkzeug", "gevent", "geventwebsocket"},
     "feed": {"flask", "werkzeug", "gevent", "geventwebsocket", "playwright", "greenlet", "threading", "time"},
     "broadcast": {"flask", "werkzeug", "playwright"},
+    "connect": {"flask", "werkzeug", "gevent", "playwright"},
     "store": {"flask", "werkzeug", "playwright"},
     "relay": {"flask", "werkzeug", "playwright"},
     "app": {"playwright"},

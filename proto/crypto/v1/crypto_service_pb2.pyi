@@ -1,0 +1,146 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STATE_UNSPECIFIED: _ClassVar[State]
+    STATE_STARTING: _ClassVar[State]
+    STATE_SNAPSHOT: _ClassVar[State]
+    STATE_LIVE: _ClassVar[State]
+    STATE_STALE: _ClassVar[State]
+    STATE_NOT_FOUND: _ClassVar[State]
+    STATE_BLOCKED: _ClassVar[State]
+    STATE_ERROR: _ClassVar[State]
+
+class Source(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SOURCE_UNSPECIFIED: _ClassVar[Source]
+    SOURCE_SOCKET: _ClassVar[Source]
+    SOURCE_DOM: _ClassVar[Source]
+    SOURCE_SCRIPT: _ClassVar[Source]
+    SOURCE_TITLE: _ClassVar[Source]
+STATE_UNSPECIFIED: State
+STATE_STARTING: State
+STATE_SNAPSHOT: State
+STATE_LIVE: State
+STATE_STALE: State
+STATE_NOT_FOUND: State
+STATE_BLOCKED: State
+STATE_ERROR: State
+SOURCE_UNSPECIFIED: Source
+SOURCE_SOCKET: Source
+SOURCE_DOM: Source
+SOURCE_SCRIPT: Source
+SOURCE_TITLE: Source
+
+class AddTickerRequest(_message.Message):
+    __slots__ = ("ticker",)
+    TICKER_FIELD_NUMBER: _ClassVar[int]
+    ticker: str
+    def __init__(self, ticker: _Optional[str] = ...) -> None: ...
+
+class AddTickerResponse(_message.Message):
+    __slots__ = ("success", "message")
+    SUCCESS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    success: bool
+    message: str
+    def __init__(self, success: _Optional[bool] = ..., message: _Optional[str] = ...) -> None: ...
+
+class RemoveTickerRequest(_message.Message):
+    __slots__ = ("ticker",)
+    TICKER_FIELD_NUMBER: _ClassVar[int]
+    ticker: str
+    def __init__(self, ticker: _Optional[str] = ...) -> None: ...
+
+class RemoveTickerResponse(_message.Message):
+    __slots__ = ("success", "message")
+    SUCCESS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    success: bool
+    message: str
+    def __init__(self, success: _Optional[bool] = ..., message: _Optional[str] = ...) -> None: ...
+
+class GetTickersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetTickersResponse(_message.Message):
+    __slots__ = ("tickers", "prices")
+    TICKERS_FIELD_NUMBER: _ClassVar[int]
+    PRICES_FIELD_NUMBER: _ClassVar[int]
+    tickers: _containers.RepeatedScalarFieldContainer[str]
+    prices: _containers.RepeatedCompositeFieldContainer[PriceUpdate]
+    def __init__(self, tickers: _Optional[_Iterable[str]] = ..., prices: _Optional[_Iterable[_Union[PriceUpdate, _Mapping]]] = ...) -> None: ...
+
+class StreamPricesRequest(_message.Message):
+    __slots__ = ("tickers", "max_rate")
+    TICKERS_FIELD_NUMBER: _ClassVar[int]
+    MAX_RATE_FIELD_NUMBER: _ClassVar[int]
+    tickers: _containers.RepeatedScalarFieldContainer[str]
+    max_rate: float
+    def __init__(self, tickers: _Optional[_Iterable[str]] = ..., max_rate: _Optional[float] = ...) -> None: ...
+
+class PriceUpdate(_message.Message):
+    __slots__ = ("ticker", "price", "change_percent", "timestamp", "price_text", "state", "source", "source_time", "received_at", "sequence", "change", "volume", "high", "low", "open", "bid", "ask", "currency", "exchange", "description", "calculated", "simulated", "reason", "next_try_at")
+    TICKER_FIELD_NUMBER: _ClassVar[int]
+    PRICE_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
+    PRICE_TEXT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_TIME_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_AT_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    BID_FIELD_NUMBER: _ClassVar[int]
+    ASK_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    EXCHANGE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    CALCULATED_FIELD_NUMBER: _ClassVar[int]
+    SIMULATED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    NEXT_TRY_AT_FIELD_NUMBER: _ClassVar[int]
+    ticker: str
+    price: float
+    change_percent: float
+    timestamp: int
+    price_text: str
+    state: State
+    source: Source
+    source_time: int
+    received_at: int
+    sequence: int
+    change: float
+    volume: float
+    high: float
+    low: float
+    open: float
+    bid: float
+    ask: float
+    currency: str
+    exchange: str
+    description: str
+    calculated: bool
+    simulated: bool
+    reason: str
+    next_try_at: int
+    def __init__(self, ticker: _Optional[str] = ..., price: _Optional[float] = ..., change_percent: _Optional[float] = ..., timestamp: _Optional[int] = ..., price_text: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., source: _Optional[_Union[Source, str]] = ..., source_time: _Optional[int] = ..., received_at: _Optional[int] = ..., sequence: _Optional[int] = ..., change: _Optional[float] = ..., volume: _Optional[float] = ..., high: _Optional[float] = ..., low: _Optional[float] = ..., open: _Optional[float] = ..., bid: _Optional[float] = ..., ask: _Optional[float] = ..., currency: _Optional[str] = ..., exchange: _Optional[str] = ..., description: _Optional[str] = ..., calculated: _Optional[bool] = ..., simulated: _Optional[bool] = ..., reason: _Optional[str] = ..., next_try_at: _Optional[int] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("code",)
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    def __init__(self, code: _Optional[str] = ...) -> None: ...
