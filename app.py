@@ -61,7 +61,7 @@ from broadcast import (
     websocket_frame,
     websocket_text,
 )
-from connect import HTTP2_PREFACE, HTTP2_REFUSAL, ConnectApplication
+from connect import HTTP2_PREFACE, ConnectApplication, refuse_http2
 from quotes import InvalidTicker, PlutoError, State, Ticker, TooManyTickers, parse_ticker, wire_fields
 from scraper import Scraper, ScraperSettings, find_browser
 
@@ -837,13 +837,14 @@ class Handler(WSGIHandler):
         return ""
 
     def _refuse_http2(self) -> None:
-        """Says so in HTTP/2, and reads until the client has gone: to close on unread words would cut ours off."""
-        self.socket.sendall(HTTP2_REFUSAL)
-        self.socket.shutdown(socket.SHUT_WR)
+        """Says so, and reads until the client has gone: to close on unread words would cut ours off."""
         self.socket.settimeout(REFUSAL_GRACE_S)
         with suppress(OSError):
-            while self.socket.recv(4096):
-                pass
+            refuse_http2(self.rfile.read, self.socket.sendall)
+            self.socket.shutdown(socket.SHUT_WR)
+            for _ in range(MAX_BODY // 4096):
+                if not self.rfile.read(4096):
+                    break
 
     def _hand_over(self, taker: Callable[[socket.socket], None]) -> None:
         self._taker = taker

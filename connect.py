@@ -47,18 +47,16 @@ MAX_MESSAGE = 64 * 1024  # bytes of a request
 CONNECT_END, GRPC_WEB_TRAILERS = 0b0000_0010, 0b1000_0000  # flags of the envelope that ends a stream
 GRPC_STATUS = {Code.DEADLINE_EXCEEDED: 4, Code.UNAVAILABLE: 14}  # those a stream may end with
 ONLY_CONNECT = "Pluto speaks Connect and gRPC-Web, over HTTP/1.1; gRPC itself needs HTTP/2, which Pluto has not."
+GRPC_REFUSAL = [("Content-Type", "application/grpc"), ("grpc-status", "12"), ("grpc-message", ONLY_CONNECT)]
 LAST_WORDS = "Pluto is shutting down; come back in a moment."
 TIME_IS_UP = "The deadline that came with the request has passed."
 
-# What a client hears that begins with HTTP/2, as gRPC does: no settings, then GOAWAY with the code HTTP_1_1_REQUIRED.
-HTTP2_PREFACE = "PRI * HTTP/2.0"
-HTTP2_REFUSAL = (
-    bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-    + (8 + len(ONLY_CONNECT)).to_bytes(3, "big")
-    + bytes([7, 0, 0, 0, 0, 0])
-    + struct.pack(">II", 0, 0xD)
-    + ONLY_CONNECT.encode()
-)
+HTTP2_PREFACE = "PRI * HTTP/2.0"  # the first line of what a client sends that begins with HTTP/2, as gRPC does
+HTTP2_PREFACE_REST = len("\r\nSM\r\n\r\n")
+MAX_HTTP2_FRAME = 16 * 1024
+MAX_HTTP2_FRAMES = 16  # before the first request; gRPC sends two
+HEADERS, SETTINGS, GOAWAY = 1, 4, 7  # types of frames
+END_STREAM, END_HEADERS = 1, 4  # flags of HEADERS
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
@@ -87,7 +85,7 @@ def as_json(entry: Entry) -> bytes:
 
 
 def _known(entry: Entry) -> list[tuple[str, Any]]:
-    """The fields that aren't protobuf's defaults, by their JSON names."""
+    """What there is to say, by JSON names; in protobuf a flag that isn't set says nothing."""
     return [(name, value) for name, value in wire_fields(entry.quote, entry.sequence).items() if value is not False]
 
 
@@ -319,7 +317,38 @@ def _is_plain_grpc(content_type: str) -> bool:
 
 
 def _refuse_grpc(start_response: StartResponse) -> Iterable[bytes]:
-    """What a gRPC client takes for an answer, trailers only; HTTP/1.1 brings one here only through a proxy."""
-    headers = [("Content-Type", "application/grpc"), ("grpc-status", "12"), ("grpc-message", ONLY_CONNECT)]
-    start_response("200 OK", headers)
+    """What a gRPC client takes for an answer; over HTTP/1.1 one comes here only through a proxy."""
+    start_response("200 OK", GRPC_REFUSAL)
     return []
+
+
+# --- HTTP/2 -----------------------------------------------------------------------------------------------------------
+
+
+def refuse_http2(read: Callable[[int], bytes], send: Callable[[bytes], object]) -> None:
+    """Answers a connection's first request in HTTP/2, with what a gRPC client understands, and says goodbye.
+
+    `read` begins after the line HTTP2_PREFACE. Whatever isn't HTTP/2 after all ends it without an answer.
+    """
+    read(HTTP2_PREFACE_REST)
+    send(_http2_frame(SETTINGS, 0, 0, b""))
+    for _ in range(MAX_HTTP2_FRAMES):
+        header = read(9)
+        length, stream = int.from_bytes(header[:3], "big"), int.from_bytes(header[5:], "big")
+        if len(header) < 9 or length > MAX_HTTP2_FRAME:
+            return
+        read(length)
+        if header[3] == HEADERS:
+            fields = b"".join(_http2_field(name, value) for name, value in ((":status", "200"), *GRPC_REFUSAL))
+            send(_http2_frame(HEADERS, END_STREAM | END_HEADERS, stream, fields))
+            send(_http2_frame(GOAWAY, 0, 0, struct.pack(">II", stream, 0)))
+            return
+
+
+def _http2_frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def _http2_field(name: str, value: str) -> bytes:
+    """A header as HPACK's literal, neither indexed nor compressed; both texts are shorter than 127 bytes."""
+    return b"\0" + bytes([len(name)]) + name.lower().encode() + bytes([len(value)]) + value.encode()

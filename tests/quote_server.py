@@ -34,13 +34,14 @@ def main() -> None:
     parser.add_argument("--heartbeat", type=float, default=15.0)
     parser.add_argument("--lag-limit", type=float, default=15.0)
     parser.add_argument("--max-streams", type=int, default=10_000)
+    parser.add_argument("--max-tickers", type=int, default=1000)
     parser.add_argument("--tls", nargs=2, metavar=("KEY", "CERTIFICATE"))
     parser.add_argument("--foreign", action="store_true", help="a WSGI server that gives no connection away")
     options = parser.parse_args()
 
     broadcaster = Broadcaster(max_streams=options.max_streams, heartbeat=options.heartbeat, lag_limit=options.lag_limit)
     scraper = Scraper(ScraperSettings(), broadcaster.put)
-    watchlist = Watchlist(scraper, broadcaster, Settings(max_tickers=1000))
+    watchlist = Watchlist(scraper, broadcaster, Settings(max_tickers=options.max_tickers))
     listener = WSGIServer.get_listener(("127.0.0.1", 0), backlog=4096, family=2)
     if options.tls or options.foreign:
         key, certificate = options.tls or (None, None)
