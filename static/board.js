@@ -11,6 +11,7 @@ import "./sparkline.js";
 const RESORT_EVERY = 5; // seconds between new orders when sorted by something that moves
 const HELD_FOR = 10_000; // ms after a hand was last on the board, for which rows don't run away from it
 const FADE_EVERY = 150; // ms
+const TRENDS_A_FRAME = 8; // sparklines drawn in one frame, so that no frame has all of them
 const SLIDE = { duration: 180, easing: "ease-out" };
 
 /** What the board can be sorted by, besides the name. A price that isn't live doesn't compete. */
@@ -25,6 +26,7 @@ class PriceBoard extends HTMLElement {
   #changed = new Set(); // tickers to paint in the next frame
   #marked = new Set(); // rows whose mark has to fade
   #fadeTimer = 0;
+  #trends = []; // rows whose sparkline is due
   #seconds = 0;
   #handAt = 0; // when the pointer last moved here or a key was pressed
   #digits = 0; // of the longest price so far: the price column is as wide
@@ -184,10 +186,14 @@ class PriceBoard extends HTMLElement {
 
   #paintSecond = () => {
     const now = store.now();
-    for (const [ticker, row] of this.#rows) {
-      row.paintAge(store.view(ticker), now);
-      row.drawTrend(store.session(ticker));
-    }
+    for (const [ticker, row] of this.#rows) row.paintAge(store.view(ticker), now);
+    this.#trends = [...this.#rows.values()];
+    nextFrame(this.#drawTrends);
+  };
+
+  #drawTrends = () => {
+    for (const row of this.#trends.splice(0, TRENDS_A_FRAME)) if (row.isConnected) row.drawTrend(store.session(row.ticker));
+    if (this.#trends.length) nextFrame(this.#drawTrends);
   };
 
   // -- hands

@@ -1,6 +1,8 @@
 /* Owns the session chart of the detail view, drawn by TradingView's open-source lightweight-charts, which is loaded when the
    first chart is asked for and not before. Never knows of the store: it is given a session. */
 
+import { figure } from "./format.js";
+
 const SCRIPT = "/vendor/lightweight-charts.js"; // a classic script that sets window.LightweightCharts
 const TIME = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const TIME_SECONDS = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
@@ -70,7 +72,7 @@ export class SessionChart {
 }
 
 const time = (seconds) => TIME_SECONDS.format(seconds * 1000);
-const fixed = (places) => (price) => price.toFixed(places);
+const fixed = (places) => (price) => figure(price, places);
 
 /** Colours come from the page's own palette, so a chart follows the theme. */
 function looks(box) {

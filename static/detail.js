@@ -3,7 +3,7 @@
 
 import { copyPrice, remove } from "./actions.js";
 import { SessionChart } from "./chart.js";
-import { age, amount, decimals, difference, direction, exactTime, latency, nextTry, percent, priceRuns, reason, secondTime, STATE_WORDS } from "./format.js";
+import { age, amount, decimals, difference, direction, exactTime, figure, grouped, latency, nextTry, percent, priceRuns, reason, secondTime, STATE_WORDS } from "./format.js";
 import { clock, nextFrame } from "./frame.js";
 import { ARROWS, write, writeRuns } from "./row.js";
 import { settings } from "./settings.js";
@@ -134,12 +134,7 @@ class TickerDetail extends HTMLElement {
 
   #paintFacts(view) {
     const places = this.#places;
-    const fixed = (value) => (Number.isFinite(value) ? value.toFixed(places) : "");
-    this.#fact("open", fixed(view.open));
-    this.#fact("high", fixed(view.high));
-    this.#fact("low", fixed(view.low));
-    this.#fact("bid", fixed(view.bid));
-    this.#fact("ask", fixed(view.ask));
+    for (const name of ["open", "high", "low", "bid", "ask"]) this.#fact(name, figure(view[name], places));
     this.#fact("volume", amount(view.volume));
     this.#fact("source", view.source ? (SOURCES[view.source] ?? view.source) : "");
     this.#fact("calculated", view.calculated ? "Calculated by TradingView; the exchange doesn't trade this pair." : "");
@@ -169,7 +164,7 @@ class TickerDetail extends HTMLElement {
 function showChange(line, { at, priceText, difference: moved }) {
   const [time, price, by] = line.children;
   write(time, secondTime(at));
-  write(price, priceText);
+  write(price, grouped(priceText));
   write(by, Number.isFinite(moved) ? `${moved > 0 ? "▲" : "▼"} ${difference(moved, decimals(priceText))}` : "first seen");
   by.dataset.direction = direction(moved);
 }

@@ -2,6 +2,7 @@
    Never touches the document, and never rounds a price: what the exchange gave is what is printed. */
 
 const MINUS = "\u2212";
+const THIN = "\u202f"; // a narrow space at which no line breaks
 const AMOUNT = new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 4 });
 const SMALL_AMOUNT = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 4 });
 const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
@@ -53,6 +54,17 @@ function firstDifference(text, before) {
   return at;
 }
 
+/** "66754.54" → "66 754.54": the air a price has before its thousands, in figures that are plain text. */
+export function grouped(text) {
+  const [whole, ...rest] = text.split(".");
+  return [whole.replace(/\d(?=(\d{3})+$)/g, `$&${THIN}`), ...rest].join(".");
+}
+
+/** A figure with as many decimals as the price has; empty when unknown. */
+export function figure(value, places) {
+  return Number.isFinite(value) ? grouped(value.toFixed(places)) : "";
+}
+
 /** "+0.79%", with a real minus; empty when unknown. */
 export function percent(value) {
   return Number.isFinite(value) ? `${sign(value, 2)}${Math.abs(value).toFixed(2)}%` : "";
@@ -60,7 +72,7 @@ export function percent(value) {
 
 /** A difference of prices, with as many decimals as the price itself has. */
 export function difference(value, places) {
-  return Number.isFinite(value) ? `${sign(value, places)}${Math.abs(value).toFixed(places)}` : "";
+  return Number.isFinite(value) ? `${sign(value, places)}${figure(Math.abs(value), places)}` : "";
 }
 
 function sign(value, places) {

@@ -1,10 +1,10 @@
 /* Owns <price-row>: one ticker on the board. It is told what to show and writes only what differs from what it shows
    already. Never reads the store, never listens: the board does both for all its rows. */
 
-import { age, amount, decimals, difference, direction, nextTry, percent, priceRuns, reason, STATE_WORDS } from "./format.js";
+import { age, amount, decimals, difference, direction, figure, nextTry, percent, priceRuns, reason, STATE_WORDS } from "./format.js";
 
 const MARK_FOR = 900; // ms for which digits that moved stay marked
-const CALCULATED = / \(calculated by TradingView\)$/; // said in fewer words beside the name
+const CALCULATED = / \(calculated by TradingView\)$/; // said by a mark beside the name
 export const ARROWS = { up: "▲", down: "▼", flat: "", "": "" };
 
 class PriceRow extends HTMLElement {
@@ -52,10 +52,11 @@ class PriceRow extends HTMLElement {
     this.paintAge(view, now);
   }
 
-  #paintName({ description, exchange, calculated }) {
-    const name = description?.replace(CALCULATED, "");
-    const words = [name, calculated ? "calculated" : "", exchange].filter(Boolean).join(" · ");
-    if (write(this.#parts.description, words)) this.#parts.description.title = words;
+  /** The exchange stands before the ticker, unless it is the usual one. */
+  #paintName({ description, calculated }) {
+    const name = description?.replace(CALCULATED, "") ?? "";
+    if (write(this.#parts.description, name)) this.#parts.description.title = name;
+    if (this.#parts.calculated.hidden === Boolean(calculated)) this.#parts.calculated.hidden = !calculated;
   }
 
   #paintPrice({ priceText = "", price, currency = "", state }, now) {
@@ -100,8 +101,8 @@ class PriceRow extends HTMLElement {
       this.#parts.range.dataset.at = at;
       this.#parts.range.style.setProperty("--at", at);
     }
-    write(this.#parts.low, low.toFixed(decimals(priceText)));
-    write(this.#parts.high, high.toFixed(decimals(priceText)));
+    write(this.#parts.low, figure(low, decimals(priceText)));
+    write(this.#parts.high, figure(high, decimals(priceText)));
   }
 
   #paintVolume({ volume, price, currency = "" }) {
@@ -128,8 +129,10 @@ class PriceRow extends HTMLElement {
 
 /** Write a text if it differs; true when it did. */
 export function write(element, text) {
-  if (element.firstChild ? element.firstChild.data === text : text === "") return false;
-  element.textContent = text;
+  const shown = element.firstChild;
+  if (shown ? shown.data === text : text === "") return false;
+  if (shown && text) shown.data = text; // Cheaper than a new node for each price.
+  else element.textContent = text;
   return true;
 }
 

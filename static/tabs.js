@@ -10,13 +10,15 @@ const NAME = "pluto.stream";
 const LOOK_EVERY = 2_000; // ms
 const ASK_AFTER = 6_000; // ms of silence after which a follower asks whether the leader is there
 const DEPOSE_AFTER = 10_000; // ms of silence after which it takes the lead
+const ALONE_AFTER = 10_000; // ms without a word from another tab, and none in line: nobody needs to be told
 
 class Tabs {
   #stream = null; // only while this tab leads
   #channel = null;
   #lastEventId = "";
   #joined = false; // this tab has the whole picture, by its own stream or from the leader
-  #heardAt = 0; // when the leader last said something
+  #heardAt = 0; // when the leader, or to the leader anyone, last said something
+  #followed = true; // somebody may listen to what this tab tells
   #release = null; // gives the lock back
   #waiting = new AbortController(); // ends our place in the line for the lock
   #saidHelloAt = 0;
@@ -78,11 +80,13 @@ class Tabs {
   }
 
   #lead() {
+    this.#followed = true;
+    this.#heardAt = Date.now();
     this.#stream = new Stream({
       onEvent: (name, data, id) => {
         this.#lastEventId = id;
         this.#joined = true;
-        this.#say({ kind: "event", name, data, id });
+        if (this.#followed) this.#say({ kind: "event", name, data, id });
         feed(name, data);
       },
       onState: (connection) => {
@@ -107,6 +111,8 @@ class Tabs {
   }
 
   #answer({ kind }) {
+    this.#followed = true;
+    this.#heardAt = Date.now();
     if (kind === "hello") this.#welcome();
     if (kind === "ask") this.#say({ kind: "here" });
     if (kind === "retry") this.#stream.retryNow();
@@ -141,12 +147,19 @@ class Tabs {
   }
 
   #look() {
-    if (this.#stream) return;
     const silence = Date.now() - this.#heardAt;
-    if (silence > DEPOSE_AFTER) {
+    if (this.#stream) this.#lookBehind(silence);
+    else if (silence > DEPOSE_AFTER) {
       this.#heardAt = Date.now();
       this.#depose();
     } else if (silence > ASK_AFTER) this.#say({ kind: this.#joined ? "ask" : "hello" });
+  }
+
+  /** A batch for nobody would cost as much as all the rest of a frame. Whoever follows stands in line for the lock. */
+  async #lookBehind(silence) {
+    if (silence < ALONE_AFTER) return;
+    const { pending } = await navigator.locks.query();
+    if (Date.now() - this.#heardAt >= ALONE_AFTER) this.#followed = pending.some(({ name }) => name === NAME);
   }
 
   #say(message) {
