@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import signal
 from collections.abc import Iterator
@@ -10,11 +11,12 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, Request, expect
-from running import Pluto, Simulator, running_pluto, wait_until
+from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, Request, Response, expect
+from running import Pluto, Simulator, quote_server, running_pluto, wait_until
 
 SLOW_MS = 15_000  # for what waits on a page of the scraper's browser
 OUTAGE = "Connection to Pluto lost"
+FIRST_VIEW_BYTES = 60_000  # compressed
 
 
 class Visitor:
@@ -28,8 +30,7 @@ class Visitor:
         page.on("request", self._on_request)
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        # Refusals and a missing chart are errors to the console, and sentences on the page.
-        expected = "Failed to load resource" in message.text or "/vendor/" in message.text
+        expected = "Failed to load resource" in message.text  # A refusal: a sentence on the page.
         if message.type in ("error", "warning") and not expected:
             self.faults.append(f"console: {message.text}")
 
@@ -243,7 +244,36 @@ def test_the_title_shows_the_first_price(visitor: Visitor, pluto: Pluto, simulat
     with tracked(pluto, "1000SATSEUR"):
         simulator.price("1000SATSEUR", "0.00000812")
         page = visitor.open()
-        expect(page).to_have_title(re.compile(r"0\.00000812 1000SATSEUR"), timeout=SLOW_MS)
+        expect(page).to_have_title(re.compile(r"[▲▼] 0\.00000812 1000SATSEUR"), timeout=SLOW_MS)
+        look = "up" if "▲" in page.title() else "down"
+        expect(page.locator("link[rel=icon]")).to_have_attribute("href", f"/static/icon-{look}.svg")
+
+
+def test_an_empty_board_offers_tickers_to_begin_with(browser_page: Page) -> None:
+    with quote_server() as server:
+        browser_page.goto(server.url)
+        expect(browser_page.locator("#empty")).to_be_visible()
+        browser_page.get_by_role("button", name="ETHUSD").click()
+        expect(browser_page.locator('price-row[data-ticker="ETHUSD"][data-state=starting]')).to_be_visible()
+        expect(browser_page.locator("#empty")).to_be_hidden()
+
+
+def test_fifty_tickers_change_without_anything_moving(browser_page: Page) -> None:
+    tickers = [f"COIN{number:02}" for number in range(50)]
+    with quote_server() as server:
+        server.track(*tickers)
+        server.put(*((ticker, "live", "0.00000812") for ticker in tickers))
+        browser_page.goto(server.url)
+        expect(browser_page.locator("price-row[data-state=live]")).to_have_count(50)
+        expect(_price(browser_page, "COIN49")).to_have_text("0.00000812")
+        places = """() => [...document.querySelectorAll("price-row, .price")].slice(0, 16).map((element) => {
+            const { left, top, width, height } = element.getBoundingClientRect();
+            return [left, top, width, height].map(Math.round);
+        })"""
+        before = browser_page.evaluate(places)
+        server.put(*((ticker, "live", "0.00001111") for ticker in tickers))
+        expect(_price(browser_page, "COIN49")).to_have_text("0.00001111")
+        assert browser_page.evaluate(places) == before
 
 
 def test_the_page_outlives_a_restart_of_pluto(browser_page: Page, simulator: Simulator) -> None:
@@ -252,6 +282,7 @@ def test_the_page_outlives_a_restart_of_pluto(browser_page: Page, simulator: Sim
         page.goto(pluto.url)
         live = page.locator('price-row[data-ticker="RUNEEUR"][data-state=live]')
         live.wait_for(timeout=SLOW_MS)
+        page.evaluate("document.never = 'reloaded'")
         pluto.process.send_signal(signal.SIGTERM)
         page.locator("#connection[data-state=closed]").wait_for()
         expect(page.locator("price-row")).to_have_attribute("data-state", "stale")
@@ -259,10 +290,22 @@ def test_the_page_outlives_a_restart_of_pluto(browser_page: Page, simulator: Sim
         expect(page.locator("#outage")).to_contain_text(re.compile(r"Trying again in \d+ s|Trying now"))
         expect(page).to_have_title(re.compile("Not connected"))
     with running_pluto(*options, "--port", str(urlsplit(pluto.url).port)):
-        page.get_by_role("button", name="Try now").click()
         page.locator("#connection[data-state=open]").wait_for(timeout=SLOW_MS)
         live.wait_for(timeout=SLOW_MS)
         expect(page.locator("#outage")).to_be_hidden()
+        assert page.evaluate("document.never") == "reloaded"
+
+
+def test_try_now_does_not_wait_for_the_countdown(visitor: Visitor) -> None:
+    page = visitor.page
+    page.clock.install()  # Stands still from pause_at on: no countdown ends by itself.
+    page.route("**/api/stream*", lambda route: route.abort())
+    page.goto(visitor.pluto.url)
+    page.locator("#connection[data-state=closed]").wait_for()
+    page.clock.pause_at(page.evaluate("Date.now() + 100"))
+    page.unroute("**/api/stream*")
+    page.get_by_role("button", name="Try now").click()
+    page.locator("#connection[data-state=open]").wait_for()
 
 
 # --- the detail view --------------------------------------------------------------------------------------------------
@@ -280,8 +323,8 @@ def test_a_row_opens_its_details(visitor: Visitor, pluto: Pluto) -> None:
         expect(sheet.locator("[data-part=changes] li").first).to_be_visible()
         link = sheet.get_by_role("link", name="Open on TradingView")
         expect(link).to_have_attribute("href", "https://www.tradingview.com/symbols/ARBEUR/?exchange=BINANCE")
-        has_chart = pluto.http.get("/vendor/lightweight-charts.js").status_code == 200
-        expect(sheet.locator("canvas" if has_chart else ".nochart").first).to_be_visible()
+        expect(sheet.locator("canvas").first).to_be_visible()
+        expect(sheet.locator(".nochart")).to_be_hidden()
         assert len(scripts) == 1
         page.keyboard.press("Escape")
         expect(sheet).to_be_hidden()
@@ -323,6 +366,79 @@ def test_the_keyboard_does_everything(visitor: Visitor, pluto: Pluto) -> None:
         page.keyboard.press("Escape")
         page.keyboard.press("/")
         expect(page.locator("#add-field")).to_be_focused()
+
+
+def test_a_click_on_a_price_copies_it_and_share_copies_the_address(
+    visitor: Visitor, pluto: Pluto, simulator: Simulator
+) -> None:
+    with tracked(pluto, "EOSEUR", "XTZEUR"):
+        simulator.price("EOSEUR", "1234.5678")
+        page = visitor.open("?tickers=EOSEUR,XTZEUR")
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        price = visitor.row("EOSEUR").locator(".price")
+        expect(price).to_have_text("1234.5678", timeout=SLOW_MS)
+        price.click()
+        expect(page.locator("#notices")).to_contain_text("Copied 1234.5678")
+        assert page.evaluate("navigator.clipboard.readText()") == "1234.5678"
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        page.get_by_role("button", name="Copy a link to these tickers").click()
+        expect(page.locator("#notices")).to_contain_text("Link to these tickers copied")
+        assert page.evaluate("navigator.clipboard.readText()") == f"{pluto.url}/?tickers=EOSEUR,XTZEUR"
+
+
+def test_sorting_by_change_puts_the_highest_first(visitor: Visitor, pluto: Pluto, simulator: Simulator) -> None:
+    tickers = ["ADAEUR", "BCHEUR", "DOTEUR"]
+    with tracked(pluto, *tickers):
+        for ticker in tickers:
+            pluto.wait_for(ticker, "live")
+            simulator.rate(ticker, 0)
+        page = visitor.open(f"?tickers={','.join(tickers)}")
+        for ticker in tickers:
+            visitor.wait_for(ticker, "live")
+        page.get_by_role("radio", name="Change").check()
+        changes = {ticker: pluto.quote(ticker)["changePercent"] for ticker in tickers}
+        falling = sorted(tickers, key=lambda ticker: -changes[ticker])
+        wait_until(lambda: page.evaluate("1") and visitor.tickers == falling, what=f"{falling} in this order")
+        page.get_by_role("radio", name="A–Z").check()
+        wait_until(lambda: page.evaluate("1") and visitor.tickers == tickers, what="alphabetical again")
+
+
+def test_a_screen_reader_hears_a_summary_every_10_seconds_and_no_tick(visitor: Visitor, pluto: Pluto) -> None:
+    with tracked(pluto, "FILEUR"):
+        page = visitor.page
+        page.clock.install()
+        visitor.open("?tickers=FILEUR")
+        visitor.wait_for("FILEUR", "live")
+        page.evaluate("""() => {
+            window.spoken = [];
+            const summary = document.querySelector("[data-spoken]");
+            const note = () => spoken.push(summary.textContent);
+            new MutationObserver(note).observe(summary, { childList: true, characterData: true, subtree: true });
+        }""")
+        live = "[...document.querySelectorAll('[aria-live], [role=status], [role=alert]')]"
+        assert not page.evaluate(
+            f"{live}.some((region) => region.closest('price-row') || region.querySelector('price-row'))"
+        )
+        page.clock.run_for(10_000)
+        wait_until(lambda: page.evaluate("spoken.length"), what="a summary")
+        assert re.match(r"1 ticker: [01] up, [01] down\. FILEUR \d", page.evaluate("spoken[0]"))
+        assert page.evaluate("spoken.length") <= 2
+
+
+def test_reduced_motion_is_honoured(visitor: Visitor, pluto: Pluto) -> None:
+    with tracked(pluto, "CRVEUR"), removed_after(pluto, "COMPEUR"):
+        visitor.page.emulate_media(reduced_motion="reduce")
+        page = visitor.open()
+        visitor.wait_for("CRVEUR", "live")
+        page.evaluate("""() => {
+            window.moving = 0;
+            const look = () => { moving += document.getAnimations().length; requestAnimationFrame(look); };
+            look();
+        }""")
+        visitor.add("COMPEUR")
+        visitor.wait_for("COMPEUR", "live")
+        page.get_by_role("button", name="Keys").click()
+        assert page.evaluate("moving") == 0
 
 
 def test_theme_density_and_sort_are_remembered(visitor: Visitor) -> None:
@@ -373,6 +489,39 @@ def test_tabs_share_one_stream(browser_page: Page, pluto: Pluto, simulator: Simu
         expect(_price(second, "LTCEUR")).to_have_text("10.75")
 
 
+def test_a_tab_alone_tells_nobody_and_one_that_comes_later_misses_nothing(
+    browser_page: Page, pluto: Pluto, simulator: Simulator
+) -> None:
+    with tracked(pluto, "DASHEUR"):
+        simulator.price("DASHEUR", "20.25")
+        first, second = browser_page, browser_page.context.new_page()
+        second.goto(pluto.url + "/livez")
+        second.evaluate("""() => {
+            window.told = [];
+            new BroadcastChannel("pluto.stream").onmessage = ({ data }) => data.kind === "event" && told.push(data);
+        }""")
+        first.clock.install()
+        first.goto(pluto.url)
+        expect(_price(first, "DASHEUR")).to_have_text("20.25", timeout=SLOW_MS)
+        assert second.evaluate("told.length")
+        first.clock.run_for(14_000)
+        wait_until(lambda: not _is_told(first, second, simulator), what="the tab knows that it is alone")
+        second.goto(pluto.url)
+        expect(_price(second, "DASHEUR")).not_to_have_text("—", timeout=SLOW_MS)
+        simulator.price("DASHEUR", "20.75")
+        for page in (first, second):
+            expect(_price(page, "DASHEUR")).to_have_text("20.75")
+
+
+def _is_told(leader: Page, listener: Page, simulator: Simulator) -> bool:
+    """Whether others are told of a change that the leader shows."""
+    listener.evaluate("told.length = 0")
+    price = "20.50" if _price(leader, "DASHEUR").text_content() != "20.50" else "20.40"
+    simulator.price("DASHEUR", price)
+    expect(_price(leader, "DASHEUR")).to_have_text(price)
+    return bool(listener.evaluate("told.some(({ data }) => data.includes('DASHEUR'))"))
+
+
 def _price(page: Page, ticker: str) -> Locator:
     return page.locator(f'price-row[data-ticker="{ticker}"] .price')
 
@@ -409,6 +558,37 @@ def test_a_phone_needs_no_scrolling_sideways(visitor: Visitor, pluto: Pluto) -> 
         page = visitor.open()
         visitor.wait_for("1000SATSUSDC", "live")
         assert page.evaluate("document.documentElement.scrollWidth") == 360
+        visitor.row("1000SATSUSDC").click(position={"x": 4, "y": 4})
+        expect(page.get_by_role("dialog", name="1000SATSUSDC")).to_be_visible()
+        assert page.evaluate("document.querySelector('dialog[open]').scrollWidth") <= 360
+
+
+# --- light, and closed to the outside ---------------------------------------------------------------------------------
+
+
+def test_the_first_view_is_light_and_comes_from_one_place(browser_page: Page, pluto: Pluto) -> None:
+    with tracked(pluto, "STXEUR"):
+        responses: list[Response] = []
+        browser_page.on("response", lambda response: responses.append(response))
+        browser_page.goto(pluto.url)
+        browser_page.locator('price-row[data-ticker="STXEUR"][data-state=live]').wait_for(timeout=SLOW_MS)
+        files = [response for response in responses if "/api/" not in response.url]
+        assert {urlsplit(response.url).netloc for response in responses} == {urlsplit(pluto.url).netloc}
+        assert {response.status for response in files} == {200}
+        assert len({response.url for response in files}) == len(files) > 20
+        assert not any("/vendor/" in response.url for response in files)
+        weight = sum(len(gzip.compress(response.body())) for response in files)
+        assert weight < FIRST_VIEW_BYTES, f"{weight} bytes"
+
+
+def test_the_policy_allows_nothing_inline_and_nothing_from_elsewhere(pluto: Pluto) -> None:
+    response = pluto.http.get("/")
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    assert not re.search(r" on\w+=| style=|<style|<script>|javascript:", response.text)
 
 
 # --- the modules that are pure ----------------------------------------------------------------------------------------
