@@ -72,7 +72,7 @@ def feed(broadcaster: Broadcaster, markets: list[Market], period: float) -> None
         for market in markets:
             broadcaster.put(market.quote())
         due = max(due + period, time.monotonic())
-        time.sleep(due - time.monotonic())
+        time.sleep(max(0.0, due - time.monotonic()))
 
 
 def main() -> None:
