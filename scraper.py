@@ -56,6 +56,7 @@ SETTLED_S = 5.0  # a page that has shown prices for this long has done well
 GOOD_SESSION_S = 5.0  # and a browser
 PRICE_DEADLINE_S = 20.0  # a page that shows no readable price by then is unreadable
 GOTO_TIMEOUT_S = 20.0
+OPENING_LIMIT_S = 45.0  # for all that comes before a page's first document
 TICK_S = 1.0
 PING_S, PING_LIMIT_S = 3.0, 8.0  # the browser is asked this often for its processes, and hangs if it takes this long
 WEIGH_S = 60.0  # how often memory is looked at
@@ -448,6 +449,8 @@ class Session:
 
     def _check_price(self, tab: Tab, now: float) -> None:
         if tab.began_at is None:
+            if now - tab.born_at > OPENING_LIMIT_S:
+                self._fail(tab, PageTrouble(State.ERROR, "the page could not be opened: the browser doesn't get to it"))
             return
         tab.feed.choose(_now_ms(), _wall_ms())
         self._scraper.tell(tab.feed)
@@ -560,13 +563,13 @@ class Session:
         tab.feed.reopen()
         self._scraper.tell(tab.feed)
         try:
-            if tab.group.context is None:
-                tab.group.context = self._new_context()
+            if (context := tab.group.context) is None:
+                context = tab.group.context = self._new_context()
                 self._soon(self._reconcile)
-            page = tab.page = tab.group.context.new_page()
+            page = tab.page = context.new_page()
             page.on("crash", lambda _: self._on_crash(tab))
             page.on("popup", self._refuse_popup)
-            self._attach(tab, page, tab.group.context.new_cdp_session(page))
+            self._attach(tab, page, context.new_cdp_session(page))
             self._visit(tab)
         except BrowserError as error:
             self._fail(tab, PageTrouble(State.ERROR, self._network_reason(error)))

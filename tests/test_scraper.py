@@ -32,11 +32,11 @@ from quotes import Quote, Source, State, Ticker
 from scraper import Scraper, ScraperSettings
 
 SHORTER = {
-    "GOTO_TIMEOUT_S": 1.5,
-    "PRICE_DEADLINE_S": 3.0,
+    "GOTO_TIMEOUT_S": 3.0,
+    "PRICE_DEADLINE_S": 5.0,
     "PULSE_S": 0.5,
-    "SILENCE_LIMIT_S": 2.5,
-    "FROZEN_LIMIT_S": 4.5,
+    "SILENCE_LIMIT_S": 3.0,
+    "FROZEN_LIMIT_S": 6.0,
     "PING_S": 0.5,
     "PING_LIMIT_S": 2.5,
     "NOT_FOUND_RETRY_S": 1.0,
@@ -194,7 +194,7 @@ FAULTS = {  # a ticker each, so that all are in trouble at the same time
     "ARBUSD": ("server_error", State.ERROR, r"TradingView has a problem \(HTTP 503\)"),
     "OPUSD": ("redirects_away", State.ERROR, r"asked 127.0.0.1:\d+, was sent to localhost:\d+"),
     "ETCUSD": ("wrong_symbol", State.ERROR, "asked for BINANCE:ETCUSD, page shows COINBASE:ETCUSD"),
-    "TONUSD": ("hangs", State.ERROR, r"127.0.0.1:\d+ can't be reached: no answer within 2 s"),
+    "TONUSD": ("hangs", State.ERROR, r"127.0.0.1:\d+ can't be reached: no answer within 3 s"),
     "FTMUSD": ("unreadable_price", State.ERROR, "the page shows no price that can be read"),
 }
 
