@@ -38,7 +38,7 @@ SHORTER = {
     "SILENCE_LIMIT_S": 3.0,
     "FROZEN_LIMIT_S": 6.0,
     "PING_S": 0.5,
-    "PING_LIMIT_S": 2.5,
+    "PING_LIMIT_S": 4.0,
     "NOT_FOUND_RETRY_S": 1.0,
     "BLOCKED_RETRY_S": 1.0,
     "BLOCKED_SPACING_S": 0.3,
@@ -169,9 +169,12 @@ def shared(simulator: Simulator) -> Iterator[Watched]:
 @pytest.fixture
 def watched(shared: Watched) -> Watched:
     """Without a page, and as quick to open one as at its start."""
-    session = wait_until(lambda: shared.scraper._session)
-    assert session is not None
-    wait_until(lambda: not session._groups, what="no page is left of the test before")
+
+    def is_empty() -> bool:
+        session = shared.scraper._session
+        return session is not None and not session._groups
+
+    wait_until(is_empty, timeout=30, what="no page is left of the test before")
     shared.scraper.spacing = shared.scraper.settings.opening_spacing
     return shared
 
