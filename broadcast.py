@@ -238,7 +238,7 @@ class Group:
     def __init__(self, wish: Wish, sequence: int) -> None:
         self.wish = wish
         self.sequence = sequence
-        self.members: set[Client] = set()
+        self.members: dict[Client, None] = {}  # in the order of joining, which is that of memory
         self.sent_at = time.monotonic()
         self.due_at = 0.0
 
@@ -404,9 +404,10 @@ class Broadcaster:
             except Exception:
                 log.exception("a flush failed")
             flushed = time.monotonic()
-            gevent.sleep(self._interval)
+            due = max(flushed, started + self._interval)
+            gevent.sleep(due - flushed)
             self.flush_max_s = max(self.flush_max_s, flushed - started)
-            self.lateness_max_s = max(self.lateness_max_s, time.monotonic() - flushed - self._interval)
+            self.lateness_max_s = max(self.lateness_max_s, time.monotonic() - due)
 
     def _seconds_until_due(self) -> float | None:
         """When the next group that asked for a lower rate may get what it doesn't have yet."""
@@ -559,14 +560,14 @@ class Broadcaster:
         group = self._groups.get(wish)
         if group is None:
             group = self._groups[wish] = Group(wish, self.sequence)
-        group.members.add(client)
+        group.members[client] = None
         client.group = group
-        if has < group.sequence:
+        if has < self.sequence:  # the group itself may be amid a flush
             self._follow(client, b"", has)
 
     def _quit_group(self, client: Client) -> None:
         if (group := client.group) is not None:
-            group.members.discard(client)
+            group.members.pop(client, None)
             if not group.members:
                 self._groups.pop(group.wish, None)
             client.group = None
