@@ -5,6 +5,7 @@
 #   ./run.sh [options]        sets up what is missing, then starts Pluto (./run.sh --help lists the options)
 #   ./run.sh test [options]   runs the tests; the options are pytest's
 #   ./run.sh check            runs the linters: ruff and mypy
+#   ./run.sh screenshots      takes the README's pictures of the page
 #   ./run.sh setup            only sets up what a start needs
 #
 # Set-up is a virtual environment in .venv beside this file, the packages that the requirements pin, and a browser.
@@ -34,6 +35,11 @@ main() {
       use_browser
       cd "$here"
       exec "$python" -m pytest "${@:2}"
+      ;;
+    screenshots)
+      set_up requirements-dev.txt
+      use_browser
+      exec "$python" "$here/tests/screenshots.py" "${@:2}"
       ;;
     *)
       if needs_browser "$@"; then set_up requirements.txt; else set_up_packages requirements.txt; fi

@@ -1,0 +1,115 @@
+"""Takes the README's pictures of the page: `./run.sh screenshots [folder]`, about two minutes.
+
+The real Pluto and the simulator, which makes the same prices from the same seed; headless Chromium looks at them. What
+can't be the same each time are the moments: times of day, and where in its walk a price is caught.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from running import PROJECT, Pluto, Simulator, running_pluto, running_simulator
+
+from scraper import find_browser
+
+SEED = "7"
+TICKERS = ("1000SATSUSDT", "BTCUSD", "BTCUSDT.P", "COINBASE:BTCUSD", "ETHUSD", "PEPEUSDT", "SOLUSD")
+TROUBLES = {"LTCUSDT": "bot_wall", "ATOMUSDT": "server_error", "UNIUSDT": "wrong_symbol", "LINKUSDT": "socket_silent"}
+WIDE: ViewportSize = {"width": 1280, "height": 688}
+LOW: ViewportSize = {"width": 1280, "height": 560}
+TROUBLED: ViewportSize = {"width": 1280, "height": 606}
+STALE: ViewportSize = {"width": 1280, "height": 647}
+DETAIL: ViewportSize = {"width": 1120, "height": 688}
+PHONE: ViewportSize = {"width": 360, "height": 740}
+SESSION_MS = 62_000  # so that the sparklines have their whole width
+MOST_BYTES = 150_000
+LIVE_S = 60.0
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright, running_simulator("--seed", SEED, "--weight", "200000") as simulator:
+        path = find_browser(os.environ.get("PLUTO_BROWSER"), playwright.chromium.executable_path)
+        browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=os.geteuid() != 0)
+        take_well(browser, simulator, folder)
+        take_trouble(browser, simulator, folder)
+        browser.close()
+    for picture in sorted(folder.glob("*.png")):
+        size = picture.stat().st_size
+        print(f"{picture.name:12} {size / 1000:4.0f} kB")
+        assert size <= MOST_BYTES, f"{picture.name} is too large for a README"
+
+
+def take_well(browser: Browser, simulator: Simulator, folder: Path) -> None:
+    """All is well: one page, whose session goes on, seen in several ways; and at the end Pluto goes away."""
+    with running_pluto("--source-url", simulator.url) as pluto, board(browser, pluto) as page:
+        page.set_viewport_size(LOW)
+        page.locator("#empty").wait_for()
+        take(page, folder / "empty.png")
+        for ticker in TICKERS:
+            pluto.add(ticker)
+        for ticker in TICKERS:
+            pluto.wait_for(ticker, "live", LIVE_S)
+        page.wait_for_timeout(SESSION_MS)
+        page.set_viewport_size(WIDE)
+        take(page, folder / "wide.png")
+        page.emulate_media(color_scheme="dark")
+        take(page, folder / "dark.png")
+        page.emulate_media(color_scheme="light")
+        page.set_viewport_size(DETAIL)
+        page.get_by_role("button", name="BTCUSDT.P", exact=True).click()
+        page.locator("canvas").first.wait_for()
+        take(page, folder / "detail.png")
+        page.keyboard.press("Escape")
+        page.set_viewport_size(PHONE)
+        take(page, folder / "phone.png")
+        page.set_viewport_size(STALE)
+        pluto.process.terminate()
+        page.locator("#outage:not([hidden])").wait_for()
+        take(page, folder / "stale.png")
+
+
+def take_trouble(browser: Browser, simulator: Simulator, folder: Path) -> None:
+    """Each kind of trouble in a row of its own, the refusal last: it slows down what opens after it."""
+    with running_pluto("--source-url", simulator.url) as pluto, board(browser, pluto) as page:
+        page.set_viewport_size(TROUBLED)
+        for ticker in ("LINKUSDT", "ETHUSD"):
+            pluto.add(ticker)
+            pluto.wait_for(ticker, "live", LIVE_S)
+        for ticker, fault in TROUBLES.items():
+            simulator.fault(ticker, fault)
+        pluto.add("NOSUCHCOIN")
+        for ticker, state in (("UNIUSDT", "error"), ("ATOMUSDT", "error"), ("LTCUSDT", "blocked")):
+            pluto.add(ticker)
+            pluto.wait_for(ticker, state, LIVE_S)
+        pluto.wait_for("NOSUCHCOIN", "not_found", LIVE_S)
+        pluto.wait_for("LINKUSDT", "stale", LIVE_S)
+        take(page, folder / "error.png")
+
+
+@contextmanager
+def board(browser: Browser, pluto: Pluto) -> Iterator[Page]:
+    context = browser.new_context(viewport=WIDE, device_scale_factor=1, color_scheme="light", reduced_motion="reduce")
+    page = context.new_page()
+    page.goto(pluto.url)
+    yield page
+    context.close()
+
+
+def take(page: Page, path: Path) -> None:
+    page.mouse.move(0, 0)
+    if path.stem not in ("empty", "detail"):
+        page.evaluate("document.activeElement.blur()")
+    page.wait_for_timeout(1500)  # for a resized or recoloured page to settle; nothing tells
+    page.screenshot(path=path)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else PROJECT / "docs" / "screenshots")
