@@ -46,8 +46,8 @@ class CryptoPriceService(Protocol):
     """
     async def add_ticker(self, request: AddTickerRequest, ctx: RequestContext[AddTickerRequest, AddTickerResponse], /) -> AddTickerResponse:
         """
-        Tracks a ticker. Answers as soon as it is accepted, before its page is open. A malformed one is not a Connect error:
-        `success` is false and `message` says why.
+        Tracks a ticker. Answers as soon as it is accepted, before its page is open. A malformed one is not a Connect
+        error: `success` is false and `message` says why.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -65,9 +65,9 @@ class CryptoPriceService(Protocol):
 
     def stream_prices(self, request: StreamPricesRequest, ctx: RequestContext[StreamPricesRequest, PriceUpdate], /) -> AsyncIterator[PriceUpdate]:
         """
-        Every current price, then each change, at most one a ticker every 50 ms. A ticker without a current price comes too,
-        with its state: look at `state` before showing a price. That a ticker was removed is not told; GetTickers lists those
-        there are. The stream goes on until the client leaves, its deadline passes or Pluto shuts down.
+        Every current price, then each change, at most one a ticker every 50 ms. A ticker without a current price comes
+        too, with its state: look at `state` before showing a price. That a ticker was removed is not told; GetTickers
+        lists those there are. The stream goes on until the client leaves, its deadline passes or Pluto shuts down.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -181,8 +181,8 @@ class CryptoPriceServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> AddTickerResponse:
         """
-        Tracks a ticker. Answers as soon as it is accepted, before its page is open. A malformed one is not a Connect error:
-        `success` is false and `message` says why.
+        Tracks a ticker. Answers as soon as it is accepted, before its page is open. A malformed one is not a Connect
+        error: `success` is false and `message` says why.
         """
         return await self.execute_unary(
             request=request,
@@ -253,9 +253,9 @@ class CryptoPriceServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> AsyncIterator[PriceUpdate]:
         """
-        Every current price, then each change, at most one a ticker every 50 ms. A ticker without a current price comes too,
-        with its state: look at `state` before showing a price. That a ticker was removed is not told; GetTickers lists those
-        there are. The stream goes on until the client leaves, its deadline passes or Pluto shuts down.
+        Every current price, then each change, at most one a ticker every 50 ms. A ticker without a current price comes
+        too, with its state: look at `state` before showing a price. That a ticker was removed is not told; GetTickers
+        lists those there are. The stream goes on until the client leaves, its deadline passes or Pluto shuts down.
         """
         return self.execute_server_stream(
             request=request,
@@ -280,8 +280,8 @@ class CryptoPriceServiceSync(Protocol):
     """
     def add_ticker(self, request: AddTickerRequest, ctx: RequestContext[AddTickerRequest, AddTickerResponse], /) -> AddTickerResponse:
         """
-        Tracks a ticker. Answers as soon as it is accepted, before its page is open. A malformed one is not a Connect error:
-        `success` is false and `message` says why.
+        Tracks a ticker. Answers as soon as it is accepted, before its page is open. A malformed one is not a Connect
+        error: `success` is false and `message` says why.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -299,9 +299,9 @@ class CryptoPriceServiceSync(Protocol):
 
     def stream_prices(self, request: StreamPricesRequest, ctx: RequestContext[StreamPricesRequest, PriceUpdate], /) -> Iterator[PriceUpdate]:
         """
-        Every current price, then each change, at most one a ticker every 50 ms. A ticker without a current price comes too,
-        with its state: look at `state` before showing a price. That a ticker was removed is not told; GetTickers lists those
-        there are. The stream goes on until the client leaves, its deadline passes or Pluto shuts down.
+        Every current price, then each change, at most one a ticker every 50 ms. A ticker without a current price comes
+        too, with its state: look at `state` before showing a price. That a ticker was removed is not told; GetTickers
+        lists those there are. The stream goes on until the client leaves, its deadline passes or Pluto shuts down.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -413,8 +413,8 @@ class CryptoPriceServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> AddTickerResponse:
         """
-        Tracks a ticker. Answers as soon as it is accepted, before its page is open. A malformed one is not a Connect error:
-        `success` is false and `message` says why.
+        Tracks a ticker. Answers as soon as it is accepted, before its page is open. A malformed one is not a Connect
+        error: `success` is false and `message` says why.
         """
         return self.execute_unary(
             request=request,
@@ -485,9 +485,9 @@ class CryptoPriceServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Iterator[PriceUpdate]:
         """
-        Every current price, then each change, at most one a ticker every 50 ms. A ticker without a current price comes too,
-        with its state: look at `state` before showing a price. That a ticker was removed is not told; GetTickers lists those
-        there are. The stream goes on until the client leaves, its deadline passes or Pluto shuts down.
+        Every current price, then each change, at most one a ticker every 50 ms. A ticker without a current price comes
+        too, with its state: look at `state` before showing a price. That a ticker was removed is not told; GetTickers
+        lists those there are. The stream goes on until the client leaves, its deadline passes or Pluto shuts down.
         """
         return self.execute_server_stream(
             request=request,
