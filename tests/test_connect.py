@@ -417,6 +417,7 @@ def test_the_prices_of_one_flush_are_messages_of_their_own_in_one_write(server: 
         assert stream.head.startswith("HTTP/1.1 200 ")
         assert f"content-type: {content_type}" in stream.head.lower()
         assert "cache-control: no-cache" in stream.head.lower()
+        assert "x-accel-buffering: no" in stream.head.lower()
         assert sorted(price.ticker for price in stream.prices()) == ["BTCUSD", "ETHUSD", "SOLUSD"]
         server.put(("BTCUSD", "live", "1.5"), ("ETHUSD", "live", "2.5"), ("SOLUSD", "error", None))
         changed = stream.prices()
@@ -461,6 +462,13 @@ def test_a_stream_request_may_be_gzipped(server: QuoteServer) -> None:
     assert json.loads(message)["ticker"] == "ETHUSD"
 
 
+@pytest.mark.parametrize("codec", ["json", "proto"])
+def test_a_bare_codec_is_taken_for_connect_as_the_library_does(server: QuoteServer, codec: str) -> None:
+    with raw_stream(server, codec) as stream:
+        assert f"content-type: application/connect+{codec}" in stream.head.lower()
+        assert len(stream.prices()) == 3
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [
@@ -495,28 +503,29 @@ def test_a_stream_of_no_tickers_opens_at_once_and_waits() -> None:
             assert next(client.stream_prices(StreamPricesRequest())).ticker == "BTCUSD"
 
 
-@pytest.mark.parametrize("content_type", TYPES)
-def test_a_server_that_gives_no_connection_away_streams_too(content_type: str) -> None:
+def test_a_server_that_gives_no_connection_away_streams_too() -> None:
     with quote_server("--foreign") as foreign:
         foreign.track("BTCUSD")
-        with raw_stream(foreign, content_type, headers="Connect-Timeout-Ms: 400\r\nGrpc-Timeout: 400m\r\n") as stream:
-            assert stream.prices()[0].state == State.STATE_STARTING
-            foreign.put(("BTCUSD", "live", "7"))
-            assert stream.prices()[0].price_text == "7"
-            code, _ = end_of(*envelopes(stream.chunk())[-1])
-            assert code in ("4", "deadline_exceeded")
+        for number, content_type in enumerate(TYPES):
+            headers = "Connect-Timeout-Ms: 400\r\nGrpc-Timeout: 400m\r\n"
+            with raw_stream(foreign, content_type, headers=headers) as stream:
+                assert stream.prices()[0].ticker == "BTCUSD"
+                foreign.put(("BTCUSD", "live", f"7.{number}"))
+                assert stream.prices()[0].price_text == f"7.{number}"
+                code, _ = end_of(*envelopes(stream.chunk())[-1])
+                assert code in ("4", "deadline_exceeded")
 
 
-@pytest.mark.parametrize("content_type", TYPES)
-def test_shutting_down_is_told_as_unavailable(content_type: str) -> None:
-    with quote_server() as going:
+def test_shutting_down_is_told_as_unavailable() -> None:
+    with quote_server() as going, contextlib.ExitStack() as stack:
         going.track("BTCUSD")
-        with raw_stream(going, content_type) as stream:
+        opened = [stack.enter_context(raw_stream(going, content_type)) for content_type in TYPES]
+        for stream in opened:
             stream.prices()
-            going.process.send_signal(signal.SIGTERM)
-            code, message = stream.end()
-    assert code == ("14" if "grpc" in content_type else "unavailable")
-    assert "shutting down" in message
+        going.process.send_signal(signal.SIGTERM)
+        ends = [stream.end() for stream in opened]
+    assert [code for code, _ in ends] == ["unavailable", "unavailable", "14", "14"]
+    assert all("shutting down" in message for _, message in ends)
 
 
 def test_a_full_server_is_unavailable_and_says_so() -> None:
@@ -578,6 +587,20 @@ def test_plain_grpc_is_told_what_there_is_and_leaves_no_traceback(capfd: pytest.
             call(b"", timeout=5)
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
         assert "Pluto speaks Connect and gRPC-Web" in refused.value.details()
+        assert server.http.get("/livez").status_code == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_what_only_begins_like_http_2_is_closed_soon_and_leaves_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    with quote_server() as server:
+        for rest in (b"", b"\r\nSM\r\n\r\n", b"\r\nSM\r\n\r\n" + b"\xff" * 100, b"\0" * 65_536):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+                began = time.monotonic()
+                connection.sendall(b"PRI * HTTP/2.0\r\n" + rest)
+                with contextlib.suppress(ConnectionResetError):
+                    while connection.recv(4096):
+                        pass
+                assert time.monotonic() - began < 2.5
         assert server.http.get("/livez").status_code == 200
     assert capfd.readouterr().err == ""
 
