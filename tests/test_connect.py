@@ -70,7 +70,8 @@ def client(server: QuoteServer, request: pytest.FixtureRequest) -> CryptoPriceSe
 def put(server: QuoteServer, *quotes: tuple[str, str, str | None]) -> None:
     """Puts quotes and waits until the table has them."""
     server.put(*quotes)
-    wait_until(lambda: all(server.prices().get(ticker) == price for ticker, _, price in quotes))
+    wanted = {ticker: price for ticker, _, price in quotes}
+    wait_until(lambda: server.prices().items() >= wanted.items())
 
 
 def envelope(message: bytes, flags: int = 0) -> bytes:
