@@ -213,7 +213,7 @@ class Troubled:
 
 
 @pytest.fixture(scope="module")
-def troubled(simulator: Simulator) -> Iterator[Troubled]:
+def troubled(simulator: Simulator) -> Troubled:
     warnings: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
@@ -229,7 +229,7 @@ def troubled(simulator: Simulator) -> Iterator[Troubled]:
         wait_until(lambda: all(quote.state is State.LIVE for quote in watched.now.values()), timeout=40)
         module.log.removeHandler(handler)
         seen.live_again = {ticker for ticker, quote in watched.now.items() if quote.state is State.LIVE}
-        yield seen
+    return seen
 
 
 @pytest.mark.timeout(120)  # for the first, that has them all
