@@ -10,7 +10,7 @@ const FORGET_AFTER = 60_000; // ms for which a removed ticker's session is kept,
 
 class Store extends EventTarget {
   #tickers = []; // as the server has them, sorted
-  #quotes = new Map(); // ticker → {quote, since}: `since` is when its state began
+  #quotes = new Map(); // ticker → its newest quote, with `heardAt` and `since`, when its state began; kept as it came, not copied
   #sessions = new Map();
   #expected = new Map(); // asked for, not listed by the server yet → has it said yes?
   #dismissed = new Set(); // removed here; the server may still list them
@@ -62,12 +62,10 @@ class Store extends EventTarget {
   #keep(quote, at) {
     const { ticker } = quote;
     const known = this.#quotes.get(ticker);
-    const sameState = known?.quote.state === quote.state;
+    quote.heardAt = Date.now();
+    quote.since = known?.state === quote.state ? known.since : known ? at : (quote.timestamp ?? at);
     this.#heard.add(ticker);
-    this.#quotes.set(ticker, {
-      quote: { ...quote, heardAt: Date.now() },
-      since: sameState ? known.since : known ? at : (quote.timestamp ?? at),
-    });
+    this.#quotes.set(ticker, quote);
     if (quote.priceText && quote.state === "live") this.session(ticker).add(quote.timestamp ?? at, quote.price, quote.priceText);
   }
 
@@ -151,13 +149,10 @@ class Store extends EventTarget {
 
   /** A ticker as it may be shown now: without an open stream nothing is live. */
   view(ticker) {
-    const known = this.#quotes.get(ticker);
-    if (!known) return { ticker, state: "starting", since: 0 };
-    const { quote, since } = known;
+    const quote = this.#quotes.get(ticker);
+    if (!quote) return { ticker, state: "starting", since: 0 };
     const lost = this.#connection.lostAt && (quote.state === "live" || quote.state === "snapshot");
-    return lost
-      ? { ...quote, state: "stale", since: this.#connection.lostAt, offline: true }
-      : { ...quote, since };
+    return lost ? { ...quote, state: "stale", since: this.#connection.lostAt, offline: true } : quote;
   }
 
   session(ticker) {
@@ -167,7 +162,7 @@ class Store extends EventTarget {
   }
 
   get simulated() {
-    for (const { quote } of this.#quotes.values()) if (quote.simulated) return true;
+    for (const quote of this.#quotes.values()) if (quote.simulated) return true;
     return false;
   }
 
