@@ -11,7 +11,8 @@ import "./sparkline.js";
 const RESORT_EVERY = 5; // seconds between new orders when sorted by something that moves
 const HELD_FOR = 10_000; // ms after a hand was last on the board, for which rows don't run away from it
 const FADE_EVERY = 150; // ms
-const TRENDS_A_FRAME = 8; // sparklines drawn in one frame, so that no frame has all of them
+const ROWS_A_FRAME = 8; // brought up to date in one frame by the second's round, so that no frame has all of them
+const NEARLY = "200px"; // rows this far out of sight are painted as if they were in it
 const SLIDE = { duration: 180, easing: "ease-out" };
 
 /** What the board can be sorted by, besides the name. A price that isn't live doesn't compete. */
@@ -26,7 +27,9 @@ class PriceBoard extends HTMLElement {
   #changed = new Set(); // tickers to paint in the next frame
   #marked = new Set(); // rows whose mark has to fade
   #fadeTimer = 0;
-  #trends = []; // rows whose sparkline is due
+  #round = []; // rows whose sparkline is due, and their paint if they are out of sight
+  #watcher = null; // knows which rows are in sight
+  #inSight = new Set(); // rows painted as soon as they change; the others wait for the round
   #seconds = 0;
   #handAt = 0; // when the pointer last moved here or a key was pressed
   #digits = 0; // of the longest price so far: the price column is as wide
@@ -37,6 +40,7 @@ class PriceBoard extends HTMLElement {
     this.#list = this.querySelector("[data-rows]");
     this.#listening = new AbortController();
     const { signal } = this.#listening;
+    this.#watcher = new IntersectionObserver(this.#watch, { rootMargin: NEARLY });
     store.addEventListener("tickers", () => nextFrame(this.#arrange), { signal });
     store.addEventListener("quotes", ({ detail }) => this.#repaint(detail), { signal });
     settings.addEventListener("change", () => nextFrame(this.#arrange), { signal });
@@ -51,6 +55,7 @@ class PriceBoard extends HTMLElement {
 
   disconnectedCallback() {
     this.#listening.abort();
+    this.#watcher.disconnect();
     clearTimeout(this.#fadeTimer);
   }
 
@@ -96,6 +101,8 @@ class PriceBoard extends HTMLElement {
       row.remove();
       this.#rows.delete(ticker);
       this.#marked.delete(row);
+      this.#watcher.unobserve(row);
+      this.#inSight.delete(row);
     }
   }
 
@@ -107,6 +114,7 @@ class PriceBoard extends HTMLElement {
       row = document.createElement("price-row");
       row.dataset.ticker = ticker;
       this.#rows.set(ticker, row);
+      this.#watcher.observe(row);
     }
     this.#list.insertBefore(row, there ?? null);
     row.reachable = ticker === this.#current;
@@ -146,11 +154,22 @@ class PriceBoard extends HTMLElement {
 
   #paint = () => {
     const now = store.now();
-    for (const ticker of this.#changed) this.#paintRow(ticker, now);
-    this.#changed.clear();
+    for (const ticker of this.#changed) {
+      const row = this.#rows.get(ticker);
+      if (!row || this.#inSight.has(row)) this.#paintRow(ticker, now);
+    }
+  };
+
+  #watch = (entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (isIntersecting) this.#inSight.add(target);
+      else this.#inSight.delete(target);
+    }
+    nextFrame(this.#paint);
   };
 
   #paintRow(ticker, now) {
+    this.#changed.delete(ticker);
     const row = this.#rows.get(ticker);
     if (!row) return;
     const view = store.view(ticker);
@@ -187,13 +206,17 @@ class PriceBoard extends HTMLElement {
   #paintSecond = () => {
     const now = store.now();
     for (const [ticker, row] of this.#rows) row.paintAge(store.view(ticker), now);
-    this.#trends = [...this.#rows.values()];
-    nextFrame(this.#drawTrends);
+    this.#round = [...this.#rows.values()];
+    nextFrame(this.#goRound);
   };
 
-  #drawTrends = () => {
-    for (const row of this.#trends.splice(0, TRENDS_A_FRAME)) if (row.isConnected) row.drawTrend(store.session(row.ticker));
-    if (this.#trends.length) nextFrame(this.#drawTrends);
+  #goRound = () => {
+    const now = store.now();
+    for (const row of this.#round.splice(0, ROWS_A_FRAME).filter(({ isConnected }) => isConnected)) {
+      if (this.#changed.has(row.ticker)) this.#paintRow(row.ticker, now);
+      row.drawTrend(store.session(row.ticker));
+    }
+    if (this.#round.length) nextFrame(this.#goRound);
   };
 
   // -- hands

@@ -5,6 +5,7 @@ import { age, amount, decimals, difference, direction, figure, nextTry, percent,
 
 const MARK_FOR = 900; // ms for which digits that moved stay marked
 const CALCULATED = / \(calculated by TradingView\)$/; // said by a mark beside the name
+const NOTHING = { text: "" };
 export const ARROWS = { up: "▲", down: "▼", flat: "", "": "" };
 
 class PriceRow extends HTMLElement {
@@ -131,17 +132,16 @@ class PriceRow extends HTMLElement {
 export function write(element, text) {
   const shown = element.firstChild;
   if (shown ? shown.data === text : text === "") return false;
-  if (shown && text) shown.data = text; // Cheaper than a new node for each price.
+  if (shown) shown.data = text; // No new node for each price: collecting them would cost more than all the rest.
   else element.textContent = text;
   return true;
 }
 
-/** Runs of a price as spans, reusing those that are there. */
+/** Runs of a price as spans, reusing those that are there; what is left over stays, empty, for the next price. */
 export function writeRuns(element, runs) {
-  while (element.children.length > runs.length) element.lastElementChild.remove();
   while (element.children.length < runs.length) element.append(document.createElement("span"));
-  runs.forEach(({ text, moved, faint, gap }, at) => {
-    const span = element.children[at];
+  [...element.children].forEach((span, at) => {
+    const { text, moved, faint, gap } = runs[at] ?? NOTHING;
     write(span, text);
     const look = `${moved ? "moved " : ""}${faint ? "faint " : ""}${gap ? "gap" : ""}`.trim();
     if (span.className !== look) span.className = look;
