@@ -512,15 +512,15 @@ def test_a_browser_or_driver_that_is_killed_or_hangs_is_started_again(
         watched.wait_until_live("COMPUSD", "ZECUSD")
         time.sleep(module.GOOD_SESSION_S)
         before, starts = len(watched.quotes), watched.counters["browser_starts"]
-        processes = alive(psutil.Process().children(recursive=True))
+        (driver,) = processes_of(watched, DRIVER)
+        processes = alive([driver, *driver.children(recursive=True)])
         (process,) = processes_of(watched, mark)
         process.send_signal(number)
         watched.wait_for("COMPUSD", State.ERROR, reason=f"no browser: {reason}", after=before)
         assert len(warnings_about(caplog, f"no browser: {reason}")) == 1
         watched.wait_until_live("COMPUSD", "ZECUSD")
         assert watched.counters["browser_starts"] == starts + 1
-        left = [process for process in processes if is_of(process, RENDERER, BROWSER, DRIVER)]
-        assert psutil.wait_procs(left, timeout=3)[1] == []
+        assert psutil.wait_procs(processes, timeout=3)[1] == []
 
 
 # --- renewal ----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import base64
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import struct
@@ -25,7 +24,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from playwright.sync_api import TimeoutError as BrowserTimeout
 
 PROGRAM = Path(__file__).resolve().parent.parent / "simulator.py"
@@ -163,19 +162,9 @@ def tradingview() -> Iterator[Simulation]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    found = shutil.which("chromium")
-    flags = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=flags)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def tab(chromium: Browser) -> Iterator[Page]:
-    context = chromium.new_context()
+def tab(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context()
     yield context.new_page()
     context.close()
 
@@ -587,9 +576,16 @@ def test_socket_closed(tradingview: Simulation) -> None:
 def test_socket_dropped_and_the_page_reopens_it(tradingview: Simulation, tab: Page) -> None:
     hurry(tab)
     open_symbol(tab, tradingview, "TRXUSD")
+    tab.evaluate(
+        """() => {
+          window.modes = "";
+          const mode = document.querySelector(".js-data-mode");
+          new MutationObserver(() => (modes += mode.className)).observe(mode, { attributes: true });
+        }"""
+    )
     with tab.expect_websocket(timeout=5000) as reopened:
         assert not tradingview.post("/fault/TRXUSD/socket_dropped")["lasts"]
-        tab.wait_for_selector(".tv-data-mode--connecting", state="attached", timeout=5000)
+    tab.wait_for_function("modes.includes('tv-data-mode--connecting')", timeout=5000)
     assert "socket.io" in reopened.value.url
     tab.wait_for_selector(".tv-data-mode--realtime", state="attached", timeout=5000)
     assert tradingview.sockets("BINANCE:TRXUSD") == 1
@@ -610,8 +606,8 @@ def test_socket_silent_until_the_page_gives_up(tradingview: Simulation, tab: Pag
     tab.wait_for_selector(".tv-data-mode--realtime", state="attached", timeout=5000)
 
 
-def test_page_frozen_but_a_new_one_is_well(tradingview: Simulation, chromium: Browser, tab: Page) -> None:
-    frozen = chromium.new_context().new_page()
+def test_page_frozen_but_a_new_one_is_well(tradingview: Simulation, browser: Browser, tab: Page) -> None:
+    frozen = browser.new_context().new_page()
     open_symbol(frozen, tradingview, "ATOMUSD")
     tradingview.post("/fault/ATOMUSD/page_frozen")
     with pytest.raises(BrowserTimeout):
