@@ -1,6 +1,7 @@
 """The servers that are measured: what each needs to be there, how it is started, and what its processes cost.
 
-Every server sends the same event to whoever connects: a line of JSON that says `at=` and the microsecond it was made.
+Every server sends the same event to whoever connects: a line of JSON that says `at=` and the microsecond it was made; or
+by Connect, a PriceUpdate whose description says so.
 Each is given one core when there are two, so that the clients that measure it have the other. Linux only.
 """
 
@@ -10,6 +11,7 @@ import os
 import shutil
 import socket
 import string
+import struct
 import subprocess
 import sys
 import tempfile
@@ -31,10 +33,21 @@ STOP_LIMIT_S = 10.0
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, CLIENT_CORE = CORES[0], CORES[-1]
 SSE_REQUEST = b"GET %b HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+CONNECT_REQUEST = (
+    b"POST /crypto.v1.CryptoPriceService/StreamPrices HTTP/1.1\r\nHost: localhost\r\nConnect-Protocol-Version: 1\r\n"
+    b"Content-Type: application/%b\r\nContent-Length: %d\r\n\r\n%b"
+)
 WEBSOCKET_REQUEST = (
     b"GET /api/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
 )
+
+
+def connect_request(format: str) -> bytes:
+    """The request for all prices, by a stream in this format of Connect or gRPC-Web."""
+    body = b"{}" if format.endswith("json") else b""
+    envelope = struct.pack(">BI", 0, len(body)) + body
+    return CONNECT_REQUEST % (format.encode(), len(envelope), envelope)
 
 
 @dataclass(frozen=True)
@@ -117,8 +130,9 @@ def announced(*command: str | Path, **environment: str) -> Iterator[Server]:
 # --- Pluto ------------------------------------------------------------------------------------------------------------
 
 
-def run_pluto(rate: float, size: int) -> AbstractContextManager[Server]:
-    return announced(sys.executable, PEERS / "pluto_server.py", str(rate), str(size), PYTHONPATH=str(PROJECT))
+def run_pluto(rate: float, size: int, tickers: int = 1) -> AbstractContextManager[Server]:
+    arguments = map(str, (rate, size, tickers))
+    return announced(sys.executable, PEERS / "pluto_server.py", *arguments, PYTHONPATH=str(PROJECT))
 
 
 # --- a send() loop in C -----------------------------------------------------------------------------------------------
@@ -210,6 +224,20 @@ def run_fastify(rate: float, size: int) -> AbstractContextManager[Server]:
     return announced("node", PEERS / "fastify.mjs", str(rate), str(size))
 
 
+# --- Node with Connect ------------------------------------------------------------------------------------------------
+
+
+def missing_for_connect_node() -> str:
+    if not shutil.which("node"):
+        return "not installed: no node"
+    modules = (PEERS / "node_modules" / "@connectrpc", PROJECT / "examples" / "node_modules" / "@bufbuild")
+    return "" if all(folder.is_dir() for folder in modules) else "not installed: no connect-node (--install-peers)"
+
+
+def run_connect_node(rate: float, size: int) -> AbstractContextManager[Server]:
+    return announced("node", PEERS / "connect.mjs", str(rate), str(size))
+
+
 # --- all --------------------------------------------------------------------------------------------------------------
 
 PLUTO_SSE = Contender("Pluto, SSE", SSE_REQUEST % b"/api/stream", str, run_pluto)
@@ -219,15 +247,27 @@ NCHAN = Contender("nginx + nchan", SSE_REQUEST % b"/stream", missing_for_nchan, 
 FASTIFY = Contender("Node + Fastify", SSE_REQUEST % b"/stream", missing_for_fastify, run_fastify)
 CONTENDERS = (PLUTO_SSE, PLUTO_WEBSOCKET, RAW_SEND, NCHAN, FASTIFY)
 
+PLUTO_CONNECT, NODE_CONNECT = (
+    {
+        format: Contender(f"{name}, {format}", connect_request(format), missing, run)
+        for format in ("connect+json", "connect+proto", "grpc-web+json", "grpc-web+proto")
+    }
+    for name, missing, run in (
+        ("Pluto", str, run_pluto),
+        ("Node + Connect", missing_for_connect_node, run_connect_node),
+    )
+)
+
 
 def install_peers() -> None:
-    """Installs nginx and nchan from Debian, as root, without starting them, and Fastify from npm, beside its server."""
+    """Installs nginx and nchan from Debian, as root, without starting them, and what the peers in Node need from npm."""
     debian = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # 1: installed, but not started
     subprocess.run(["apt-get", "update", "-q"], check=True, env=debian)
     subprocess.run(["apt-get", "install", "-qy", "--no-install-recommends", *DEBIAN_PACKAGES], check=True, env=debian)
     if shutil.which("npm"):
         options = ["--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
         subprocess.run(["npm", "install", *options], check=True, cwd=PEERS)
+        subprocess.run(["npm", "ci", *options[1:]], check=True, cwd=PROJECT / "examples")  # the generated code's imports
 
 
 def versions() -> dict[str, str]:

@@ -1,8 +1,9 @@
-"""What fan-out costs: Pluto's streams beside a send() loop in C, nginx with nchan, and Node with Fastify.
+"""What fan-out costs: Pluto's streams beside a send() loop in C, nginx with nchan, Node with Fastify and with Connect.
 
-    .venv/bin/python bench/fanout.py                    everything, about ten minutes
+    .venv/bin/python bench/fanout.py                    everything, about fifteen minutes
     .venv/bin/python bench/fanout.py --quick            one short round, to see that it works
-    .venv/bin/python bench/fanout.py --install-peers    first installs nginx, nchan (Debian, as root) and Fastify (npm)
+    .venv/bin/python bench/fanout.py --install-peers    first installs nginx, nchan (Debian, as root), and
+                                                        Fastify and connect-node (npm)
 
 Every server sends the same event of 500 bytes to 1,000 clients, ten times a second, in turn, in three rounds of which
 the median counts. It has one core, the clients another, where there are two. What isn't installed is left out and said
@@ -12,6 +13,9 @@ so. Pluto is all there but its browser: see peers/pluto_server.py.
 - p50, p99: from the moment in an event's text, when it was made, until a client has read it.
 - KiB/client: growth of the server's PSS from 10 connected, idle clients to 1,000 and 5,000, connected 100 at a time.
   The kernel's socket buffers are the same for all, and not in it.
+- Connect: the same price as a PriceUpdate, in each format of Connect and gRPC-Web, beside Node's own Connect server with
+  the same service.
+- GetTickers: 500 calls a second on one connection, while 20 tickers change ten times a second for 20 streams.
 - Slow clients: the p99 of 450 clients when 50 others don't read at all, beside their p99 when they are alone. Events
   have 8,000 bytes there, so that the 50 fall behind at once.
 
@@ -24,15 +28,17 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import multiprocessing
 import os
 import platform
 import re
 import resource
+import socket
 import sys
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -46,11 +52,14 @@ from contenders import (
     CONTENDERS,
     CORES,
     NCHAN,
+    NODE_CONNECT,
+    PLUTO_CONNECT,
     PLUTO_SSE,
     PLUTO_WEBSOCKET,
     RAW_SEND,
     Contender,
     install_peers,
+    run_pluto,
     versions,
 )
 
@@ -70,6 +79,13 @@ SCALE_RATE = 4.0
 SLOW_SIZE = 8_000
 SLOW_RATE = 15.0
 HEALTHY, DEAF = 450, 50
+CALL_RATE = 500.0  # GetTickers a second
+CALL_STREAMS = CALL_TICKERS = 20
+CODECS = {"json": b"{}", "proto": b""}  # of the calls, with a request that is empty
+CALL = (
+    b"POST /crypto.v1.CryptoPriceService/GetTickers HTTP/1.1\r\nHost: localhost\r\nConnect-Protocol-Version: 1\r\n"
+    b"Content-Type: application/%b\r\nContent-Length: %d\r\n\r\n%b"
+)
 THE_ORIGINAL = (100, 250.0)  # its headline, clients and ms: the line we left behind
 STAMP = re.compile(rb"at=(\d{16}) ")
 
@@ -175,6 +191,44 @@ def _p99_beside_deaf(length: Length, deaf: int) -> tuple[float, int]:
     return delivery(receipts, HEALTHY)["p99_ms"], lagging
 
 
+def measure_calls(codec: str, length: Length) -> Figures:
+    """GetTickers at a steady rate beside streams, which a process of its own reads. Late calls count from their time."""
+    with run_pluto(RATE, SIZE, CALL_TICKERS) as server:
+        streams = multiprocessing.Process(target=read_streams, args=(server.port, length.warm_up_s + length.seconds))
+        streams.start()
+        time.sleep(length.warm_up_s)
+        took = sorted(call_steadily(server.port, codec, length.seconds))
+        streams.join()
+    if streams.exitcode:
+        raise RuntimeError("the streams beside the calls failed; what was printed above says why")
+    return {"calls": len(took), "p50_ms": percentile(took, 0.50), "p99_ms": percentile(took, 0.99)}
+
+
+def read_streams(port: int, seconds: float) -> None:
+    with connected(port, PLUTO_CONNECT["connect+proto"].request, CALL_STREAMS) as clients:
+        clients.listen(seconds)
+
+
+def call_steadily(port: int, codec: str, seconds: float) -> Iterator[float]:
+    """Calls one after the other, and gives the ms that each took."""
+    body = CODECS[codec]
+    request = CALL % (codec.encode(), len(body), body)
+    with socket.create_connection(("127.0.0.1", port)) as connection, connection.makefile("rb") as answers:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        begun = time.monotonic()
+        for number in range(int(seconds * CALL_RATE)):
+            due = begun + number / CALL_RATE
+            time.sleep(max(0.0, due - time.monotonic()))
+            connection.sendall(request)
+            size = 0
+            for line in iter(answers.readline, b"\r\n"):
+                name, _, value = line.partition(b":")
+                size = int(value) if name.lower() == b"content-length" else size
+            if not answers.read(size):
+                raise RuntimeError("GetTickers had no answer")
+            yield (time.monotonic() - due) * 1000
+
+
 Measurement = tuple[str, Callable[[], Figures]]
 
 
@@ -185,6 +239,11 @@ def measurements(contenders: Iterable[Contender], length: Length) -> list[Measur
         plan.append((it.name, lambda it=it: measure_fanout(it, length, CLIENTS, RATE)))  # type: ignore[misc]
     for it in contenders:
         plan.append((f"{it.name}, idle", lambda it=it: measure_memory(it)))  # type: ignore[misc]
+    for it in (*PLUTO_CONNECT.values(), *NODE_CONNECT.values()):
+        if not it.missing():
+            plan.append((it.name, lambda it=it: measure_fanout(it, length, CLIENTS, RATE)))  # type: ignore[misc]
+    for codec in CODECS:
+        plan.append((f"GetTickers, {codec}", lambda codec=codec: measure_calls(codec, length)))  # type: ignore[misc]
     for count in SCALE:
         plan.append(
             (scale_name(count), lambda count=count: measure_fanout(PLUTO_SSE, length, count, SCALE_RATE))  # type: ignore[misc]
@@ -230,6 +289,19 @@ def targets(results: Results) -> list[Target]:
         Target("µs/event, WebSocket, to nginx + nchan", 0.75, "×", ratio(websocket, results.get(NCHAN.name))),
         Target("memory of an idle client at 5,000", 3.0, "KiB", idle["kib_5000"]),
         Target("p99 with 10,000 clients, 4 events a second", 250.0, "ms", results[scale_name(10_000)]["p99_ms"]),
+        *(
+            Target(f"µs/event, {format}, to SSE", 1.2, "×", ratio(results[it.name], pluto))
+            for format, it in PLUTO_CONNECT.items()
+        ),
+        *(
+            Target(f"µs/event, {format}, to Node + Connect", 0.5, "×", ratio(results[it.name], results.get(node.name)))
+            for (format, it), node in zip(PLUTO_CONNECT.items(), NODE_CONNECT.values(), strict=True)
+        ),
+        *(
+            Target(f"p99 of GetTickers, {codec}, {CALL_RATE:g} a second", 5.0, "ms", results[name]["p99_ms"])
+            for codec in CODECS
+            for name in [f"GetTickers, {codec}"]
+        ),
     ]
 
 
@@ -243,6 +315,8 @@ def report(results: Results) -> str:
         (
             f"{CLIENTS:,} clients, {RATE:g} events a second of {SIZE} bytes",
             markdown(HEADINGS, [contender_row(contender, results) for contender in CONTENDERS]),
+            "The same by Connect",
+            markdown(("format", "Pluto, µs/event", "× SSE", "Node, µs/event", "× Node"), connect_rows(results)),
             f"Pluto, SSE, {SCALE_RATE:g} events a second",
             markdown(("clients", "µs/event", "p50 ms", "p99 ms"), scale_rows(results)),
             f"{HEALTHY} clients alone: p99 {slow['alone_p99_ms']:.1f} ms; beside {DEAF} that don't read "
@@ -268,6 +342,15 @@ def contender_row(contender: Contender, results: Results) -> list[str]:
         f"{figures['p99_ms']:.1f}",
         *(f"{idle[f'kib_{count}']:.1f}" for count in IDLE),
     ]
+
+
+def connect_rows(results: Results) -> list[list[str]]:
+    rows = []
+    for (format, contender), peer in zip(PLUTO_CONNECT.items(), NODE_CONNECT.values(), strict=True):
+        pluto, node = results[contender.name], results.get(peer.name)
+        node_cells = [f"{node['us_per_event']:.1f}", f"{ratio(pluto, node):.2f}"] if node else [peer.missing(), "–"]
+        rows.append([format, f"{pluto['us_per_event']:.1f}", f"{ratio(pluto, results[PLUTO_SSE.name]):.2f}", *node_cells])
+    return rows
 
 
 def scale_rows(results: Results) -> list[list[str]]:

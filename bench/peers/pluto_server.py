@@ -1,9 +1,9 @@
-"""Pluto without a browser: pluto_server.py RATE SIZE prints its port and serves until it is ended.
+"""Pluto without a browser: pluto_server.py RATE SIZE [TICKERS] prints its port and serves until it is ended.
 
 All of Pluto but the scraper is the real thing, put together as `app.run` does: the broadcaster, the application, the
-server. In the scraper's place a thread puts one quote RATE times a second, from outside the hub as the scraper does.
-Its description carries the time it was put, and pads the JSON of a batch to SIZE bytes. bench/contenders.py starts
-this with the project on the module path.
+server. In the scraper's place a thread puts a quote of each ticker RATE times a second, from outside the hub as the
+scraper does. Its description carries the time it was put, and pads the JSON of a batch of one to SIZE bytes.
+bench/contenders.py starts this with the project on the module path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scraper import Scraper
 TICKER = Ticker("BTCUSD")
 
 
-def main(rate: float, size: int) -> None:
+def main(rate: float, size: int, count: int = 1) -> None:
     sys.setswitchinterval(0.0005)  # as app.main has it
     settings = Settings(demo=True)
     broadcaster = Broadcaster(max_streams=settings.max_streams)
@@ -34,25 +34,28 @@ def main(rate: float, size: int) -> None:
     server = make_server(listener, Watchlist(scraper, broadcaster, settings))
     server.start()
     broadcaster.start()
-    broadcaster.track(TICKER, simulated=True)
+    tickers = [TICKER, *(Ticker(f"COIN{number}USD") for number in range(1, count))]
+    for ticker in tickers:
+        broadcaster.track(ticker, simulated=True)
     if rate:
-        threading.Thread(target=feed, args=(broadcaster, rate, padding(size)), daemon=True).start()
+        threading.Thread(target=feed, args=(broadcaster, tickers, rate, padding(size)), daemon=True).start()
     print(f"port {listener.getsockname()[1]}", flush=True)
     gevent.get_hub().join()
 
 
-def feed(broadcaster: Broadcaster, rate: float, pad: str) -> None:
+def feed(broadcaster: Broadcaster, tickers: list[Ticker], rate: float, pad: str) -> None:
     due = time.monotonic()
     while True:
         due += 1 / rate
         time.sleep(max(0.0, due - time.monotonic()))
-        broadcaster.put(quote(pad))
+        for ticker in tickers:
+            broadcaster.put(quote(ticker, pad))
 
 
-def quote(pad: str) -> Quote:
+def quote(ticker: Ticker, pad: str) -> Quote:
     now_us = time.time_ns() // 1000
     return Quote(
-        TICKER,
+        ticker,
         State.LIVE,
         price_text="67012.45",
         change_percent=1.25,
@@ -66,11 +69,11 @@ def quote(pad: str) -> Quote:
 
 def padding(size: int) -> str:
     """What a description must hold for a batch's JSON to be as long as `size`, at a sequence of three digits."""
-    unpadded = quote("")
+    unpadded = quote(TICKER, "")
     text = json.dumps(wire_fields(unpadded, 100), separators=(",", ":"))
     [(_, message)] = messages(Batch("", unpadded.timestamp or 0, None, [], [Entry(unpadded, 100, 0, text)]))
     return "x" * (size - len(message))
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), int(sys.argv[2]))
+    main(float(sys.argv[1]), *map(int, sys.argv[2:]))
