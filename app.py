@@ -1,29 +1,26 @@
-"""The web layer: settings, routes, errors as answers, and the start and end of the whole program.
+"""The web layer: the watchlist, routes, errors as answers, and the start and end of the whole program.
 
-This file owns the settings table, the watchlist's rules, the REST and SSE surface and the order in which the layers
-start and stop. Routes translate, they never decide. Everything here runs on the hub thread, so nothing here may block:
-the browser lives on the scraper's thread, the simulator in a process of its own.
+This file owns the watchlist's rules, the REST, SSE and WebSocket surface and the order in which the layers start and
+stop. Routes translate, they never decide. Everything here runs on the hub thread, so nothing here may block: the
+browser lives on the scraper's thread, the simulator in a process of its own.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import errno
 import hashlib
 import io
 import json
 import logging
-import os
 import signal
-import socket
 import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, fields, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
@@ -34,8 +31,6 @@ import gevent
 import psutil
 from flask import Blueprint, Flask, Response, current_app, jsonify, render_template, request
 from gevent.event import Event
-from gevent.pool import Pool
-from gevent.pywsgi import WSGIHandler, WSGIServer
 from geventwebsocket.exceptions import WebSocketError
 from geventwebsocket.handler import WebSocketHandler
 from geventwebsocket.websocket import Header, WebSocket
@@ -44,7 +39,6 @@ from werkzeug.routing.exceptions import WebsocketMismatch
 
 from broadcast import (
     HAND_OVER,
-    LAST_CHUNK,
     MAX_RATE,
     SSE,
     WEBSOCKET,
@@ -61,22 +55,18 @@ from broadcast import (
     websocket_frame,
     websocket_text,
 )
-from connect import HTTP2_PREFACE, ConnectApplication, refuse_http2
+from connect import ConnectApplication
 from quotes import InvalidTicker, PlutoError, State, Ticker, TooManyTickers, parse_ticker, wire_fields
-from scraper import Scraper, ScraperSettings, find_browser
+from scraper import Scraper, find_browser
+from server import MAX_BODY, listen, make_server
+from settings import VERSION, Settings, read_settings
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-VERSION = "0.1.0"
 PROJECT = Path(__file__).parent
-MAX_BODY = 64 * 1024
-MAX_CONNECTIONS = 1_000  # requests under way at once, streams not counted; more wait in the backlog
-BACKLOG = 4096
 MAX_WEBSOCKET_MESSAGE = 4 * 1024
-REFUSAL_GRACE_S = 1.0  # for a client that speaks HTTP/2 to hear that nobody else does
 STOP_GRACE_S = 0.3  # for streams to send their last event
-DEMO_TICKERS = "BTCUSD,ETHUSD,SOLUSD"
 # Front ends of the original Pluto Crypto Tracker run there.
 CORS_ORIGINS = frozenset({"http://localhost:3000", "http://127.0.0.1:3000"})
 CORS_HEADERS = {
@@ -101,145 +91,6 @@ SECURITY_HEADERS = {
 }
 
 log = logging.getLogger("pluto")
-
-
-# --- settings ---------------------------------------------------------------------------------------------------------
-
-
-def _setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"help": help, "choices": choices})
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The settings table: a field's name gives its flag (--max-tickers) and its variable (PLUTO_MAX_TICKERS)."""
-
-    host: str = _setting("127.0.0.1", "address to listen on")
-    port: int = _setting(8080, "port to listen on; 0 takes a free one")
-    tickers: str = _setting("", "tickers at start, separated by commas")
-    max_tickers: int = _setting(50, "how many tickers may be tracked at once")
-    max_streams: int = _setting(10_000, "how many streams may be open at once")
-    browser: str = _setting("", "path of the Chromium to use; empty: Playwright's own, else one on the PATH")
-    browser_mode: str = _setting(
-        "auto", "auto is headed where there is a display, headless elsewhere", ("auto", "headed", "headless")
-    )
-    source_url: str = _setting("https://www.tradingview.com", "where the symbol pages are")
-    isolation: str = _setting(
-        "group", "group lets several tickers share a renderer, page gives each its own", ("group", "page")
-    )
-    group_size: int = _setting(16, "how many tickers share a renderer")
-    opening_spacing: float = _setting(0.1, "seconds between two pages that open; more after a refusal")
-    page_max_age: float = _setting(6.0, "hours after which a page is renewed, without a gap")
-    page_max_heap: float = _setting(150.0, "MB of heap, on average of a renderer's pages, before they are renewed")
-    browser_max_memory: float = _setting(6000.0, "MB (PSS) that the browser may take before it is started anew")
-    demo: bool = _setting(False, f"simulated prices, no internet needed; starts with {DEMO_TICKERS}")
-    log_level: str = _setting("info", "how much is logged", ("debug", "info", "warning", "error"))
-
-    @property
-    def headed(self) -> bool:
-        has_display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-        return self.browser_mode == "headed" or (self.browser_mode == "auto" and has_display)
-
-    def for_scraper(self, source_url: str) -> ScraperSettings:
-        return ScraperSettings(
-            source_url,
-            self.browser or None,
-            self.headed,
-            simulated=self.demo,
-            group_size=1 if self.isolation == "page" else self.group_size,
-            opening_spacing=self.opening_spacing,
-            page_max_age=self.page_max_age,
-            page_max_heap=self.page_max_heap,
-            browser_max_memory=self.browser_max_memory,
-        )
-
-    @property
-    def start_tickers(self) -> list[Ticker]:
-        text = self.tickers or (DEMO_TICKERS if self.demo else "")
-        return [parse_ticker(part) for part in text.split(",") if part.strip()]
-
-
-def flag_of(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def variable_of(name: str) -> str:
-    return "PLUTO_" + name.upper()
-
-
-def settings_table() -> list[tuple[str, str, str, str]]:
-    """(flag, variable, default, help) of every setting: what --help prints and the README shows."""
-    return [
-        (flag_of(entry.name), variable_of(entry.name), _default_text(entry.default), _help_text(entry.metadata))
-        for entry in fields(Settings)
-    ]
-
-
-def _default_text(default: object) -> str:
-    return {True: "on", False: "off"}[default] if isinstance(default, bool) else str(default)
-
-
-def _help_text(metadata: Any) -> str:
-    choices = metadata["choices"]
-    return f"{', '.join(choices)}: {metadata['help']}" if choices else str(metadata["help"])
-
-
-def read_settings(arguments: list[str]) -> Settings:
-    """The settings from flags, else PLUTO_… variables, else defaults. A wrong one ends the program with a sentence."""
-    parser = argparse.ArgumentParser(
-        prog="./run.sh",
-        description="Pluto: live crypto prices from TradingView pages, for your browser, curl and programs.",
-        epilog="Each option can also be set by the variable named beside it.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"Pluto {VERSION}")
-    for entry, (flag, variable, default, text) in zip(fields(Settings), settings_table(), strict=True):
-        shown = f"{text} [{variable}, default: {default or 'none'}]".replace("%", "%%")
-        given = os.environ.get(variable)
-        if isinstance(entry.default, bool):
-            on = _parse_bool(parser, variable, given)
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=on, help=shown)
-        else:
-            kind = type(entry.default)
-            choices = entry.metadata["choices"] or None
-            parser.add_argument(
-                flag, type=kind, choices=choices, default=given or entry.default, help=shown, metavar=entry.name.upper()
-            )
-    settings = Settings(**vars(parser.parse_args(arguments)))
-    _check(parser, settings)
-    return settings
-
-
-def _parse_bool(parser: argparse.ArgumentParser, variable: str, text: str | None) -> bool:
-    values = {"": False, "0": False, "off": False, "false": False, "1": True, "on": True, "true": True}
-    value = values.get((text or "").lower())
-    if value is None:
-        parser.error(f"{variable} is on or off, not {text!r}")
-    return value
-
-
-def _check(parser: argparse.ArgumentParser, settings: Settings) -> None:
-    for entry in fields(Settings):  # argparse checks choices of flags, but not of defaults from variables
-        value, choices = getattr(settings, entry.name), entry.metadata["choices"]
-        if choices and value not in choices:
-            parser.error(f"{flag_of(entry.name)} is one of {', '.join(choices)}, not {value!r}")
-    if not 0 <= settings.port <= 65535:
-        parser.error(f"--port is a number from 0 to 65535, not {settings.port}")
-    if not 1 <= settings.max_tickers <= 1000:
-        parser.error(f"--max-tickers is a number from 1 to 1000, not {settings.max_tickers}")
-    if not 1 <= settings.max_streams <= 100_000:
-        parser.error(f"--max-streams is a number from 1 to 100000, not {settings.max_streams}")
-    for name in ("group_size", "opening_spacing", "page_max_age", "page_max_heap", "browser_max_memory"):
-        if not 0 < getattr(settings, name) < 1e9:
-            parser.error(f"{flag_of(name)} is a number above 0, not {getattr(settings, name)}")
-    if not settings.source_url.startswith(("http://", "https://")):
-        parser.error(f"--source-url begins with http:// or https://, not {settings.source_url!r}")
-    try:
-        tickers = settings.start_tickers
-    except InvalidTicker as invalid:
-        parser.error(f"--tickers: {invalid}")
-    if len(tickers) > settings.max_tickers:
-        parser.error(f"--tickers names {len(tickers)}, more than --max-tickers {settings.max_tickers} allows")
 
 
 # --- the watchlist ----------------------------------------------------------------------------------------------------
@@ -784,8 +635,7 @@ def run(settings: Settings) -> None:
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, stop.set)
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = WSGIServer.get_listener((settings.host, settings.port), backlog=BACKLOG, family=family)
+    listener = listen(settings.host, settings.port)
     with ExitStack() as layers:
         source_url = settings.source_url.rstrip("/")
         if settings.demo:
@@ -795,7 +645,7 @@ def run(settings: Settings) -> None:
         broadcaster = Broadcaster(max_streams=settings.max_streams)
         scraper = Scraper(settings.for_scraper(source_url), broadcaster.put)
         watchlist = Watchlist(scraper, broadcaster, settings)
-        server = make_server(listener, watchlist)
+        server = make_server(listener, create_app(watchlist))
         scraper.start()
         layers.callback(scraper.stop)
         server.start()
@@ -807,74 +657,6 @@ def run(settings: Settings) -> None:
         _announce(settings, listener.getsockname()[1], source_url)
         stop.wait()
         log.info("stopping")
-
-
-class Handler(WSGIHandler):
-    """One connection. It can give its socket away after a response's first bytes, and forget it.
-
-    The application calls what it finds under HAND_OVER in the environment, with a function that takes the socket. Only
-    plain HTTP/1.1 can do that; elsewhere there is nothing under HAND_OVER.
-    """
-
-    _taker: Callable[[socket.socket], None] | None = None
-
-    def handle(self) -> None:
-        # With Nagle's algorithm each small answer would wait 40 ms for the acknowledgement of the one before.
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super().handle()
-
-    def get_environ(self) -> dict[str, Any]:
-        environ: dict[str, Any] = super().get_environ()
-        if self.request_version == "HTTP/1.1" and environ["wsgi.url_scheme"] == "http":
-            environ[HAND_OVER] = self._hand_over
-        return environ
-
-    def read_requestline(self) -> str:
-        line: str = super().read_requestline()
-        if not line.startswith(HTTP2_PREFACE):
-            return line
-        self._refuse_http2()
-        return ""
-
-    def _refuse_http2(self) -> None:
-        """Says so, and reads until the client has gone: to close on unread words would cut ours off."""
-        self.socket.settimeout(REFUSAL_GRACE_S)
-        with suppress(OSError):
-            refuse_http2(self.rfile.read, self.socket.sendall)
-            self.socket.shutdown(socket.SHUT_WR)
-            for _ in range(MAX_BODY // 4096):
-                if not self.rfile.read(4096):
-                    break
-
-    def _hand_over(self, taker: Callable[[socket.socket], None]) -> None:
-        self._taker = taker
-
-    def process_result(self) -> None:
-        """As pywsgi has it, up to the moment when the socket is given away."""
-        for data in self.result or ():
-            if data or not self.headers_sent:
-                self.write(data)
-            if self._taker is not None:
-                self.close_connection = True
-                family, kind = self.socket.family, self.socket.type
-                self._taker(socket.socket(family, kind, fileno=self.socket.detach()))
-                return
-        if not self.headers_sent:
-            self.write(b"")
-        if self.response_use_chunked:
-            self.socket.sendall(LAST_CHUNK)
-
-
-def make_server(listener: Any, watchlist: Watchlist) -> WSGIServer:
-    return WSGIServer(
-        listener,
-        create_app(watchlist),
-        log=None,
-        error_log=log,
-        environ={"SERVER_NAME": "localhost"},  # else pywsgi asks the resolver for the machine's own name
-        spawn=Pool(MAX_CONNECTIONS),
-        handler_class=Handler,
-    )
 
 
 def _announce(settings: Settings, port: int, source_url: str) -> None:

@@ -1,8 +1,8 @@
 """The servers that are measured: what each needs to be there, how it is started, and what its processes cost.
 
-Every server sends the same event to whoever connects: a line of JSON that says `at=` and the microsecond it was made; or
-by Connect, a PriceUpdate whose description says so.
-Each is given one core when there are two, so that the clients that measure it have the other. Linux only.
+Every server sends the same event to whoever connects: a line of JSON that says `at=` and the microsecond it was made,
+or by Connect a PriceUpdate whose description says so. Each is given one core when there are two, so that the
+clients that measure it have the other. Linux only.
 """
 
 from __future__ import annotations
@@ -260,14 +260,15 @@ PLUTO_CONNECT, NODE_CONNECT = (
 
 
 def install_peers() -> None:
-    """Installs nginx and nchan from Debian, as root, without starting them, and what the peers in Node need from npm."""
+    """Installs nginx and nchan from Debian, as root, without starting them, and from npm what peers in Node need."""
     debian = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # 1: installed, but not started
     subprocess.run(["apt-get", "update", "-q"], check=True, env=debian)
     subprocess.run(["apt-get", "install", "-qy", "--no-install-recommends", *DEBIAN_PACKAGES], check=True, env=debian)
     if shutil.which("npm"):
         options = ["--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
         subprocess.run(["npm", "install", *options], check=True, cwd=PEERS)
-        subprocess.run(["npm", "ci", *options[1:]], check=True, cwd=PROJECT / "examples")  # the generated code's imports
+        # What the generated code of the service imports is looked for beside it.
+        subprocess.run(["npm", "ci", *options[1:]], check=True, cwd=PROJECT / "examples")
 
 
 def versions() -> dict[str, str]:

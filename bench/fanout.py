@@ -13,8 +13,8 @@ so. Pluto is all there but its browser: see peers/pluto_server.py.
 - p50, p99: from the moment in an event's text, when it was made, until a client has read it.
 - KiB/client: growth of the server's PSS from 10 connected, idle clients to 1,000 and 5,000, connected 100 at a time.
   The kernel's socket buffers are the same for all, and not in it.
-- Connect: the same price as a PriceUpdate, in each format of Connect and gRPC-Web, beside Node's own Connect server with
-  the same service.
+- Connect: the same price as a PriceUpdate, in each format of Connect and gRPC-Web, beside Connect's own server in Node
+  with the same service.
 - GetTickers: 500 calls a second on one connection, while 20 tickers change ten times a second for 20 streams.
 - Slow clients: the p99 of 450 clients when 50 others don't read at all, beside their p99 when they are alone. Events
   have 8,000 bytes there, so that the 50 fall behind at once.
@@ -192,7 +192,7 @@ def _p99_beside_deaf(length: Length, deaf: int) -> tuple[float, int]:
 
 
 def measure_calls(codec: str, length: Length) -> Figures:
-    """GetTickers at a steady rate beside streams, which a process of its own reads. Late calls count from their time."""
+    """GetTickers at a steady rate beside streams, which a process of its own reads; lateness counts."""
     with run_pluto(RATE, SIZE, CALL_TICKERS) as server:
         streams = multiprocessing.Process(target=read_streams, args=(server.port, length.warm_up_s + length.seconds))
         streams.start()
@@ -349,7 +349,8 @@ def connect_rows(results: Results) -> list[list[str]]:
     for (format, contender), peer in zip(PLUTO_CONNECT.items(), NODE_CONNECT.values(), strict=True):
         pluto, node = results[contender.name], results.get(peer.name)
         node_cells = [f"{node['us_per_event']:.1f}", f"{ratio(pluto, node):.2f}"] if node else [peer.missing(), "–"]
-        rows.append([format, f"{pluto['us_per_event']:.1f}", f"{ratio(pluto, results[PLUTO_SSE.name]):.2f}", *node_cells])
+        pluto_cells = [f"{pluto['us_per_event']:.1f}", f"{ratio(pluto, results[PLUTO_SSE.name]):.2f}"]
+        rows.append([format, *pluto_cells, *node_cells])
     return rows
 
 

@@ -17,12 +17,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import gevent
 from gevent.event import Event
-from gevent.pywsgi import WSGIServer
 
-from app import Settings, Watchlist, make_server
+from app import Watchlist, create_app
 from broadcast import Broadcaster
 from quotes import Quote, Source, State, Ticker
 from scraper import Scraper, ScraperSettings
+from server import listen, make_server
+from settings import Settings
 
 DECIMALS = (2, 4, 5, 8)
 VOLATILITY = 0.0003  # a step of the walk, as a part of the price
@@ -86,8 +87,8 @@ def main() -> None:
     markets = [Market(number) for number in range(options.tickers)]
     for market in markets:
         broadcaster.track(market.ticker, simulated=True)
-    listener = WSGIServer.get_listener(("127.0.0.1", 0), family=2)
-    server = make_server(listener, watchlist)
+    listener = listen("127.0.0.1", 0)
+    server = make_server(listener, create_app(watchlist))
     broadcaster.start()
     server.start()
     threading.Thread(target=feed, args=[broadcaster, markets, 1 / options.rate], daemon=True).start()

@@ -17,10 +17,12 @@ import gevent
 from gevent.event import Event
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from app import Handler, Settings, Watchlist, create_app, make_server
+from app import Watchlist, create_app
 from broadcast import Broadcaster
 from quotes import Quote, Source, State, parse_ticker
 from scraper import Scraper, ScraperSettings
+from server import Handler, listen, make_server
+from settings import Settings
 
 
 def put_lines(broadcaster: Broadcaster) -> None:
@@ -42,14 +44,15 @@ def main() -> None:
     broadcaster = Broadcaster(max_streams=options.max_streams, heartbeat=options.heartbeat, lag_limit=options.lag_limit)
     scraper = Scraper(ScraperSettings(), broadcaster.put)
     watchlist = Watchlist(scraper, broadcaster, Settings(max_tickers=options.max_tickers))
-    listener = WSGIServer.get_listener(("127.0.0.1", 0), backlog=4096, family=2)
+    application = create_app(watchlist)
+    listener = listen("127.0.0.1", 0)
     if options.tls or options.foreign:
         key, certificate = options.tls or (None, None)
         tls: dict[str, Any] = {"keyfile": key, "certfile": certificate} if options.tls else {}
         handler = WSGIHandler if options.foreign else Handler
-        server = WSGIServer(listener, create_app(watchlist), log=None, handler_class=handler, **tls)
+        server = WSGIServer(listener, application, log=None, handler_class=handler, **tls)
     else:
-        server = make_server(listener, watchlist)
+        server = make_server(listener, application)
     broadcaster.start()
     server.start()
     stop = Event()

@@ -11,6 +11,7 @@ from running import PROJECT, Pluto, running_pluto
 from test_live import tracked
 
 import app
+import settings
 from quotes import parse_ticker
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -162,28 +163,28 @@ def test_the_chart_script_comes_from_the_package(pluto: Pluto) -> None:
 def test_the_readme_shows_the_settings_table() -> None:
     rows = [
         f"| `{flag}` | `{variable}` | {f'`{default}`' if default else ''} | {text} |"
-        for flag, variable, default, text in app.settings_table()
+        for flag, variable, default, text in settings.settings_table()
     ]
     assert "\n".join(rows) in README
 
 
 def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        app.read_settings(["--help"])
+        settings.read_settings(["--help"])
     assert ended.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
-    for flag, variable, default, _ in app.settings_table():
+    for flag, variable, default, _ in settings.settings_table():
         assert flag in shown
         assert f"[{variable}, default: {default or 'none'}]" in shown
 
 
 def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLUTO_PORT", "9001")
-    assert app.read_settings([]).port == 9001
-    assert app.read_settings(["--port", "9002"]).port == 9002
+    assert settings.read_settings([]).port == 9001
+    assert settings.read_settings(["--port", "9002"]).port == 9002
     monkeypatch.setenv("PLUTO_DEMO", "on")
-    assert app.read_settings([]).demo is True
-    assert app.read_settings(["--no-demo"]).demo is False
+    assert settings.read_settings([]).demo is True
+    assert settings.read_settings(["--no-demo"]).demo is False
 
 
 def test_the_readme_lists_every_route() -> None:
@@ -195,7 +196,7 @@ def test_the_readme_lists_every_route() -> None:
 
 
 def test_the_tickers_at_start_are_canonical() -> None:
-    assert app.Settings(tickers="btcusd, BINANCE:ETHUSD").start_tickers == [
+    assert settings.Settings(tickers="btcusd, BINANCE:ETHUSD").start_tickers == [
         parse_ticker("BTCUSD"),
         parse_ticker("ETHUSD"),
     ]

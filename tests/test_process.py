@@ -14,7 +14,7 @@ import psutil
 import pytest
 from running import PROJECT, Pluto, alive, clean_environment, descendants, running_pluto, wait_until
 
-from app import Settings
+from settings import Settings
 
 
 def run_to_end(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:

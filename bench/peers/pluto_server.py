@@ -9,18 +9,18 @@ bench/contenders.py starts this with the project on the module path.
 from __future__ import annotations
 
 import json
-import socket
 import sys
 import threading
 import time
 
 import gevent
-from gevent.pywsgi import WSGIServer
 
-from app import BACKLOG, Settings, Watchlist, make_server
+from app import Watchlist, create_app
 from broadcast import Batch, Broadcaster, Entry, messages
 from quotes import Quote, Source, State, Ticker, wire_fields
 from scraper import Scraper
+from server import listen, make_server
+from settings import Settings
 
 TICKER = Ticker("BTCUSD")
 
@@ -30,8 +30,8 @@ def main(rate: float, size: int, count: int = 1) -> None:
     settings = Settings(demo=True)
     broadcaster = Broadcaster(max_streams=settings.max_streams)
     scraper = Scraper(settings.for_scraper("http://127.0.0.1"), broadcaster.put)  # never started
-    listener = WSGIServer.get_listener(("127.0.0.1", 0), backlog=BACKLOG, family=socket.AF_INET)
-    server = make_server(listener, Watchlist(scraper, broadcaster, settings))
+    listener = listen("127.0.0.1", 0)
+    server = make_server(listener, create_app(Watchlist(scraper, broadcaster, settings)))
     server.start()
     broadcaster.start()
     tickers = [TICKER, *(Ticker(f"COIN{number}USD") for number in range(1, count))]

@@ -1,0 +1,153 @@
+"""The settings: one table of what can be chosen, by a flag or a variable, with what each means.
+
+This file owns every option's name, default, words and check. It starts nothing and knows nothing of routes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from quotes import InvalidTicker, Ticker, parse_ticker
+from scraper import ScraperSettings
+
+VERSION = "0.1.0"
+DEMO_TICKERS = "BTCUSD,ETHUSD,SOLUSD"
+
+
+def _setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings table: a field's name gives its flag (--max-tickers) and its variable (PLUTO_MAX_TICKERS)."""
+
+    host: str = _setting("127.0.0.1", "address to listen on")
+    port: int = _setting(8080, "port to listen on; 0 takes a free one")
+    tickers: str = _setting("", "tickers at start, separated by commas")
+    max_tickers: int = _setting(50, "how many tickers may be tracked at once")
+    max_streams: int = _setting(10_000, "how many streams may be open at once")
+    browser: str = _setting("", "path of the Chromium to use; empty: Playwright's own, else one on the PATH")
+    browser_mode: str = _setting(
+        "auto", "auto is headed where there is a display, headless elsewhere", ("auto", "headed", "headless")
+    )
+    source_url: str = _setting("https://www.tradingview.com", "where the symbol pages are")
+    isolation: str = _setting(
+        "group", "group lets several tickers share a renderer, page gives each its own", ("group", "page")
+    )
+    group_size: int = _setting(16, "how many tickers share a renderer")
+    opening_spacing: float = _setting(0.1, "seconds between two pages that open; more after a refusal")
+    page_max_age: float = _setting(6.0, "hours after which a page is renewed, without a gap")
+    page_max_heap: float = _setting(150.0, "MB of heap, on average of a renderer's pages, before they are renewed")
+    browser_max_memory: float = _setting(6000.0, "MB (PSS) that the browser may take before it is started anew")
+    demo: bool = _setting(False, f"simulated prices, no internet needed; starts with {DEMO_TICKERS}")
+    log_level: str = _setting("info", "how much is logged", ("debug", "info", "warning", "error"))
+
+    @property
+    def headed(self) -> bool:
+        has_display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+        return self.browser_mode == "headed" or (self.browser_mode == "auto" and has_display)
+
+    def for_scraper(self, source_url: str) -> ScraperSettings:
+        return ScraperSettings(
+            source_url,
+            self.browser or None,
+            self.headed,
+            simulated=self.demo,
+            group_size=1 if self.isolation == "page" else self.group_size,
+            opening_spacing=self.opening_spacing,
+            page_max_age=self.page_max_age,
+            page_max_heap=self.page_max_heap,
+            browser_max_memory=self.browser_max_memory,
+        )
+
+    @property
+    def start_tickers(self) -> list[Ticker]:
+        text = self.tickers or (DEMO_TICKERS if self.demo else "")
+        return [parse_ticker(part) for part in text.split(",") if part.strip()]
+
+
+def flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    return "PLUTO_" + name.upper()
+
+
+def settings_table() -> list[tuple[str, str, str, str]]:
+    """(flag, variable, default, help) of every setting: what --help prints and the README shows."""
+    return [
+        (flag_of(entry.name), variable_of(entry.name), _default_text(entry.default), _help_text(entry.metadata))
+        for entry in fields(Settings)
+    ]
+
+
+def _default_text(default: object) -> str:
+    return {True: "on", False: "off"}[default] if isinstance(default, bool) else str(default)
+
+
+def _help_text(metadata: Any) -> str:
+    choices = metadata["choices"]
+    return f"{', '.join(choices)}: {metadata['help']}" if choices else str(metadata["help"])
+
+
+def read_settings(arguments: list[str]) -> Settings:
+    """The settings from flags, else PLUTO_… variables, else defaults. A wrong one ends the program with a sentence."""
+    parser = argparse.ArgumentParser(
+        prog="./run.sh",
+        description="Pluto: live crypto prices from TradingView pages, for your browser, curl and programs.",
+        epilog="Each option can also be set by the variable named beside it.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"Pluto {VERSION}")
+    for entry, (flag, variable, default, text) in zip(fields(Settings), settings_table(), strict=True):
+        shown = f"{text} [{variable}, default: {default or 'none'}]".replace("%", "%%")
+        given = os.environ.get(variable)
+        if isinstance(entry.default, bool):
+            on = _parse_bool(parser, variable, given)
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=on, help=shown)
+        else:
+            kind = type(entry.default)
+            choices = entry.metadata["choices"] or None
+            parser.add_argument(
+                flag, type=kind, choices=choices, default=given or entry.default, help=shown, metavar=entry.name.upper()
+            )
+    settings = Settings(**vars(parser.parse_args(arguments)))
+    _check(parser, settings)
+    return settings
+
+
+def _parse_bool(parser: argparse.ArgumentParser, variable: str, text: str | None) -> bool:
+    values = {"": False, "0": False, "off": False, "false": False, "1": True, "on": True, "true": True}
+    value = values.get((text or "").lower())
+    if value is None:
+        parser.error(f"{variable} is on or off, not {text!r}")
+    return value
+
+
+def _check(parser: argparse.ArgumentParser, settings: Settings) -> None:
+    for entry in fields(Settings):  # argparse checks choices of flags, but not of defaults from variables
+        value, choices = getattr(settings, entry.name), entry.metadata["choices"]
+        if choices and value not in choices:
+            parser.error(f"{flag_of(entry.name)} is one of {', '.join(choices)}, not {value!r}")
+    if not 0 <= settings.port <= 65535:
+        parser.error(f"--port is a number from 0 to 65535, not {settings.port}")
+    if not 1 <= settings.max_tickers <= 1000:
+        parser.error(f"--max-tickers is a number from 1 to 1000, not {settings.max_tickers}")
+    if not 1 <= settings.max_streams <= 100_000:
+        parser.error(f"--max-streams is a number from 1 to 100000, not {settings.max_streams}")
+    for name in ("group_size", "opening_spacing", "page_max_age", "page_max_heap", "browser_max_memory"):
+        if not 0 < getattr(settings, name) < 1e9:
+            parser.error(f"{flag_of(name)} is a number above 0, not {getattr(settings, name)}")
+    if not settings.source_url.startswith(("http://", "https://")):
+        parser.error(f"--source-url begins with http:// or https://, not {settings.source_url!r}")
+    try:
+        tickers = settings.start_tickers
+    except InvalidTicker as invalid:
+        parser.error(f"--tickers: {invalid}")
+    if len(tickers) > settings.max_tickers:
+        parser.error(f"--tickers names {len(tickers)}, more than --max-tickers {settings.max_tickers} allows")
