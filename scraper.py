@@ -26,11 +26,12 @@ import random
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -59,6 +60,7 @@ GOTO_TIMEOUT_S = 20.0
 OPENING_LIMIT_S = 45.0  # for all that comes before a page's first document
 TICK_S = 1.0
 PING_S, PING_LIMIT_S = 3.0, 20.0  # the browser is asked this often for its processes, and hangs if it takes this long
+END_GRACE_S = 0.1  # for processes to follow a browser that has ended; then they are killed
 WEIGH_S = 60.0  # how often memory is looked at
 MAX_OPENING = 4  # pages opening at once: more only slows each other down
 MAX_MESSAGE = 64 * 1024  # characters of one message of the probe
@@ -90,6 +92,7 @@ BLOCKED_HOSTS = (
     "*.segment.com",
     "*.segment.io",
 )
+FOLDER_PREFIX = "pluto-"  # of one browser's files; Pluto's process id follows; short, as paths of sockets must be
 BROWSER_NAMES = ("chromium", "chromium-browser", "google-chrome")
 # Chromium takes only the last list of features, so Playwright's own (for 1.65) is told again.
 DISABLED_FEATURES = (
@@ -714,7 +717,7 @@ class Session:
     def end_processes(self) -> None:
         """After the end: kills what is left of the browser, such as a renderer that was stopped."""
         left = [process for pid in self._pids if (process := _browser_process(pid)) is not None]
-        for process in psutil.wait_procs(left, timeout=1.0)[1]:
+        for process in psutil.wait_procs(left, timeout=END_GRACE_S)[1]:
             self._counters["processes_left"] += 1
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -847,17 +850,19 @@ class Scraper:
             self._pause(reason, _backoff(failures) if failures else 0.0)
 
     def _run_session(self) -> None:
-        before = set(psutil.Process().children())
-        playwright = sync_playwright().start()
-        started = (child for child in psutil.Process().children() if child not in before)
-        self._driver = next((child for child in started if "run-driver" in child.cmdline()), None)
-        session = Session(playwright, self)
-        try:
-            session.run()
-        finally:
-            self._session = None
-            playwright.stop()
-            session.end_processes()
+        with _temporary_folder() as folder:
+            before = set(psutil.Process().children())
+            with _environment("TMPDIR", folder):
+                playwright = sync_playwright().start()
+            started = (child for child in psutil.Process().children() if child not in before)
+            self._driver = next((child for child in started if "run-driver" in child.cmdline()), None)
+            session = Session(playwright, self)
+            try:
+                session.run()
+            finally:
+                self._session = None
+                playwright.stop()
+                session.end_processes()
 
     def _pause(self, reason: str, seconds: float) -> None:
         """Tells every ticker that there is no browser, and waits until it is tried again."""
@@ -946,6 +951,34 @@ class Scraper:
         )
         feed.fail(told, void_price=trouble.void_price)
         self.tell(feed)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[str]:
+    """A place for all that driver and browser write: a browser that is killed leaves its profile behind.
+
+    So does a Pluto that is killed itself; what it left is removed here, by the next one.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*-*"):
+        pid = left.name.removeprefix(FOLDER_PREFIX).partition("-")[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Playwright starts its driver with this process's environment, and takes no other."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _retry_delay(trouble: PageTrouble, failures: int) -> float:

@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -56,15 +58,28 @@ def test_a_signal_ends_everything_within_3_seconds(way: str) -> None:
         assert alive(processes) == []
 
 
-def test_sigkill_leaves_no_process_behind() -> None:
-    with running_pluto("--demo") as pluto:
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A folder with a short path, as the sockets in it need."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_sigkill_leaves_no_process_behind_and_the_next_start_removes_its_files(temporary: Path) -> None:
+    with running_pluto("--demo", TMPDIR=str(temporary)) as pluto:
         processes = with_live_demo(pluto)
         pluto.process.kill()
         wait_until(lambda: alive(processes) == [], timeout=10)
+    left = set(temporary.iterdir())
+    assert left
+    with running_pluto("--demo", TMPDIR=str(temporary)) as pluto:
+        wait_until(lambda: pluto.http.get("/readyz").status_code == 200)
+        assert left.isdisjoint(temporary.iterdir())
+    assert list(temporary.iterdir()) == []
 
 
-def test_a_killed_browser_is_started_again() -> None:
-    with running_pluto("--demo") as pluto:
+def test_a_killed_browser_is_started_again_and_leaves_no_files(temporary: Path) -> None:
+    with running_pluto("--demo", TMPDIR=str(temporary)) as pluto:
         browser = next(
             process
             for process in alive(with_live_demo(pluto))
@@ -73,6 +88,7 @@ def test_a_killed_browser_is_started_again() -> None:
         browser.kill()
         wait_until(lambda: pluto.quote("BTCUSD")["state"] != "live")
         assert pluto.wait_for("BTCUSD", "live")["simulated"] is True
+        assert len(list(temporary.iterdir())) == 1
 
 
 def test_a_killed_renderer_is_replaced() -> None:
