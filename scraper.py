@@ -273,7 +273,7 @@ class Session:
             self._ping()
             self._browser, self._control = browser, browser.new_context()
             self._scraper.on_session(self)
-            self._soon(self._check_source)
+            self._soon(self._reconcile if self._scraper.wanted_feeds() else self._check_source)
             self._loop.call_later(WEIGH_S, self._soon, self._weigh)
             with suppress(BrowserError):
                 self._control.wait_for_event("close", timeout=0)
@@ -319,7 +319,7 @@ class Session:
         return context
 
     def _check_source(self) -> None:
-        """Says so once, when the pages' host can't be reached: there may be no ticker yet to say it."""
+        """Says so once, when the pages' host can't be reached: there is no ticker yet to say it."""
         if self._control is None:
             return
         page = self._control.new_page()
