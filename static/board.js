@@ -204,6 +204,7 @@ class PriceBoard extends HTMLElement {
   }
 
   #beginRound = () => {
+    if (this.#round.length) return; // very many rows take more than a second
     this.#round = [...this.#rows.values()];
     this.#goRound();
   };
