@@ -208,11 +208,11 @@ def read_chunked(read_line: Callable[[int], bytes], read: Callable[[int], bytes]
 
 
 def _skip_trailers(read_line: Callable[[int], bytes]) -> None:
-    left, lines = MAX_HEADERS, list[str]()
-    while line := read_line(left):
+    size, lines = 0, list[str]()
+    while line := read_line(MAX_HEADERS):
         lines.append(line.decode("latin-1"))
-        left -= len(line) + 2
-        if left < 0 or len(lines) > MAX_FIELDS:
+        size += len(line) + 2
+        if size > MAX_HEADERS or len(lines) > MAX_FIELDS:
             raise headers_too_large()
         if FORBIDDEN.search(line):
             raise malformed("Trailers are text, without control characters.")

@@ -32,6 +32,7 @@ import gevent
 from gevent import GreenletExit
 from gevent.pool import Pool
 from gevent.pywsgi import Input, WSGIHandler, WSGIServer
+from gevent.timeout import Timeout
 
 from broadcast import HAND_OVER, LAST_CHUNK
 from connect import BEGAN_AT, HTTP2_PREFACE, refuse_http2
@@ -189,7 +190,7 @@ class Handler(WSGIHandler):
 
     def _read_head(self) -> Head | None:
         """The head of a request in HTTP/1, None if it is in HTTP/2."""
-        self.command = self.requestline = None
+        self.requestline = None
         self._inbox.allow(self.server.limits.head)
         raw_head = self._inbox.read_head()
         if raw_head is None:
@@ -197,7 +198,7 @@ class Handler(WSGIHandler):
             return None
         self.requestline = raw_head.partition(b"\r\n")[0].decode("latin-1")
         head = parse_head(raw_head)
-        self.command, self.request_version = head.method, head.version
+        self.request_version = head.version
         self.close_connection = not head.keeps_alive
         return head
 
@@ -287,9 +288,10 @@ class Handler(WSGIHandler):
         said = self.requestline or bytes(self._inbox.unread)
         log.debug("refused %s, %s: %.200r", self.client_address, refusal.code, said)  # %r escapes control characters
         head, body = self.server.failure(refusal)
+        is_head = (self.requestline or "").startswith("HEAD ")
         with suppress(OSError, EOFError):
             self.socket.settimeout(self.server.limits.linger)
-            self.socket.sendall(head if self.command == "HEAD" else head + body)
+            self.socket.sendall(head if is_head else head + body)
             self._linger()
 
     def _refuse_http2(self) -> None:
@@ -379,13 +381,27 @@ class Server(WSGIServer):
         lines += [f"{name}: {value}" for name, value in {**headers, **self._headers}.items()]
         return "\r\n".join([*lines, "\r\n"]).encode(), body
 
-    def _evict(self) -> None:
-        if (oldest := next(iter(self._waiting), None)) is not None:
-            self.forget(oldest)
-            oldest.evict()
-            self.counters["closed: evicted"] += 1
+    def _evict(self) -> bool:
+        oldest = next(iter(self._waiting), None)
+        if oldest is None:
+            return False
+        self.forget(oldest)
+        oldest.evict()
+        self.counters["closed: evicted"] += 1
+        return True
 
     # --- accepting ----------------------------------------------------------------------------------------------------
+
+    def wrap_socket_and_handle(self, connection: Any, address: Any) -> None:
+        """As gevent has it; but a handshake has a deadline, and one that fails is no traceback."""
+        try:
+            with Timeout(self.limits.first_byte, TimeoutError):
+                tls_connection = self.wrap_socket(connection, **self.ssl_args)  # type: ignore[misc, arg-type]
+        except OSError:
+            self.counters["closed: no TLS"] += 1
+            return
+        with tls_connection:
+            self.handle(tls_connection, address)
 
     def do_read(self) -> Any:
         """As gevent has it; but it would print a traceback at each try while there is no descriptor left."""
@@ -394,18 +410,19 @@ class Server(WSGIServer):
         except OSError as error:
             if error.errno not in OUT_OF_DESCRIPTORS:
                 raise
-            self._pause_accepting(error)
+            self._on_no_descriptor(error)
             return None
 
-    def _pause_accepting(self, error: OSError) -> None:
+    def _on_no_descriptor(self, error: OSError) -> None:
         self.counters["accept failed"] += 1
         if time.monotonic() >= self._log_accept_after:
             self._log_accept_after = time.monotonic() + ACCEPT_LOG_INTERVAL_S
             log.warning("can't accept connections (%s): raise the limit of open files, ulimit -n", error.strerror)
-        self._evict()
+        if self._evict():  # so there is one soon
+            return
         self.stop_accepting()
         self._timer = self.loop.timer(ACCEPT_PAUSE_S)
-        self._timer.start(self._start_accepting_if_started)  # type: ignore[call-arg]
+        self._timer.start(self._start_accepting_if_started)  # type: ignore[attr-defined, call-arg]
 
 
 def listen(host: str, port: int) -> socket.socket:
