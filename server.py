@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 BACKLOG = 4096
 RECEIVE_SIZE = 16 * 1024
 MAX_LINGER = 16 * 1024 * 1024  # bytes of a refused request that are read and thrown away
+PREFACE_LINE = f"{HTTP2_PREFACE}\r\n".encode()
 HTTP_SERVER = "pluto.server"  # where in a WSGI environment the Server is
 RETRY_AFTER_S = "5"  # sent with every 503
 ACCEPT_PAUSE_S = 0.1  # until accepting is tried again when there is no descriptor left
@@ -120,9 +121,6 @@ class Inbox:
         return None
 
 
-PREFACE_LINE = f"{HTTP2_PREFACE}\r\n".encode()
-
-
 class Handler(WSGIHandler):
     """One connection. It can give its socket away after a response's first bytes, and forget it.
 
@@ -174,6 +172,7 @@ class Handler(WSGIHandler):
         self.application = self.server.application
         self.socket.settimeout(self.server.limits.answer)
         self.handle_one_response()
+        self.environ = self.wsgi_input = None  # who is idle keeps no body
         return not self.close_connection
 
     def _has_begun(self) -> bool:

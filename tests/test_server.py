@@ -157,6 +157,11 @@ def test_a_chunked_body_is_as_good_as_one_with_a_length(server: QuoteServer) -> 
     assert ask(server, POST + b"Transfer-Encoding: chunked\r\n\r\n" + body).status == 201
 
 
+def test_a_field_with_an_underscore_passes_for_no_other(server: QuoteServer) -> None:
+    request = add("UNDERUSD").replace(b"Content-Type", b"Content_Type")
+    assert ask(server, request).status == 415
+
+
 # --- the malformed ----------------------------------------------------------------------------------------------------
 
 
@@ -240,8 +245,10 @@ def test_an_application_that_fails_is_one_answer_and_one_traceback(capfd: pytest
 # --- deadlines --------------------------------------------------------------------------------------------------------
 
 
-def test_the_deadlines_are_those_in_the_readme() -> None:
+def test_the_limits_are_those_in_the_readme() -> None:
     assert Limits() == Limits(10, 10, 20, 60, 20, 1, 256, 2000)
+    with pytest.raises(ValueError, match="one always waits"):
+        Limits(max_requests=10, max_connections=10)
 
 
 def test_a_client_that_says_nothing_is_closed_without_a_word(hasty: QuoteServer) -> None:
