@@ -56,9 +56,10 @@ from broadcast import (
     websocket_text,
 )
 from connect import ConnectApplication
+from http1 import MAX_BODY
 from quotes import InvalidTicker, PlutoError, State, Ticker, TooManyTickers, parse_ticker, wire_fields
 from scraper import Scraper, find_browser
-from server import MAX_BODY, listen, make_server
+from server import HTTP_SERVER, RETRY_AFTER_S, Server, listen, make_server
 from settings import VERSION, Settings, read_settings
 
 if TYPE_CHECKING:
@@ -157,7 +158,6 @@ ANSWERS: dict[type[PlutoError], Answer] = {
     TooManyStreams: Answer(503, "unavailable"),
     ShuttingDown: Answer(503, "unavailable"),
 }
-RETRY_AFTER_S = "5"  # sent with every 503
 HTTP_CODES = {
     400: "bad_request",
     404: "not_found",
@@ -376,9 +376,16 @@ def performance() -> Response:
             "flushSecondsMax": round(broadcaster.flush_max_s, 6),
             "latenessSecondsMax": round(broadcaster.lateness_max_s, 6),
             "counters": dict(broadcaster.counters),
+            "http": _http_figures(),
         },
         timestamp=_iso_now(),
     )
+
+
+def _http_figures() -> dict[str, Any]:
+    """The HTTP server's, as far as it is ours."""
+    server: Server | None = request.environ.get(HTTP_SERVER)
+    return {} if server is None else {"connections": server.connections, "counters": dict(server.counters)}
 
 
 def _json_object() -> dict[str, Any]:
@@ -645,7 +652,7 @@ def run(settings: Settings) -> None:
         broadcaster = Broadcaster(max_streams=settings.max_streams)
         scraper = Scraper(settings.for_scraper(source_url), broadcaster.put)
         watchlist = Watchlist(scraper, broadcaster, settings)
-        server = make_server(listener, create_app(watchlist))
+        server = make_server(listener, create_app(watchlist), headers=SECURITY_HEADERS)
         scraper.start()
         layers.callback(scraper.stop)
         server.start()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -51,6 +52,7 @@ GRPC_REFUSAL = [("Content-Type", "application/grpc"), ("grpc-status", "12"), ("g
 LAST_WORDS = "Pluto is shutting down; come back in a moment."
 TIME_IS_UP = "The deadline that came with the request has passed."
 
+BEGAN_AT = "pluto.began_at"  # where in a WSGI environment a server says when the request began, on the monotonic clock
 HTTP2_PREFACE = "PRI * HTTP/2.0"  # the first line of what a client sends that begins with HTTP/2, as gRPC does
 HTTP2_PREFACE_REST = len("\r\nSM\r\n\r\n")
 MAX_HTTP2_FRAME = 16 * 1024
@@ -210,6 +212,8 @@ class Call:
 
     def __init__(self, environ: WSGIEnvironment) -> None:
         self.hand_over = environ.get(HAND_OVER)
+        now = time.monotonic()
+        self.waited_ms = 1000 * (now - environ.get(BEGAN_AT, now))  # for the rest of the request
         self.stream: Stream | None = None
 
 
@@ -272,7 +276,7 @@ class Service(CryptoPriceServiceSync):
     def _answering(self, context: RequestContext[Any, Any]) -> Iterator[float | None]:
         """Gives the seconds up to the client's deadline, None without one. Raises our errors as Connect's."""
         left_ms = context.timeout_ms
-        if left_ms is not None and left_ms <= 0:
+        if left_ms is not None and (left_ms := left_ms - _call.get().waited_ms) <= 0:
             raise ConnectError(Code.DEADLINE_EXCEEDED, TIME_IS_UP)
         try:
             yield None if left_ms is None else left_ms / 1000

@@ -8,27 +8,46 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import resource
 import signal
 import sys
 import threading
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent.event import Event
-from gevent.pywsgi import WSGIHandler, WSGIServer
+from gevent.pywsgi import WSGIServer
 
-from app import Watchlist, create_app
+from app import SECURITY_HEADERS, Watchlist, create_app
 from broadcast import Broadcaster
 from quotes import Quote, Source, State, parse_ticker
 from scraper import Scraper, ScraperSettings
-from server import Handler, listen, make_server
+from server import Limits, listen, make_server
 from settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 def put_lines(broadcaster: Broadcaster) -> None:
     for line in sys.stdin:
         for ticker, state, price_text in json.loads(line):
             broadcaster.put(Quote(parse_ticker(ticker), State(state), price_text, source=Source.SOCKET))
+
+
+def beside_trials(application: WSGIApplication) -> WSGIApplication:
+    """With what Pluto has not: /trial/wait takes a second to answer, /trial/fail raises."""
+
+    def beside(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/trial/fail":
+            raise RuntimeError("as was asked")
+        if environ["PATH_INFO"] == "/trial/wait":
+            gevent.sleep(1.0)
+        return application(environ, start_response)
+
+    return beside
 
 
 def main() -> None:
@@ -39,20 +58,25 @@ def main() -> None:
     parser.add_argument("--max-tickers", type=int, default=1000)
     parser.add_argument("--tls", nargs=2, metavar=("KEY", "CERTIFICATE"))
     parser.add_argument("--foreign", action="store_true", help="a WSGI server that gives no connection away")
+    parser.add_argument("--limit", nargs=2, action="append", default=[], metavar=("NAME", "NUMBER"), help="see Limits")
+    parser.add_argument("--log-level", default="WARNING")
+    parser.add_argument("--open-files", type=int, help="how many the kernel allows")
     options = parser.parse_args()
+    logging.basicConfig(level=options.log_level)
+    if options.open_files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (options.open_files, options.open_files))
 
     broadcaster = Broadcaster(max_streams=options.max_streams, heartbeat=options.heartbeat, lag_limit=options.lag_limit)
     scraper = Scraper(ScraperSettings(), broadcaster.put)
     watchlist = Watchlist(scraper, broadcaster, Settings(max_tickers=options.max_tickers))
-    application = create_app(watchlist)
+    application = beside_trials(create_app(watchlist))
     listener = listen("127.0.0.1", 0)
-    if options.tls or options.foreign:
-        key, certificate = options.tls or (None, None)
-        tls: dict[str, Any] = {"keyfile": key, "certfile": certificate} if options.tls else {}
-        handler = WSGIHandler if options.foreign else Handler
-        server = WSGIServer(listener, application, log=None, handler_class=handler, **tls)
+    if options.foreign:
+        server: WSGIServer = WSGIServer(listener, application, log=None)
     else:
-        server = make_server(listener, application)
+        limits = Limits(**{name: type(getattr(Limits, name))(number) for name, number in options.limit})
+        tls = {"keyfile": options.tls[0], "certfile": options.tls[1]} if options.tls else {}
+        server = make_server(listener, application, headers=SECURITY_HEADERS, limits=limits, **tls)
     broadcaster.start()
     server.start()
     stop = Event()

@@ -358,11 +358,11 @@ def test_a_malformed_message_is_an_invalid_argument(server: QuoteServer, content
 
 def test_a_message_over_64_kib_is_refused_however_it_comes(server: QuoteServer) -> None:
     large = json.dumps({"ticker": "A" * 66_000}).encode()
-    assert error_of(post(server, "AddTicker", large, "application/json")) == "resource_exhausted"
+    for method, content_type in (("AddTicker", "application/json"), ("StreamPrices", "application/connect+json")):
+        refused = post(server, method, large, content_type)
+        assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
     packed = post(server, "AddTicker", gzip.compress(large), "application/json", Content_Encoding="gzip")
     assert error_of(packed) == "resource_exhausted"
-    streamed = post(server, "StreamPrices", envelope(large), "application/connect+json")
-    assert end_of(*envelopes(streamed.content)[-1])[0] == "resource_exhausted"
     promised = post(server, "StreamPrices", struct.pack(">BI", 0, 2**31), "application/connect+json")
     assert end_of(*envelopes(promised.content)[-1])[0] == "resource_exhausted"
 

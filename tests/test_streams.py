@@ -170,6 +170,20 @@ def test_each_path_to_a_client_tells_the_same(path: str, certificate: tuple[Path
             assert server.process.wait(5) == 0
 
 
+def test_a_tls_handshake_that_fails_or_never_ends_is_closed_without_a_traceback(
+    certificate: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with quote_server("--tls", *map(str, certificate), "--limit", "first_byte", "0.3") as server:
+        for words in (b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n"):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=3) as connection:
+                connection.sendall(words)
+                with contextlib.suppress(ConnectionResetError):
+                    while connection.recv(4096):
+                        pass
+        assert server.server()["http"]["counters"]["closed: no TLS"] == 3
+    assert capfd.readouterr().err == ""
+
+
 def test_the_bytes_of_a_batch_leave_in_one_chunk(server: QuoteServer) -> None:
     with raw_stream(server) as stream:
         stream.read_until(lambda: len(stream.table) == len(TICKERS))
