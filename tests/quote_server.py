@@ -37,14 +37,31 @@ def main() -> None:
     parser.add_argument("--lag-limit", type=float, default=15.0)
     parser.add_argument("--max-streams", type=int, default=10_000)
     parser.add_argument("--max-tickers", type=int, default=1000)
+    parser.add_argument("--max-streams-per-address", type=int, default=10_000)
+    parser.add_argument("--additions-per-minute", type=int, default=100_000)
+    parser.add_argument("--access-token", default="")
+    parser.add_argument("--allowed-hosts", default="")
+    parser.add_argument("--trusted-proxies", default="")
     parser.add_argument("--tls", nargs=2, metavar=("KEY", "CERTIFICATE"))
     parser.add_argument("--foreign", action="store_true", help="a WSGI server that gives no connection away")
     options = parser.parse_args()
 
-    broadcaster = Broadcaster(max_streams=options.max_streams, heartbeat=options.heartbeat, lag_limit=options.lag_limit)
+    broadcaster = Broadcaster(
+        max_streams=options.max_streams,
+        max_streams_per_address=options.max_streams_per_address,
+        heartbeat=options.heartbeat,
+        lag_limit=options.lag_limit,
+    )
     scraper = Scraper(ScraperSettings(), broadcaster.put)
-    watchlist = Watchlist(scraper, broadcaster, Settings(max_tickers=options.max_tickers))
-    application = create_app(watchlist)
+    settings = Settings(
+        max_tickers=options.max_tickers,
+        additions_per_minute=options.additions_per_minute,
+        access_token=options.access_token,
+        allowed_hosts=options.allowed_hosts,
+        trusted_proxies=options.trusted_proxies,
+    )
+    watchlist = Watchlist(scraper, broadcaster, settings)
+    application = create_app(watchlist, settings.for_access("127.0.0.1"))
     listener = listen("127.0.0.1", 0)
     if options.tls or options.foreign:
         key, certificate = options.tls or (None, None)
