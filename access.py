@@ -316,7 +316,8 @@ class Access:
             raise ForbiddenOrigin("Pages of other sites may link to Pluto's page, and nothing else.")
         if origin not in self._origins and origin != f"{environ['wsgi.url_scheme']}://{environ['HTTP_HOST']}":
             raise ForbiddenOrigin(
-                f"Pages of {origin[:100]!r} may not call Pluto: start it with --allowed-origins and that origin."
+                f"Pages of {origin[:100]!r} may not call Pluto: start it with --allowed-origins and that origin "
+                "or, behind a proxy, with --trusted-proxies."
             )
 
     # --- with what ----------------------------------------------------------------------------------------------------

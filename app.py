@@ -680,7 +680,7 @@ def run(settings: Settings) -> None:
 
 def _announce(settings: Settings, port: int, source_url: str, made_token: str) -> None:
     """Says where Pluto is, and the token it made: the only time that one is written anywhere."""
-    host = "localhost" if settings.host in ("127.0.0.1", "localhost", "::1", "0.0.0.0") else settings.host
+    host = "localhost" if settings.host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::") else settings.host
     mode = "headed" if settings.headed else "headless"
     source = f"SIMULATED, by a simulator at {source_url}" if settings.demo else source_url
     token = f"  token    {made_token}\n" if made_token else ""
