@@ -13,12 +13,13 @@ import hashlib
 import io
 import json
 import logging
+import os
 import signal
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,15 +30,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import gevent
 import psutil
-from flask import Blueprint, Flask, Response, current_app, jsonify, render_template, request
+from flask import Blueprint, Flask, Response, current_app, jsonify, redirect, render_template, request
 from gevent.event import Event
 from geventwebsocket.exceptions import WebSocketError
 from geventwebsocket.handler import WebSocketHandler
 from geventwebsocket.websocket import Header, WebSocket
 from werkzeug.exceptions import BadRequest, HTTPException
 from werkzeug.routing.exceptions import WebsocketMismatch
+from werkzeug.wrappers import Response as BaseResponse
 
+from access import (
+    SECURITY_HEADERS,
+    Access,
+    AccessSettings,
+    ForbiddenHost,
+    ForbiddenOrigin,
+    TooManyRequests,
+    Unauthenticated,
+)
 from broadcast import (
+    ADDRESS,
     HAND_OVER,
     MAX_RATE,
     SSE,
@@ -49,18 +61,19 @@ from broadcast import (
     ShuttingDown,
     Stream,
     TooManyStreams,
+    TooManyStreamsPerAddress,
     Wish,
     filter_of,
     interval_of,
     websocket_frame,
     websocket_text,
 )
-from connect import ConnectApplication
+from connect import ConnectApplication, error_json
 from http1 import MAX_BODY
 from quotes import InvalidTicker, PlutoError, State, Ticker, TooManyTickers, parse_ticker, wire_fields
 from scraper import Scraper, find_browser
 from server import HTTP_SERVER, RETRY_AFTER_S, Server, listen, make_server
-from settings import VERSION, Settings, read_settings
+from settings import VERSION, Settings, read_settings, variable_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -68,28 +81,6 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parent
 MAX_WEBSOCKET_MESSAGE = 4 * 1024
 STOP_GRACE_S = 0.3  # for streams to send their last event
-# Front ends of the original Pluto Crypto Tracker run there.
-CORS_ORIGINS = frozenset({"http://localhost:3000", "http://127.0.0.1:3000"})
-CORS_HEADERS = {
-    "Access-Control-Allow-Credentials": "true",
-    "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
-    "Access-Control-Allow-Headers": (
-        "Content-Type, Last-Event-ID, Connect-Protocol-Version, Connect-Timeout-Ms, Connect-Content-Encoding, "
-        "Connect-Accept-Encoding, X-Grpc-Web, X-User-Agent, Grpc-Timeout, Grpc-Encoding, Grpc-Accept-Encoding"
-    ),
-    "Access-Control-Expose-Headers": (
-        "Content-Encoding, Connect-Content-Encoding, Grpc-Encoding, Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin"
-    ),
-    "Access-Control-Max-Age": "600",
-}
-SECURITY_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-        "font-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
 
 log = logging.getLogger("pluto")
 
@@ -133,10 +124,6 @@ class NotTracked(PlutoError):
     code = "not_tracked"
 
 
-class ForbiddenOrigin(PlutoError):
-    code = "forbidden_origin"
-
-
 class NoWebSocket(PlutoError):
     code = "no_websocket"
 
@@ -151,10 +138,14 @@ class Answer(NamedTuple):
 ANSWERS: dict[type[PlutoError], Answer] = {
     InvalidTicker: Answer(400, "invalid_argument"),
     InvalidRate: Answer(400, "invalid_argument"),
+    Unauthenticated: Answer(401, "unauthenticated"),
+    ForbiddenHost: Answer(403, "permission_denied"),
     ForbiddenOrigin: Answer(403, "permission_denied"),
     NotTracked: Answer(404, "not_found"),
     TooManyTickers: Answer(409, "resource_exhausted"),
     NoWebSocket: Answer(426, "unimplemented"),
+    TooManyRequests: Answer(429, "resource_exhausted"),
+    TooManyStreamsPerAddress: Answer(429, "resource_exhausted"),
     TooManyStreams: Answer(503, "unavailable"),
     ShuttingDown: Answer(503, "unavailable"),
 }
@@ -176,15 +167,26 @@ HTTP_MESSAGES = {
 
 
 def _failure(status: int, code: str, message: str) -> Response:
-    response = jsonify(success=False, message=message, code=code)
-    response.status_code = status
-    return response
+    body = json.dumps({"success": False, "message": message, "code": code}, ensure_ascii=False)
+    return Response(body, status, content_type="application/json")
 
 
 def _on_pluto_error(error: PlutoError) -> Response:
-    failure = _failure(ANSWERS[type(error)].status, error.code, str(error))
-    if failure.status_code == 503:
-        failure.headers["Retry-After"] = RETRY_AFTER_S
+    return _advise(_failure(ANSWERS[type(error)].status, error.code, str(error)), error)
+
+
+def _on_connect_error(error: PlutoError) -> Response:
+    """To a Connect call that doesn't get as far as the Connect library."""
+    status, code = ANSWERS[type(error)]
+    return _advise(Response(error_json(error, code), status, content_type="application/json"), error)
+
+
+def _advise(failure: Response, error: PlutoError) -> Response:
+    """Adds the headers that say how to do better."""
+    if failure.status_code == 401:
+        failure.headers["WWW-Authenticate"] = 'Bearer realm="Pluto"'
+    if failure.status_code in (429, 503):
+        failure.headers["Retry-After"] = str(getattr(error, "retry_after_s", RETRY_AFTER_S))
     return failure
 
 
@@ -211,9 +213,50 @@ def watchlist() -> Watchlist:
     return cast(Watchlist, current_app.extensions["pluto"])
 
 
+def access() -> Access:
+    return cast(Access, current_app.extensions["access"])
+
+
 @routes.get("/")
-def page() -> str:
-    return render_template("index.html", simulated=watchlist().settings.demo, version=VERSION)
+def page() -> Response:
+    if not access().is_authenticated(request.environ):
+        return _login_page()
+    return Response(render_template("index.html", simulated=watchlist().settings.demo, version=VERSION))
+
+
+@routes.get("/login")
+def login() -> BaseResponse:
+    return redirect("/", 303)
+
+
+@routes.post("/login")
+def log_in() -> BaseResponse:
+    """Opens a session for the right token, and goes on to the page with the query it was asked for with."""
+    try:
+        cookie = access().log_in(request.form.get("token", ""), request.environ)
+    except PlutoError as error:
+        return _login_page(error)
+    response = redirect("/" + _query(), 303)
+    response.headers["Set-Cookie"] = cookie
+    return response
+
+
+def _login_page(error: PlutoError | None = None) -> Response:
+    """The form; one who follows a link from elsewhere is sent here again, because the cookie didn't come with that."""
+    shown = render_template(
+        "login.html",
+        action="/login" + _query(),
+        message=str(error or ""),
+        again=request.headers.get("Sec-Fetch-Site") == "cross-site",
+        simulated=watchlist().settings.demo,
+    )
+    error = error or Unauthenticated()
+    return _advise(Response(shown, ANSWERS[type(error)].status), error)
+
+
+def _query() -> str:
+    query = request.query_string.decode("ascii", "ignore")
+    return f"?{query}" if query else ""
 
 
 @routes.get("/vendor/lightweight-charts.js")
@@ -272,7 +315,7 @@ class StreamResponse(Response):
 @routes.get("/api/stream")
 def stream() -> Response:
     hand_over = request.environ.get(HAND_OVER)
-    client = watchlist().broadcaster.admit(_wish(SSE, chunked=hand_over is not None), _last_event_id())
+    client = watchlist().broadcaster.admit(_wish(SSE, chunked=hand_over is not None), _last_event_id(), _address())
     return StreamResponse(
         Stream(watchlist().broadcaster, client, hand_over),
         content_type="text/event-stream",
@@ -287,7 +330,7 @@ def websocket() -> Response:
         raise NoWebSocket("WebSocket takes HTTP/1.1 without TLS here; use /api/stream instead.")
     accept = _websocket_accept()
     broadcaster = watchlist().broadcaster
-    client = broadcaster.admit(_wish(WEBSOCKET), _last_event_id())
+    client = broadcaster.admit(_wish(WEBSOCKET), _last_event_id(), _address())
     client.receive = WebSocketSession(broadcaster, client).receive
     return StreamResponse(
         Stream(broadcaster, client, hand_over),
@@ -306,11 +349,14 @@ def _last_event_id() -> str:
     return request.headers.get("Last-Event-ID") or request.args.get("lastEventId", "")
 
 
+def _address() -> str:
+    """What the caller's streams count for."""
+    return cast(str, request.environ.get(ADDRESS, ""))
+
+
 def _websocket_accept() -> str:
     """The handshake's answer (RFC 6455, 4.2). Raises what is wrong with the question."""
     headers = request.headers
-    if (origin := headers.get("Origin")) and not _is_allowed_origin(origin):
-        raise ForbiddenOrigin(f"Pages of {origin[:200]} may not read prices here.")
     key = headers.get("Sec-WebSocket-Key", "")
     try:
         is_key = len(base64.b64decode(key, validate=True)) == 16
@@ -319,10 +365,6 @@ def _websocket_accept() -> str:
     if not is_key or headers.get("Sec-WebSocket-Version") != "13":
         raise NoWebSocket("The handshake lacks a valid Sec-WebSocket-Key, or Sec-WebSocket-Version: 13.")
     return base64.b64encode(hashlib.sha1((key + WebSocketHandler.GUID).encode()).digest()).decode()
-
-
-def _is_allowed_origin(origin: str) -> bool:
-    return origin in CORS_ORIGINS or origin == f"http://{request.host}"
 
 
 @routes.get("/health")
@@ -377,6 +419,7 @@ def performance() -> Response:
             "latenessSecondsMax": round(broadcaster.lateness_max_s, 6),
             "counters": dict(broadcaster.counters),
             "http": _http_figures(),
+            "refusedRequests": dict(access().refused),
         },
         timestamp=_iso_now(),
     )
@@ -533,7 +576,8 @@ def _close_code_of(payload: bytes) -> int:
 # --- the application --------------------------------------------------------------------------------------------------
 
 
-def create_app(watchlist: Watchlist) -> Flask:
+def create_app(watchlist: Watchlist, settings: AccessSettings | None = None) -> Flask:
+    """Flask and Connect beside each other, behind the checks of who may call."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]
@@ -542,44 +586,23 @@ def create_app(watchlist: Watchlist) -> Flask:
     app.register_error_handler(PlutoError, _on_pluto_error)
     app.register_error_handler(WebsocketMismatch, _on_websocket_mismatch)
     app.register_error_handler(HTTPException, _on_http_error)
-    app.before_request(_answer_preflight)
-    app.after_request(_add_headers)
     connect = ConnectApplication(watchlist, lambda error: ANSWERS[type(error)].connect)
-    app.wsgi_app = _beside(connect, app.wsgi_app)  # type: ignore[assignment, method-assign]
-    return app
+    flask = app.wsgi_app
 
-
-def _beside(connect: ConnectApplication, flask: WSGIApplication) -> WSGIApplication:
-    """Connect's calls to Connect, all else to Flask, preflights included; the same headers from both."""
+    def is_connect(environ: WSGIEnvironment) -> bool:
+        return cast(str, environ["PATH_INFO"]).startswith(connect.path)
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if not environ["PATH_INFO"].startswith(connect.path) or environ["REQUEST_METHOD"] == "OPTIONS":
-            return flask(environ, start_response)
+        return connect(environ, start_response) if is_connect(environ) else flask(environ, start_response)
 
-        def start(status: str, headers: list[tuple[str, str]]) -> Callable[[bytes], object]:
-            more = {**SECURITY_HEADERS, "Vary": "Origin", **_cors_headers(environ.get("HTTP_ORIGIN"))}
-            return start_response(status, [*headers, *more.items()])
+    def refuse(error: PlutoError, environ: WSGIEnvironment) -> WSGIApplication:
+        return _on_connect_error(error) if is_connect(environ) else _on_pluto_error(error)
 
-        return connect(environ, cast("StartResponse", start))
-
-    return application
-
-
-def _answer_preflight() -> Response | None:
-    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-        return Response(status=204)
-    return None
-
-
-def _add_headers(response: Response) -> Response:
-    response.headers.extend(SECURITY_HEADERS)
-    response.vary.add("Origin")
-    response.headers.extend(_cors_headers(request.headers.get("Origin")))
-    return response
-
-
-def _cors_headers(origin: str | None) -> dict[str, str]:
-    return {"Access-Control-Allow-Origin": origin, **CORS_HEADERS} if origin in CORS_ORIGINS else {}
+    additions = frozenset({"/api/tickers", f"{connect.path}AddTicker"})
+    checked = Access(application, settings or Settings().for_access("127.0.0.1"), refuse, additions)
+    app.extensions["access"] = checked
+    app.wsgi_app = checked  # type: ignore[method-assign]
+    return app
 
 
 class Simulator:
@@ -615,6 +638,7 @@ class SimulatorFailed(PlutoError):
 def main(arguments: list[str]) -> int:
     """Runs Pluto until SIGINT or SIGTERM. Returns the exit code: 0, or 1 after one sentence when it can't start."""
     settings = read_settings(arguments)
+    os.environ.pop(variable_of("access_token"), None)  # the browser and the simulator have no use for it
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"
     )
@@ -649,10 +673,13 @@ def run(settings: Settings) -> None:
             simulator = Simulator()
             layers.callback(simulator.stop)
             source_url = simulator.url
-        broadcaster = Broadcaster(max_streams=settings.max_streams)
+        broadcaster = Broadcaster(
+            max_streams=settings.max_streams, max_streams_per_address=settings.max_streams_per_address
+        )
         scraper = Scraper(settings.for_scraper(source_url), broadcaster.put)
         watchlist = Watchlist(scraper, broadcaster, settings)
-        server = make_server(listener, create_app(watchlist), headers=SECURITY_HEADERS)
+        access = settings.for_access(listener.getsockname()[0])
+        server = make_server(listener, create_app(watchlist, access), headers=dict(SECURITY_HEADERS))
         scraper.start()
         layers.callback(scraper.stop)
         server.start()
@@ -661,16 +688,20 @@ def run(settings: Settings) -> None:
         layers.callback(broadcaster.stop)
         for ticker in settings.start_tickers:
             watchlist.add(ticker)
-        _announce(settings, listener.getsockname()[1], source_url)
+        _announce(settings, listener.getsockname()[1], source_url, "" if settings.access_token else access.token)
         stop.wait()
         log.info("stopping")
 
 
-def _announce(settings: Settings, port: int, source_url: str) -> None:
-    host = "localhost" if settings.host in ("127.0.0.1", "localhost", "::1", "0.0.0.0") else settings.host
+def _announce(settings: Settings, port: int, source_url: str, made_token: str) -> None:
+    """Says where Pluto is, and the token it made: the only time that one is written anywhere."""
+    host = "localhost" if settings.host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::") else settings.host
     mode = "headed" if settings.headed else "headless"
     source = f"SIMULATED, by a simulator at {source_url}" if settings.demo else source_url
-    print(f"Pluto {VERSION}\n  page     http://{host}:{port}\n  prices   {source}\n  browser  {mode}", flush=True)
+    token = f"  token    {made_token}\n" if made_token else ""
+    print(
+        f"Pluto {VERSION}\n  page     http://{host}:{port}\n{token}  prices   {source}\n  browser  {mode}", flush=True
+    )
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from quotes import PlutoError, Quote, State, Ticker, parse_ticker, wire_fields
 log = logging.getLogger("pluto.broadcast")
 
 HAND_OVER = "pluto.hand_over"  # where in a WSGI environment a server that can give connections away says so
+ADDRESS = "pluto.address"  # where in one the address is that a stream counts for; nothing, when it isn't counted
 FLUSH_INTERVAL_S = 0.05  # the design card's figure
 MIN_RATE, MAX_RATE = 0.1, 20.0  # batches a second that a stream may ask for
 HEARTBEAT_S = 15.0
@@ -64,6 +65,10 @@ Filter = frozenset[Ticker] | None
 
 class TooManyStreams(PlutoError):
     code = "too_many_streams"
+
+
+class TooManyStreamsPerAddress(PlutoError):
+    code = "too_many_streams_per_address"
 
 
 class ShuttingDown(PlutoError):
@@ -250,16 +255,17 @@ class Client:
     """One client: admitted, then attached to its socket, then gone.
 
     `tail` is None while it keeps up; else the unsent rest of the frame under way. `sequence` is the flush it has when
-    lagging. `receive` takes what the client says; without it, that is thrown away.
+    lagging. `receive` takes what the client says; without it, that is thrown away. `address` is what its stream counts
+    for; empty, when it isn't counted.
     """
 
     __slots__ = (
-        "drained_at", "expiry", "first", "group", "heard", "left_at", "reader", "receive", "send", "sequence", "socket",
-        "tail", "wish", "writer",
+        "address", "drained_at", "expiry", "first", "group", "heard", "left_at", "reader", "receive", "send",
+        "sequence", "socket", "tail", "wish", "writer",
     )  # fmt: skip
 
-    def __init__(self, wish: Wish, sequence: int, first: bytes) -> None:
-        self.wish, self.sequence, self.first = wish, sequence, first
+    def __init__(self, wish: Wish, sequence: int, first: bytes, address: str = "") -> None:
+        self.wish, self.sequence, self.first, self.address = wish, sequence, first, address
         self.group: Group | None = None
         self.socket: socket.socket | None = None
         self.send: Callable[[bytes], int] = _send_nowhere
@@ -284,6 +290,7 @@ class Broadcaster:
         self,
         *,
         max_streams: int = 10_000,
+        max_streams_per_address: int = 100,
         interval: float = FLUSH_INTERVAL_S,
         heartbeat: float = HEARTBEAT_S,
         lag_limit: float = LAG_LIMIT_S,
@@ -293,7 +300,7 @@ class Broadcaster:
         self.counters: Counter[str] = Counter()
         self.lateness_max_s = 0.0  # of a flush after its time
         self.flush_max_s = 0.0
-        self._max_streams = max_streams
+        self._max_streams, self._max_streams_per_address = max_streams, max_streams_per_address
         self._interval, self._heartbeat, self._lag_limit = interval, heartbeat, lag_limit
         self._lock = threading.Lock()  # of the hand-off
         self._handoff: dict[Ticker, Quote] = {}  # newest per ticker: bounded by their number, never overflows
@@ -306,6 +313,7 @@ class Broadcaster:
         self._flushed_at = _now_ms()
         self._groups: dict[Wish, Group] = {}
         self._clients: set[Client] = set()
+        self._streams_of: Counter[str] = Counter()  # by address; none that has no stream
         self._frames: dict[tuple[object, ...], bytes] = {}  # of the sequence that is current, by what they hold
         self._stopping = False
         self._loop = gevent.get_hub().loop
@@ -511,21 +519,32 @@ class Broadcaster:
 
     # --- a client's life ----------------------------------------------------------------------------------------------
 
-    def admit(self, wish: Wish, last_event_id: str = "") -> Client:
+    def admit(self, wish: Wish, last_event_id: str = "", address: str = "") -> Client:
         """A place for a client, with the first bytes of its stream: a greeting, and what it doesn't have yet.
 
-        It counts until it is dropped. Raises TooManyStreams or ShuttingDown.
+        It counts until it is dropped. Raises TooManyStreams, TooManyStreamsPerAddress or ShuttingDown.
         """
+        self._check_room(address)
+        since = self._resume_point(last_event_id, wish.tickers)
+        first = self._payload(wish, -1 if since is None else since, resumed=since is not None)
+        client = Client(wish, self.sequence, wish.format.greet(secrets.token_hex(8)) + first, address)
+        self._clients.add(client)
+        if address:
+            self._streams_of[address] += 1
+        return client
+
+    def _check_room(self, address: str) -> None:
         if self._stopping:
             raise ShuttingDown("Pluto is shutting down; come back in a moment.")
         if len(self._clients) >= self._max_streams:
             self.counters["refused"] += 1
             raise TooManyStreams(f"{self._max_streams} streams are open, the most allowed; come back later.")
-        since = self._resume_point(last_event_id, wish.tickers)
-        first = self._payload(wish, -1 if since is None else since, resumed=since is not None)
-        client = Client(wish, self.sequence, wish.format.greet(secrets.token_hex(8)) + first)
-        self._clients.add(client)
-        return client
+        if self._streams_of.get(address, 0) >= self._max_streams_per_address:
+            self.counters["refused"] += 1
+            raise TooManyStreamsPerAddress(
+                f"{self._max_streams_per_address} streams are open to your address, the most allowed: close one, "
+                "or start Pluto with a higher --max-streams-per-address."
+            )
 
     def _epoch_of(self, tickers: Filter) -> str:
         """Of this run and these tickers: a sequence says nothing of tickers that a client had not asked for then."""
@@ -630,6 +649,10 @@ class Broadcaster:
             return
         self._clients.discard(client)
         self._quit_group(client)
+        if client.address:
+            self._streams_of[client.address] -= 1
+            if not self._streams_of[client.address]:
+                del self._streams_of[client.address]
         if client.left_at is None:
             self.counters[f"dropped: {reason}"] += 1
         for watcher in (client.reader, client.writer, client.expiry):

@@ -7,6 +7,7 @@ the four formats here are formats like any other. Everything runs on the hub thr
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 import time
@@ -24,7 +25,19 @@ from connectrpc.request import RequestContext
 from google.protobuf.message import Message
 from protobuf.wkt import Any as AnyMessage
 
-from broadcast import HAND_OVER, MAX_RATE, Batch, Broadcaster, Entry, Format, Stream, Wish, filter_of, interval_of
+from broadcast import (
+    ADDRESS,
+    HAND_OVER,
+    MAX_RATE,
+    Batch,
+    Broadcaster,
+    Entry,
+    Format,
+    Stream,
+    Wish,
+    filter_of,
+    interval_of,
+)
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceSync, CryptoPriceServiceWSGIApplication
 from proto.crypto.v1.crypto_service_pb2 import (
     AddTickerRequest,
@@ -45,6 +58,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 MAX_MESSAGE = 64 * 1024  # bytes of a request
+FAILURE = Failure.DESCRIPTOR.full_name  # the message in which an error has its name
 CONNECT_END, GRPC_WEB_TRAILERS = 0b0000_0010, 0b1000_0000  # flags of the envelope that ends a stream
 GRPC_STATUS = {Code.DEADLINE_EXCEEDED: 4, Code.UNAVAILABLE: 14}  # those a stream may end with
 ONLY_CONNECT = "Pluto speaks Connect and gRPC-Web, over HTTP/1.1; gRPC itself needs HTTP/2, which Pluto has not."
@@ -211,7 +225,7 @@ class Call:
     """One request on its way through the library, which has no place for what a stream needs and what comes of it."""
 
     def __init__(self, environ: WSGIEnvironment) -> None:
-        self.hand_over = environ.get(HAND_OVER)
+        self.hand_over, self.address = environ.get(HAND_OVER), environ.get(ADDRESS, "")
         now = time.monotonic()
         self.waited_ms = 1000 * (now - environ.get(BEGAN_AT, now))  # for the rest of the request
         self.stream: Stream | None = None
@@ -264,7 +278,7 @@ class Service(CryptoPriceServiceSync):
                 interval_of(request.max_rate or MAX_RATE),
                 chunked=call.hand_over is not None,
             )
-            client = broadcaster.admit(wish)
+            client = broadcaster.admit(wish, address=call.address)
             if seconds_left is not None:
                 broadcaster.expire(client, seconds_left)
             call.stream = Stream(broadcaster, client, call.hand_over)
@@ -281,11 +295,18 @@ class Service(CryptoPriceServiceSync):
         try:
             yield None if left_ms is None else left_ms / 1000
         except PlutoError as error:
-            failure = AnyMessage(
-                type_url=f"type.googleapis.com/{Failure.DESCRIPTOR.full_name}",
-                value=Failure(code=error.code).SerializeToString(),
-            )
+            failure = AnyMessage(type_url=f"type.googleapis.com/{FAILURE}", value=_failure_of(error))
             raise ConnectError(Code(self._code_of(error)), str(error), [ErrorDetail(failure)]) from error
+
+
+def error_json(error: PlutoError, code: str) -> bytes:
+    """One of our errors as a Connect client reads it, for a call that is refused before it gets here."""
+    detail = {"type": FAILURE, "value": base64.b64encode(_failure_of(error)).rstrip(b"=").decode()}
+    return json.dumps({"code": code, "message": str(error), "details": [detail]}).encode()
+
+
+def _failure_of(error: PlutoError) -> bytes:
+    return Failure(code=error.code).SerializeToString()
 
 
 def _format_of(context: RequestContext[Any, Any]) -> Format:

@@ -5,6 +5,7 @@
 #   ./run.sh [options]        sets up what is missing, then starts Pluto (./run.sh --help lists the options)
 #   ./run.sh test [options]   runs the tests; the options are pytest's
 #   ./run.sh check            runs the linters: ruff and mypy
+#   ./run.sh audit            looks the pinned packages up among known vulnerabilities
 #   ./run.sh screenshots      takes the README's pictures of the page
 #   ./run.sh setup            only sets up what a start needs
 #
@@ -35,6 +36,10 @@ main() {
       use_browser
       cd "$here"
       exec "$python" -m pytest "${@:2}"
+      ;;
+    audit)
+      set_up_packages requirements-dev.txt
+      audit
       ;;
     screenshots)
       set_up requirements-dev.txt
@@ -138,6 +143,20 @@ find_python() {
 
 fit() { # PYTHON MODULES: new enough, with these modules
   "$1" -c "import sys, $2; sys.exit(sys.version_info < (3, 11))" 2>/dev/null
+}
+
+# The packages for development include those for running.
+audit() {
+  local log="$venv/audit.log"
+  if "$python" -m pip_audit --disable-pip --require-hashes --progress-spinner off -r "$here/requirements-dev.txt" \
+    2>"$log"; then
+    cat "$log" >&2
+  elif grep -qiE 'connection|max retries|timed out|name resolution' "$log"; then
+    die "Not audited: the data on known vulnerabilities can't be reached, which takes the internet. (What was said: $log)"
+  else
+    cat "$log" >&2
+    return 1
+  fi
 }
 
 # --- The browser --------------------------------------------------------------------------------------------

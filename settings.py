@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from access import MIN_TOKEN, AccessSettings, hosts_of, is_loopback, networks_of, origins_of
 from quotes import InvalidTicker, Ticker, parse_ticker
 from scraper import ScraperSettings
 
@@ -17,8 +19,8 @@ VERSION = "0.1.0"
 DEMO_TICKERS = "BTCUSD,ETHUSD,SOLUSD"
 
 
-def _setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"help": help, "choices": choices})
+def _setting(default: Any, help: str, choices: tuple[str, ...] = (), *, secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"help": help, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,18 @@ class Settings:
     tickers: str = _setting("", "tickers at start, separated by commas")
     max_tickers: int = _setting(50, "how many tickers may be tracked at once")
     max_streams: int = _setting(10_000, "how many streams may be open at once")
+    max_streams_per_address: int = _setting(100, "how many of them to one address; this machine is exempt")
+    additions_per_minute: int = _setting(60, "how many tickers one address may add in a minute")
+    access_token: str = _setting(
+        "",
+        f"what a caller must know, at least {MIN_TOKEN} characters; empty: nothing here, one is made elsewhere",
+        secret=True,
+    )
+    allowed_hosts: str = _setting("", "names by which Pluto may be called, beside localhost and its address")
+    allowed_origins: str = _setting(
+        "http://localhost:3000,http://127.0.0.1:3000", "origins of other pages that may call Pluto"
+    )
+    trusted_proxies: str = _setting("", "addresses or networks of proxies whose X-Forwarded-… is believed")
     browser: str = _setting("", "path of the Chromium to use; empty: Playwright's own, else one on the PATH")
     browser_mode: str = _setting(
         "auto", "auto is headed where there is a display, headless elsewhere", ("auto", "headed", "headless")
@@ -62,6 +76,17 @@ class Settings:
             page_max_age=self.page_max_age,
             page_max_heap=self.page_max_heap,
             browser_max_memory=self.browser_max_memory,
+        )
+
+    def for_access(self, bound: str) -> AccessSettings:
+        """For a server that listens on this address: beyond the machine itself, never without a token."""
+        return AccessSettings(
+            bound,
+            hosts_of(self.allowed_hosts) | {self.host.lower()},
+            origins_of(self.allowed_origins),
+            networks_of(self.trusted_proxies),
+            self.access_token or ("" if is_loopback(bound) else secrets.token_urlsafe(24)),
+            self.additions_per_minute,
         )
 
     @property
@@ -140,14 +165,29 @@ def _check(parser: argparse.ArgumentParser, settings: Settings) -> None:
         parser.error(f"--max-tickers is a number from 1 to 1000, not {settings.max_tickers}")
     if not 1 <= settings.max_streams <= 100_000:
         parser.error(f"--max-streams is a number from 1 to 100000, not {settings.max_streams}")
+    for name in ("max_streams_per_address", "additions_per_minute"):
+        if not 1 <= getattr(settings, name) <= 100_000:
+            parser.error(f"{flag_of(name)} is a number from 1 to 100000, not {getattr(settings, name)}")
     for name in ("group_size", "opening_spacing", "page_max_age", "page_max_heap", "browser_max_memory"):
         if not 0 < getattr(settings, name) < 1e9:
             parser.error(f"{flag_of(name)} is a number above 0, not {getattr(settings, name)}")
     if not settings.source_url.startswith(("http://", "https://")):
         parser.error(f"--source-url begins with http:// or https://, not {settings.source_url!r}")
+    _check_access(parser, settings)
     try:
         tickers = settings.start_tickers
     except InvalidTicker as invalid:
         parser.error(f"--tickers: {invalid}")
     if len(tickers) > settings.max_tickers:
         parser.error(f"--tickers names {len(tickers)}, more than --max-tickers {settings.max_tickers} allows")
+
+
+def _check_access(parser: argparse.ArgumentParser, settings: Settings) -> None:
+    token = settings.access_token
+    if token and (len(token) < MIN_TOKEN or not (token.isascii() and token.isprintable()) or " " in token):
+        parser.error(f"--access-token has at least {MIN_TOKEN} ASCII characters, none of them a space")
+    for name, read in (("allowed_hosts", hosts_of), ("allowed_origins", origins_of), ("trusted_proxies", networks_of)):
+        try:
+            read(getattr(settings, name))
+        except ValueError as error:
+            parser.error(f"{flag_of(name)}: {error}")

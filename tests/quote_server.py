@@ -20,7 +20,8 @@ import gevent
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
-from app import SECURITY_HEADERS, Watchlist, create_app
+from access import SECURITY_HEADERS
+from app import Watchlist, create_app
 from broadcast import Broadcaster
 from quotes import Quote, Source, State, parse_ticker
 from scraper import Scraper, ScraperSettings
@@ -56,6 +57,11 @@ def main() -> None:
     parser.add_argument("--lag-limit", type=float, default=15.0)
     parser.add_argument("--max-streams", type=int, default=10_000)
     parser.add_argument("--max-tickers", type=int, default=1000)
+    parser.add_argument("--max-streams-per-address", type=int, default=10_000)
+    parser.add_argument("--additions-per-minute", type=int, default=100_000)
+    parser.add_argument("--access-token", default="")
+    parser.add_argument("--allowed-hosts", default="")
+    parser.add_argument("--trusted-proxies", default="")
     parser.add_argument("--tls", nargs=2, metavar=("KEY", "CERTIFICATE"))
     parser.add_argument("--foreign", action="store_true", help="a WSGI server that gives no connection away")
     parser.add_argument("--limit", nargs=2, action="append", default=[], metavar=("NAME", "NUMBER"), help="see Limits")
@@ -66,17 +72,29 @@ def main() -> None:
     if options.open_files:
         resource.setrlimit(resource.RLIMIT_NOFILE, (options.open_files, options.open_files))
 
-    broadcaster = Broadcaster(max_streams=options.max_streams, heartbeat=options.heartbeat, lag_limit=options.lag_limit)
+    broadcaster = Broadcaster(
+        max_streams=options.max_streams,
+        max_streams_per_address=options.max_streams_per_address,
+        heartbeat=options.heartbeat,
+        lag_limit=options.lag_limit,
+    )
     scraper = Scraper(ScraperSettings(), broadcaster.put)
-    watchlist = Watchlist(scraper, broadcaster, Settings(max_tickers=options.max_tickers))
-    application = beside_trials(create_app(watchlist))
+    settings = Settings(
+        max_tickers=options.max_tickers,
+        additions_per_minute=options.additions_per_minute,
+        access_token=options.access_token,
+        allowed_hosts=options.allowed_hosts,
+        trusted_proxies=options.trusted_proxies,
+    )
+    watchlist = Watchlist(scraper, broadcaster, settings)
+    application = beside_trials(create_app(watchlist, settings.for_access("127.0.0.1")))
     listener = listen("127.0.0.1", 0)
     if options.foreign:
         server: WSGIServer = WSGIServer(listener, application, log=None)
     else:
         limits = Limits(**{name: type(getattr(Limits, name))(number) for name, number in options.limit})
         tls = {"keyfile": options.tls[0], "certfile": options.tls[1]} if options.tls else {}
-        server = make_server(listener, application, headers=SECURITY_HEADERS, limits=limits, **tls)
+        server = make_server(listener, application, headers=dict(SECURITY_HEADERS), limits=limits, **tls)
     broadcaster.start()
     server.start()
     stop = Event()

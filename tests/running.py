@@ -19,6 +19,8 @@ from httpx_sse import ServerSentEvent, connect_sse
 
 PROJECT = Path(__file__).parent.parent
 START_TIMEOUT_S = 20.0
+# Tests add tickers faster than anyone.
+TEST_OPTIONS = ("--port", "0", "--browser-mode", "headless", "--additions-per-minute", "100000")
 
 T = TypeVar("T")
 
@@ -117,7 +119,7 @@ def running_simulator(*options: str) -> Iterator[Simulator]:
 def running_pluto(*options: str, **environment: str) -> Iterator[Pluto]:
     """Pluto on a free port, listening; ended by SIGTERM at the end if it still runs."""
     with (
-        _program("app.py", "--port", "0", "--browser-mode", "headless", *options, **environment) as process,
+        _program("app.py", *TEST_OPTIONS, *options, **environment) as process,
         closing(Pluto(_read_url(process), process)) as pluto,
     ):
         yield pluto

@@ -2,7 +2,7 @@
 
 Nothing here reaches the internet. PATH leads to one folder, `bin`, which holds only what a test puts there,
 so that each test decides which Pythons, browsers and installers the machine has. What is slow or far away has
-a stand-in: one small wheel, made here, holds modules in the place of playwright, pytest, ruff and mypy.
+a stand-in: one small wheel, made here, holds modules in the place of playwright, pytest, ruff, mypy and pip-audit.
 """
 
 import hashlib
@@ -54,6 +54,7 @@ sys.exit(os.system(step) != 0 if step else "no network")
     "pytest.py": 'import os, sys\nprint("pytest", os.getcwd(), *sys.argv[1:], sep="|")',
     "ruff.py": 'import sys\nprint("ruff", *sys.argv[1:])',
     "mypy.py": 'import sys\nprint("mypy", *sys.argv[1:])',
+    "pip_audit.py": 'import os, sys\nprint("pip-audit", *sys.argv[1:])\nsys.exit(os.environ.get("FOUND"))',
     "stand_ins-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: stand-ins\nVersion: 1\n",
     "stand_ins-1.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     "stand_ins-1.dist-info/RECORD": "",
@@ -232,6 +233,17 @@ def test_check_runs_the_linters(ready: Machine) -> None:
 
 
 # --- Python and its packages --------------------------------------------------------------------------------
+
+
+def test_audit_says_what_was_found_or_that_nothing_could_be_looked_up(ready: Machine) -> None:
+    clean, vulnerable, offline = (
+        ready.run("audit", **found)
+        for found in ({}, {"FOUND": "Found 1 known vulnerability"}, {"FOUND": "Max retries exceeded with url: /pypi"})
+    )
+    assert clean.code == 0
+    assert "--require-hashes" in clean.out[0]
+    assert (vulnerable.code, vulnerable.said[-1]) == (1, "Found 1 known vulnerability")
+    assert (offline.code, offline.said[-1].startswith("Not audited: ")) == (1, True)
 
 
 def test_changed_requirements_are_installed_at_the_next_start(ready: Machine) -> None:
