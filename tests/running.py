@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import httpx
 import psutil
@@ -114,10 +115,17 @@ def running_simulator(*options: str) -> Iterator[Simulator]:
 
 
 @contextmanager
-def running_pluto(*options: str, **environment: str) -> Iterator[Pluto]:
-    """Pluto on a free port, listening; ended by SIGTERM at the end if it still runs."""
+def running_pluto(
+    *options: str,
+    program: str = "app.py",
+    stderr: IO[str] | None = None,
+    starter: Sequence[str] = (),
+    **environment: str,
+) -> Iterator[Pluto]:
+    """Pluto on a free port, listening; ended by SIGTERM at the end if it still runs. `starter` is what executes it."""
+    start = partial(_program, program, stderr=stderr, starter=starter)
     with (
-        _program("app.py", "--port", "0", "--browser-mode", "headless", *options, **environment) as process,
+        start("--port", "0", "--browser-mode", "headless", *options, **environment) as process,
         closing(Pluto(_read_url(process), process)) as pluto,
     ):
         yield pluto
@@ -132,11 +140,14 @@ def _read_url(process: subprocess.Popen[str]) -> str:
 
 
 @contextmanager
-def _program(file: str, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def _program(
+    file: str, *options: str, stderr: IO[str] | None = None, starter: Sequence[str] = (), **environment: str
+) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, str(PROJECT / file), *options],
+        [*starter, sys.executable, str(PROJECT / file), *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         start_new_session=True,  # a process group of its own, as a terminal gives it
         env={**clean_environment(), "PYTHONPATH": str(PROJECT), **environment},
