@@ -373,6 +373,11 @@ class Broadcaster:
         return Counter(client.wish.format.name for client in self._clients)
 
     @property
+    def is_flushing(self) -> bool:
+        """Whether the flush loop runs; without it nobody is told anything."""
+        return all(not greenlet.dead for greenlet in self._greenlets)
+
+    @property
     def lagging(self) -> int:
         return sum(client.tail is not None for client in self._clients)
 
@@ -511,16 +516,23 @@ class Broadcaster:
 
     # --- a client's life ----------------------------------------------------------------------------------------------
 
+    def check_room(self) -> None:
+        """Raises TooManyStreams or ShuttingDown when no new client would be admitted."""
+        if self._stopping:
+            raise ShuttingDown("Pluto is shutting down; come back in a moment.")
+        if len(self._clients) >= self._max_streams:
+            raise TooManyStreams(f"{self._max_streams} streams are open, the most allowed; come back later.")
+
     def admit(self, wish: Wish, last_event_id: str = "") -> Client:
         """A place for a client, with the first bytes of its stream: a greeting, and what it doesn't have yet.
 
         It counts until it is dropped. Raises TooManyStreams or ShuttingDown.
         """
-        if self._stopping:
-            raise ShuttingDown("Pluto is shutting down; come back in a moment.")
-        if len(self._clients) >= self._max_streams:
+        try:
+            self.check_room()
+        except TooManyStreams:
             self.counters["refused"] += 1
-            raise TooManyStreams(f"{self._max_streams} streams are open, the most allowed; come back later.")
+            raise
         since = self._resume_point(last_event_id, wish.tickers)
         first = self._payload(wish, -1 if since is None else since, resumed=since is not None)
         client = Client(wish, self.sequence, wish.format.greet(secrets.token_hex(8)) + first)

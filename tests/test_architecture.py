@@ -13,8 +13,9 @@ PROJECT = Path(__file__).parent.parent
 
 # Each file at the top level, and those of ours it may import. A new layer is drawn here first.
 BELOW = {
-    "app": {"settings", "server", "connect", "store", "broadcast", "scraper", "relay", "quotes"},
+    "app": {"supervision", "settings", "server", "connect", "store", "broadcast", "scraper", "relay", "quotes"},
     "settings": {"scraper", "quotes"},
+    "supervision": {"scraper", "broadcast", "quotes"},
     "server": {"connect", "broadcast", "quotes"},
     "connect": {"broadcast", "quotes"},
     "store": {"quotes"},
@@ -30,6 +31,7 @@ BELOW = {
 FOREIGN = {
     "quotes": {"flask", "werkzeug", "gevent", "geventwebsocket", "playwright", "greenlet", "psutil"},
     "settings": {"flask", "werkzeug", "gevent", "playwright"},
+    "supervision": {"flask", "werkzeug", "playwright"},
     "server": {"flask", "werkzeug", "playwright"},
     "scraper": {"flask", "werkzeug", "gevent", "geventwebsocket"},
     "feed": {"flask", "werkzeug", "gevent", "geventwebsocket", "playwright", "greenlet", "threading", "time"},
