@@ -390,7 +390,7 @@ def performance() -> Response:
             "callbacksRegistered": 1,
             "queuedUpdates": broadcaster.waiting,
             "monitoringActive": scraper.has_browser,
-            "counters": dict(scraper.counters + supervisor().counters),
+            "counters": dict(scraper.counters),
         },
         server={
             "activeSSEClients": clients["sse"],
@@ -403,7 +403,7 @@ def performance() -> Response:
             "sequence": broadcaster.sequence,
             "flushSecondsMax": round(broadcaster.flush_max_s, 6),
             "latenessSecondsMax": round(broadcaster.lateness_max_s, 6),
-            "counters": dict(broadcaster.counters),
+            "counters": {**broadcaster.counters, **supervisor().counters},
         },
         timestamp=_iso_now(),
     )
@@ -694,7 +694,7 @@ def run(settings: Settings) -> None:
         layers.callback(broadcaster.stop)
         supervisor.start(lambda sentence: stop.set_exception(GaveUp(sentence)))
         layers.callback(supervisor.stop)
-        watchdog = HubWatchdog()
+        watchdog = HubWatchdog(supervisor.counters)
         watchdog.start()
         layers.callback(watchdog.stop)
         for ticker in settings.start_tickers:

@@ -64,9 +64,10 @@ WEIGH_S = 60.0  # how often memory is looked at
 MAX_OPENING = 4  # pages opening at once: more only slows each other down
 MAX_MESSAGE = 64 * 1024  # characters of one message of the probe
 
-# What a page may cause us, a second and at once. Events are all that we read of it: 1 each, and 1 more per 16 KiB.
-# A busy symbol has 20 a second. Disturbances are windows, dialogs, downloads, and leaving or loading itself again.
-FLOOD_RATE, FLOOD_BURST, EVENT_SIZE = 200.0, 600.0, 16 * 1024
+# What a page may cause us, a second and at once. Events are all that we read of it: 1 each, and 1 more per 16 KiB;
+# a frame costs the whole renderer as much as many. A busy symbol has 20 a second.
+# Disturbances are windows, dialogs, downloads, and leaving or loading itself again.
+FLOOD_RATE, FLOOD_BURST, EVENT_SIZE, FRAME_COST = 200.0, 600.0, 16 * 1024, 5.0
 DISTURBANCE_RATE, DISTURBANCE_BURST = 0.1, 20.0
 HEAP_CHECK_S = 10.0
 HEAP_PARTS = ("totalSize", "embedderHeapUsedSize", "backingStorageSize")  # script's, the document's, and buffers
@@ -230,7 +231,7 @@ class TokenBucket:
         self._filled_at = time.monotonic()
 
     def take(self, cost: float = 1.0) -> bool:
-        """Whether there was enough left."""
+        """Whether that much was left."""
         now = time.monotonic()
         self._left = min(self._burst, self._left + (now - self._filled_at) * self._rate) - cost
         self._filled_at = now
@@ -638,8 +639,9 @@ class Session:
         page.add_init_script(f"{PROBE}({json.dumps(probe_settings)})")
         channel.on("Runtime.bindingCalled", lambda event: self._on_message(tab, event))
         channel.on("Fetch.requestPaused", lambda event: self._soon(self._on_document, tab, event))
-        for name in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Runtime.executionContextCreated"):
-            channel.on(name, lambda event: self._on_event(tab, len(str(event))))
+        for name in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown"):
+            channel.on(name, lambda event: self._on_event(tab, 1 + len(str(event)) / EVENT_SIZE))
+        channel.on("Runtime.executionContextCreated", lambda _: self._on_event(tab, FRAME_COST))
         channel.send("Runtime.enable")
         channel.send("Runtime.addBinding", {"name": BINDING})
         stages = [{"resourceType": "Document", "requestStage": stage} for stage in ("Request", "Response")]
@@ -701,7 +703,7 @@ class Session:
             self._disturb(tab, "navigations_refused", "the page keeps leaving")
         else:
             self._counters["frames_refused"] += 1
-            self._on_event(tab, 0)
+            self._on_event(tab, 1)
 
     def _refuse(self, tab: Tab, page: Page) -> None:
         """Windows, dialogs and downloads; those of a window that it opened are its own."""
@@ -723,9 +725,9 @@ class Session:
         if not tab.is_closed and not tab.disturbances.take():
             self._cut_off(tab, reason)
 
-    def _on_event(self, tab: Tab, size: int) -> None:
+    def _on_event(self, tab: Tab, cost: float) -> None:
         """All that we have to read because of a page."""
-        if not tab.is_closed and not tab.events.take(1 + size / EVENT_SIZE):
+        if not tab.is_closed and not tab.events.take(cost):
             self._cut_off(tab, "the page floods")
 
     def _cut_off(self, tab: Tab, reason: str) -> None:
@@ -737,7 +739,7 @@ class Session:
     def _on_message(self, tab: Tab, event: dict[str, Any]) -> None:
         """A message of the probe. Runs in Playwright's dispatcher, so nothing may escape."""
         payload = event["payload"]
-        self._on_event(tab, len(payload))
+        self._on_event(tab, 1 + len(payload) / EVENT_SIZE)
         if event.get("name") != BINDING or tab.is_closed:
             return
         if len(payload) > MAX_MESSAGE:

@@ -20,7 +20,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
-from typing import Any
+from types import TracebackType
 
 import gevent
 
@@ -35,7 +35,7 @@ HUB_BEAT_S = 0.25
 CHECK_S = 0.5
 TICK_LIMIT_S = 5.0  # the scraper's thread shows itself about once a second
 HANG_LIMIT_S = 60.0  # a thread that hangs for this long won't come back, and can't be killed
-RESTART_FIRST_S = 0.5  # before the first restart of a thread that died; doubled with each that soon dies again
+RESTART_FIRST_S = 0.25  # before the first restart of a thread that died; doubled with each that soon dies again
 DEATHS, DEATHS_WINDOW_S = 5, 60.0  # so many deaths in so many seconds, and restarting the thread is of no use
 
 
@@ -54,7 +54,7 @@ class ScraperState(StrEnum):
 def log_uncaught() -> None:
     """From now on an exception that ends a greenlet, a loop's callback or a thread is one entry in the log."""
     threading.excepthook = _log_thread_death
-    gevent.get_hub().print_exception = _log_greenlet_death
+    gevent.get_hub().print_exception = _log_greenlet_death  # type: ignore[method-assign]
 
 
 def _log_thread_death(death: threading.ExceptHookArgs) -> None:
@@ -62,8 +62,17 @@ def _log_thread_death(death: threading.ExceptHookArgs) -> None:
     log.critical("%s died", name, exc_info=(death.exc_type, death.exc_value or death.exc_type(), death.exc_traceback))
 
 
-def _log_greenlet_death(context: object, kind: type[BaseException], error: BaseException | None, trace: Any) -> None:
-    log.error("%s failed", _name_of(context), exc_info=(kind, error or kind(), trace))
+def _log_greenlet_death(
+    context: object | None,
+    kind: type[BaseException] | None,
+    error: BaseException | str | None,
+    trace: TracebackType | None,
+) -> None:
+    """In the place of the hub's own, which prints to standard error whatever the log's settings are."""
+    if isinstance(error, BaseException):
+        log.error("%s failed", _name_of(context), exc_info=error.with_traceback(trace))
+    else:
+        log.error("%s failed: %s %s", _name_of(context), kind, error)
 
 
 def _name_of(context: object) -> str:
@@ -79,10 +88,8 @@ def _name_of(context: object) -> str:
 class HubWatchdog:
     """Says once per incident that the hub doesn't turn, and where it stands."""
 
-    def __init__(self, limit: float = HUB_LIMIT_S) -> None:
-        self.incidents = 0
-        self.blocked_max_s = 0.0
-        self._limit = limit
+    def __init__(self, counters: Counter[str]) -> None:
+        self._counters = counters
         self._hub_thread = threading.get_ident()
         self._beat_at = time.monotonic()
         self._timer = gevent.get_hub().loop.timer(HUB_BEAT_S, HUB_BEAT_S)
@@ -107,13 +114,12 @@ class HubWatchdog:
         while not self._ended.wait(HUB_BEAT_S):
             beat_at = self._beat_at
             if blocked_since is not None and beat_at != blocked_since:
-                self.blocked_max_s = max(self.blocked_max_s, beat_at - blocked_since)
                 log.error("the hub turns again, after %.1f s", beat_at - blocked_since)
                 blocked_since = None
-            if blocked_since is None and time.monotonic() - beat_at > self._limit:
+            if blocked_since is None and time.monotonic() - beat_at > HUB_LIMIT_S:
                 blocked_since = beat_at
-                self.incidents += 1
-                log.error("the hub hasn't turned for %.1f s; it stands here:\n%s", self._limit, self._stack())
+                self._counters["hub_blocked"] += 1
+                log.error("the hub hasn't turned for %.1f s; it stands here:\n%s", HUB_LIMIT_S, self._stack())
 
     def _stack(self) -> str:
         frame = sys._current_frames().get(self._hub_thread)

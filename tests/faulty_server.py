@@ -75,6 +75,5 @@ def fail_in_the_hub() -> None:
 
 
 if __name__ == "__main__":
-    app.Scraper = FaultyScraper  # type: ignore[misc]
-    app.Supervisor = FaultySupervisor  # type: ignore[assignment, misc]
+    vars(app).update(Scraper=FaultyScraper, Supervisor=FaultySupervisor)
     sys.exit(app.main(sys.argv[1:]))

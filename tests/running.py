@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import psutil
@@ -116,16 +115,15 @@ def running_simulator(*options: str) -> Iterator[Simulator]:
 
 @contextmanager
 def running_pluto(
-    *options: str,
-    program: str = "app.py",
-    stderr: IO[str] | None = None,
-    starter: Sequence[str] = (),
-    **environment: str,
+    *options: str, program: str = "app.py", starter: str = "", log: str = "", **environment: str
 ) -> Iterator[Pluto]:
-    """Pluto on a free port, listening; ended by SIGTERM at the end if it still runs. `starter` is what executes it."""
-    start = partial(_program, program, stderr=stderr, starter=starter)
+    """Pluto on a free port, listening; ended by SIGTERM at the end if it still runs.
+
+    `starter` is the command that executes it, `log` the file that gets its standard error.
+    """
+    given = ("--port", "0", "--browser-mode", "headless", *options)
     with (
-        start("--port", "0", "--browser-mode", "headless", *options, **environment) as process,
+        _program(program, *given, starter=starter, log=log, **environment) as process,
         closing(Pluto(_read_url(process), process)) as pluto,
     ):
         yield pluto
@@ -141,13 +139,14 @@ def _read_url(process: subprocess.Popen[str]) -> str:
 
 @contextmanager
 def _program(
-    file: str, *options: str, stderr: IO[str] | None = None, starter: Sequence[str] = (), **environment: str
+    file: str, *options: str, starter: str = "", log: str = "", **environment: str
 ) -> Iterator[subprocess.Popen[str]]:
+    errors = open(log, "w") if log else None  # noqa: SIM115
     process = subprocess.Popen(
-        [*starter, sys.executable, str(PROJECT / file), *options],
+        [*starter.split(), sys.executable, str(PROJECT / file), *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=stderr,
+        stderr=errors,
         text=True,
         start_new_session=True,  # a process group of its own, as a terminal gives it
         env={**clean_environment(), "PYTHONPATH": str(PROJECT), **environment},
@@ -158,7 +157,7 @@ def _program(
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         process.wait(10.0)
-        for pipe in (process.stdin, process.stdout):
+        for pipe in (process.stdin, process.stdout, errors):
             if pipe is not None:
                 pipe.close()
 

@@ -198,8 +198,10 @@ def test_a_ticker_whose_page_was_cut_off_is_apart_until_it_is_renewed(simulator:
 
 NOBODY = 65534
 # Nobody may read everything here: Python itself may be in the home of root.
-AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-AS_NOBODY += ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+AS_NOBODY = (
+    f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups --inh-caps=+dac_read_search "
+    "--ambient-caps=+dac_read_search"
+)
 
 
 @pytest.fixture
@@ -207,7 +209,7 @@ def home() -> Iterator[Path]:
     """A folder of nobody's own."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("only root, with setpriv, can be somebody else")
-    if subprocess.run([*AS_NOBODY, "unshare", "--user", "true"], capture_output=True).returncode != 0:
+    if subprocess.run([*AS_NOBODY.split(), "unshare", "--user", "true"], capture_output=True).returncode != 0:
         pytest.skip("there are no user namespaces here, without which Chromium has no sandbox")
     with tempfile.TemporaryDirectory() as folder:
         os.chown(folder, NOBODY, NOBODY)

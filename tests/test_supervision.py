@@ -5,7 +5,6 @@ Pluto runs as its own process with real pages; `faulty_server.py` only says when
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,10 +43,7 @@ class Faulty:
 
 @contextmanager
 def faulty_pluto(log: Path, *options: str) -> Iterator[Faulty]:
-    with (
-        log.open("w") as stderr,
-        running_pluto(*options, program="tests/faulty_server.py", stderr=stderr) as pluto,
-    ):
+    with running_pluto(*options, program="tests/faulty_server.py", log=str(log)) as pluto:
         yield Faulty(pluto, log)
 
 
@@ -61,7 +57,7 @@ def faulty(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def test_a_scraper_that_hangs_shows_no_live_price_until_it_is_back(faulty: Faulty) -> None:
-    faulty.order("hang", 6.5)
+    faulty.order("hang", 6)
     quote = faulty.pluto.wait_for("BTCUSD", "stale", timeout=8)
     assert quote["reason"] == "the scraper hangs"
     assert "price" in quote
@@ -87,16 +83,18 @@ def test_a_scraper_that_dies_is_said_once_and_started_again(faulty: Faulty) -> N
     assert faulty.logged(DEATH) == 1
     assert faulty.logged("Unforeseen: as ordered") == 1
     assert alive(left) == []
-    counters = faulty.pluto.http.get("/api/performance").json()["scraper"]["counters"]
+    counters = faulty.pluto.http.get("/api/performance").json()["server"]["counters"]
     assert counters["scraper_deaths"] == 1
 
 
 def test_a_blocked_hub_is_said_once_with_where_it_stands(faulty: Faulty) -> None:
     before = faulty.logged("the hub hasn't turned for 2.0 s")
-    faulty.order("block", 3.5)
+    faulty.order("block", 2.8)
     wait_until(lambda: faulty.logged("the hub turns again, after"))
     assert faulty.logged("the hub hasn't turned for 2.0 s") == before + 1
     assert faulty.logged("in block_the_hub") == 1
+    counters = faulty.pluto.http.get("/api/performance").json()["server"]["counters"]
+    assert counters["hub_blocked"] == 1
     faulty.pluto.wait_for("BTCUSD", "live")
 
 
@@ -134,8 +132,8 @@ def test_a_scraper_that_dies_again_and_again_ends_pluto_with_one_sentence(simula
 
 @pytest.fixture
 def full_folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder for temporary files with 1 MB of room, on a file system of its own."""
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], capture_output=True)
+    """A folder for temporary files in which nothing more can be made."""
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=1", "tmpfs", tmp_path], check=False)
     if mounted.returncode != 0:
         pytest.skip("no file system can be mounted here")
     try:
@@ -145,11 +143,9 @@ def full_folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_an_error_in_words_and_passes(simulator: Simulator, full_folder: Path) -> None:
-    (full_folder / "filler").write_bytes(b"x" * (1 << 20))
     options = ("--source-url", simulator.url, "--tickers", "BTCUSD")
     with running_pluto(*options, TMPDIR=str(full_folder)) as pluto:
         quote = pluto.wait_for("BTCUSD", "error")
         assert quote["reason"] == f"no browser: the folder for temporary files is full ({full_folder})"
-        os.unlink(full_folder / "filler")
-        subprocess.run(["mount", "-o", "remount,size=500m", full_folder], check=True)
+        subprocess.run(["mount", "-o", "remount,size=1m,nr_inodes=10000", full_folder], check=True)
         pluto.wait_for("BTCUSD", "live", timeout=15)
