@@ -84,7 +84,7 @@ def simulator() -> Iterator[Simulator]:
 
 
 @pytest.fixture(scope="module")
-def attacked(simulator: Simulator) -> Iterator[Attacked]:
+def attacked(simulator: Simulator) -> Attacked:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (SHORTER | LONGER).items():
             patch.setattr(module, name, value)
@@ -93,7 +93,7 @@ def attacked(simulator: Simulator) -> Iterator[Attacked]:
         for ticker, fault in HARMLESS.items():
             simulator.fault(ticker, fault)
         with scraping(simulator.url, page_max_heap=30.0) as watched:
-            yield attack(watched)
+            return attack(watched)
 
 
 def attack(watched: Watched) -> Attacked:
@@ -126,8 +126,9 @@ def wait_until_cut_off(watched: Watched, reasons: dict[str, str], latenesses: li
         latenesses.append(time.monotonic() - watched.scraper.last_tick)
         for quote in watched.quotes[read:]:
             read += 1
-            if quote.state is State.ERROR and unseen.get(quote.ticker, "-") in (quote.reason or ""):
-                del unseen[quote.ticker]
+            ticker, reason = quote.ticker, quote.reason or ""
+            if quote.state is State.ERROR and ticker in unseen and unseen[ticker] in reason:
+                del unseen[ticker]
         return not unseen and live_of(watched) >= {*HONEST}
 
     wait_until(is_over, 30, what=f"{unseen} are cut off, the honest live: {watched.now}")
