@@ -29,7 +29,6 @@ HONEST = ("BTCUSD", "ETHUSD")
 CUT_OFF = {  # what is an error then, by what, and why
     "BCHUSD": ("floods_messages", "the page floods"),
     "SUIUSD": ("huge_message", "the page's texts are too long"),
-    "ICPUSD": ("closes_itself", "the page closed itself"),
     "HBARUSD": ("redirects_to_port", "was sent to 127.0.0.1:9"),
     "TRXUSD": ("floods_console", "the page floods"),
     "OPUSD": ("leaves", "the page keeps leaving"),
@@ -44,6 +43,7 @@ CUT_OFF = {  # what is an error then, by what, and why
     "XLMUSD": ("breeds_frames", "the page floods"),
 }
 HARMLESS = {  # what stays live: nothing comes of it
+    "ICPUSD": "closes_itself",
     "SANDUSD": "huge_price",
     "MANAUSD": "huge_document",
     "AXSUSD": "opens_windows",
@@ -193,6 +193,16 @@ def test_a_ticker_whose_page_was_cut_off_is_apart_until_it_is_renewed(simulator:
         watched.wait_until_live(*HONEST)
         assert watched.tab("BTCUSD").group is group
         assert watched.tab("ETHUSD").group is not group
+
+
+def test_a_page_that_is_closed_is_opened_again(simulator: Simulator) -> None:
+    with scraping(simulator.url) as watched, watched.tracking("BTCUSD"):
+        watched.wait_until_live("BTCUSD")
+        page = watched.tab("BTCUSD").page
+        assert page is not None
+        watched.run(page.close)
+        watched.wait_for("BTCUSD", State.ERROR, reason="the page closed itself")
+        watched.wait_until_live("BTCUSD")
 
 
 # --- the sandbox ------------------------------------------------------------------------------------------------------
