@@ -1087,7 +1087,8 @@ def _backoff(failures: int) -> float:
 
 def _session_reason(error: BaseException) -> str:
     if "ENOSPC" in str(error) or "No space left" in str(error):
-        return f"the folder for temporary files is full ({tempfile.gettempdir()})"
+        folder = os.environ.get("TMPDIR") or tempfile.gettempdir()  # which passes over a folder that is full
+        return f"the folder for temporary files is full ({printable(folder)})"
     return _first_line(error)
 
 

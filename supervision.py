@@ -54,7 +54,7 @@ class ScraperState(StrEnum):
 def log_uncaught() -> None:
     """From now on an exception that ends a greenlet, a loop's callback or a thread is one entry in the log."""
     threading.excepthook = _log_thread_death
-    gevent.get_hub().print_exception = _log_greenlet_death  # type: ignore[method-assign]
+    gevent.get_hub().print_exception = _log_greenlet_death  # type: ignore[assignment, method-assign]
 
 
 def _log_thread_death(death: threading.ExceptHookArgs) -> None:

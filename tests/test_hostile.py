@@ -26,21 +26,21 @@ import scraper as module
 from quotes import Quote, State
 
 HONEST = ("BTCUSD", "ETHUSD")
-CUT_OFF = {  # what is an error then, by what, and why
-    "BCHUSD": ("floods_messages", "the page floods"),
-    "SUIUSD": ("huge_message", "the page's texts are too long"),
-    "HBARUSD": ("redirects_to_port", "was sent to 127.0.0.1:9"),
-    "TRXUSD": ("floods_console", "the page floods"),
+CUT_OFF = {  # what is an error then, by what, and why; those that take longest first
     "OPUSD": ("leaves", "the page keeps leaving"),
-    "XMRUSD": ("redirects_to_file", "it sent the page where no web page may go"),
-    "MKRUSD": ("redirects_to_data", "it sent the page where no web page may go"),
-    "ARBUSD": ("loops_dialogs", "the page keeps opening dialogs"),
+    "TONUSD": ("downloads", "the page keeps offering downloads"),
+    "VETUSD": ("forges_messages", "the page shows no price that can be read"),
     "ETCUSD": ("reloads_without_end", "the page keeps loading itself again"),
     "GRTUSD": ("redirects_round", "it sends the page round in circles"),
-    "TONUSD": ("downloads", "the page keeps offering downloads"),
+    "BCHUSD": ("floods_messages", "the page floods"),
+    "TRXUSD": ("floods_console", "the page floods"),
+    "SUIUSD": ("huge_message", "the page's texts are too long"),
+    "HBARUSD": ("redirects_to_port", "was sent to 127.0.0.1:9"),
+    "XMRUSD": ("redirects_to_file", "it sent the page where no web page may go"),
+    "ARBUSD": ("loops_dialogs", "the page keeps opening dialogs"),
     "FTMUSD": ("hoards_memory", "the page's renderer took "),
-    "VETUSD": ("forges_messages", "the page shows no price that can be read"),
     "XLMUSD": ("breeds_frames", "the page floods"),
+    "MKRUSD": ("redirects_to_data", "it sent the page where no web page may go"),
 }
 HARMLESS = {  # what stays live: nothing comes of it
     "ICPUSD": "closes_itself",
@@ -51,7 +51,7 @@ HARMLESS = {  # what stays live: nothing comes of it
     "EOSUSD": "names_itself_badly",
     "XTZUSD": "sets_traps",
 }
-AT_ONCE = 4  # hostile pages: more only wait for the processor
+AT_ONCE = 5  # hostile pages: more only wait for the processor
 LONGER = {"GOTO_TIMEOUT_S": 10.0, "PING_LIMIT_S": 20.0, "HEAP_EXCESS": 150.0}
 
 
@@ -59,6 +59,7 @@ LONGER = {"GOTO_TIMEOUT_S": 10.0, "PING_LIMIT_S": 20.0, "HEAP_EXCESS": 150.0}
 class Attacked:
     """What was told and counted while all were at it, and how the scraper's thread bore it."""
 
+    watched: Watched
     quotes: list[Quote]
     counters: Counter[str]
     live: set[str]
@@ -84,7 +85,7 @@ def simulator() -> Iterator[Simulator]:
 
 
 @pytest.fixture(scope="module")
-def attacked(simulator: Simulator) -> Attacked:
+def attacked(simulator: Simulator) -> Iterator[Attacked]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (SHORTER | LONGER).items():
             patch.setattr(module, name, value)
@@ -92,30 +93,30 @@ def attacked(simulator: Simulator) -> Attacked:
             simulator.fault(ticker, fault)
         for ticker, fault in HARMLESS.items():
             simulator.fault(ticker, fault)
-        with scraping(simulator.url, page_max_heap=30.0) as watched:
-            return attack(watched)
+        with scraping(simulator.url, page_max_heap=30.0) as watched, watched.tracking(*HONEST):
+            yield attack(watched)
 
 
 def attack(watched: Watched) -> Attacked:
     """The hostile come a few at a time, each until it was cut off and the honest are live; then the harmless."""
     process, latenesses = psutil.Process(), [0.0]
-    with watched.tracking(*HONEST):
-        watched.wait_until_live(*HONEST)
-        before = process.memory_info().rss
-        for start in range(0, len(CUT_OFF), AT_ONCE):
-            reasons = {ticker: reason for ticker, (_, reason) in [*CUT_OFF.items()][start : start + AT_ONCE]}
-            with watched.tracking(*reasons):
-                wait_until_cut_off(watched, reasons, latenesses)
-        with watched.tracking(*HARMLESS):
-            watched.wait_until_live(*HONEST, *HARMLESS, timeout=30)
-            return Attacked(
-                list(watched.quotes),
-                watched.counters.copy(),
-                live_of(watched),
-                max(latenesses),
-                (process.memory_info().rss - before) / 1e6,
-                watched.run_in_page("XTZUSD", FACTS),
-            )
+    watched.wait_until_live(*HONEST)
+    before = process.memory_info().rss
+    for start in range(0, len(CUT_OFF), AT_ONCE):
+        reasons = {ticker: reason for ticker, (_, reason) in [*CUT_OFF.items()][start : start + AT_ONCE]}
+        with watched.tracking(*reasons):
+            wait_until_cut_off(watched, reasons, latenesses)
+    with watched.tracking(*HARMLESS):
+        watched.wait_until_live(*HONEST, *HARMLESS, timeout=30)
+        return Attacked(
+            watched,
+            list(watched.quotes),
+            watched.counters.copy(),
+            live_of(watched),
+            max(latenesses),
+            (process.memory_info().rss - before) / 1e6,
+            watched.run_in_page("XTZUSD", FACTS),
+        )
 
 
 def wait_until_cut_off(watched: Watched, reasons: dict[str, str], latenesses: list[float]) -> None:
@@ -183,26 +184,28 @@ def test_a_page_gets_nothing_it_asks_for(attacked: Attacked) -> None:
     assert attacked.counters["popups_refused"] == 0, "none was opened: nobody clicked"
 
 
-def test_a_ticker_whose_page_was_cut_off_is_apart_until_it_is_renewed(simulator: Simulator) -> None:
-    with scraping(simulator.url) as watched, watched.tracking(*HONEST):
-        watched.wait_until_live(*HONEST)
-        group = watched.tab("BTCUSD").group
-        assert watched.tab("ETHUSD").group is group
-        watched.run(lambda: watched.session._cut_off(watched.tab("ETHUSD"), "the page floods"))
-        watched.wait_for("ETHUSD", State.ERROR, reason="the page floods")
-        watched.wait_until_live(*HONEST)
-        assert watched.tab("BTCUSD").group is group
-        assert watched.tab("ETHUSD").group is not group
+def test_a_ticker_whose_page_was_cut_off_is_apart_until_it_is_renewed(attacked: Attacked) -> None:
+    watched = attacked.watched
+    with watched.tracking("ADAUSD", "DOTUSD"):
+        watched.wait_until_live("ADAUSD", "DOTUSD")
+        group = watched.tab("ADAUSD").group
+        assert watched.tab("DOTUSD").group is group
+        watched.run(lambda: watched.session._cut_off(watched.tab("DOTUSD"), "the page floods"))
+        watched.wait_for("DOTUSD", State.ERROR, reason="the page floods")
+        watched.wait_until_live("ADAUSD", "DOTUSD")
+        assert watched.tab("ADAUSD").group is group
+        assert watched.tab("DOTUSD").group is not group
 
 
-def test_a_page_that_is_closed_is_opened_again(simulator: Simulator) -> None:
-    with scraping(simulator.url) as watched, watched.tracking("BTCUSD"):
-        watched.wait_until_live("BTCUSD")
-        page = watched.tab("BTCUSD").page
+def test_a_page_that_is_closed_is_opened_again(attacked: Attacked) -> None:
+    watched = attacked.watched
+    with watched.tracking("LTCUSD"):
+        watched.wait_until_live("LTCUSD")
+        page = watched.tab("LTCUSD").page
         assert page is not None
         watched.run(page.close)
-        watched.wait_for("BTCUSD", State.ERROR, reason="the page closed itself")
-        watched.wait_until_live("BTCUSD")
+        watched.wait_for("LTCUSD", State.ERROR, reason="the page closed itself")
+        watched.wait_until_live("LTCUSD")
 
 
 # --- the sandbox ------------------------------------------------------------------------------------------------------
