@@ -374,8 +374,8 @@ class Broadcaster:
 
     @property
     def is_flushing(self) -> bool:
-        """Whether the flush loop runs; without it nobody is told anything."""
-        return all(not greenlet.dead for greenlet in self._greenlets)
+        """Whether the flush loop runs, as it should until the end; without it nobody is told anything."""
+        return self._stopping or all(not greenlet.dead for greenlet in self._greenlets)
 
     @property
     def lagging(self) -> int:

@@ -146,8 +146,9 @@ class Supervisor:
         self._greenlet = gevent.spawn(self._watch)
 
     def stop(self) -> None:
-        if self._greenlet is not None:
-            self._greenlet.kill()
+        greenlet, self._greenlet = self._greenlet, None
+        if greenlet is not None:
+            greenlet.kill()
 
     @property
     def failure(self) -> str | None:
