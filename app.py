@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import gevent
 import psutil
 from flask import Blueprint, Flask, Response, current_app, jsonify, redirect, render_template, request
-from gevent.event import Event
+from gevent.event import AsyncResult
 from geventwebsocket.exceptions import WebSocketError
 from geventwebsocket.handler import WebSocketHandler
 from geventwebsocket.websocket import Header, WebSocket
@@ -74,12 +74,14 @@ from quotes import InvalidTicker, PlutoError, State, Ticker, TooManyTickers, par
 from scraper import Scraper, find_browser
 from server import HTTP_SERVER, RETRY_AFTER_S, Server, listen, make_server
 from settings import VERSION, Settings, read_settings, variable_of
+from supervision import HubWatchdog, ScraperState, Supervisor, log_uncaught
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 PROJECT = Path(__file__).parent
 MAX_WEBSOCKET_MESSAGE = 4 * 1024
+CANT_START, GAVE_UP = 1, 3  # exit codes; 2 is argparse's, for a wrong setting
 STOP_GRACE_S = 0.3  # for streams to send their last event
 
 log = logging.getLogger("pluto")
@@ -124,6 +126,14 @@ class NotTracked(PlutoError):
     code = "not_tracked"
 
 
+class NotReady(PlutoError):
+    code = "not_ready"
+
+
+class NeedsRestart(PlutoError):
+    code = "needs_restart"
+
+
 class NoWebSocket(PlutoError):
     code = "no_websocket"
 
@@ -148,6 +158,8 @@ ANSWERS: dict[type[PlutoError], Answer] = {
     TooManyStreamsPerAddress: Answer(429, "resource_exhausted"),
     TooManyStreams: Answer(503, "unavailable"),
     ShuttingDown: Answer(503, "unavailable"),
+    NotReady: Answer(503, "unavailable"),
+    NeedsRestart: Answer(503, "unavailable"),
 }
 HTTP_CODES = {
     400: "bad_request",
@@ -215,6 +227,10 @@ def watchlist() -> Watchlist:
 
 def access() -> Access:
     return cast(Access, current_app.extensions["access"])
+
+
+def supervisor() -> Supervisor:
+    return cast(Supervisor, current_app.extensions["supervisor"])
 
 
 @routes.get("/")
@@ -373,9 +389,13 @@ def health() -> Response:
     states = {state: sum(entry.quote.state is state for entry in entries) for state in State}
     troubled = states[State.STALE] + states[State.BLOCKED] + states[State.ERROR]
     browser = "running" if watchlist().scraper.has_browser else "down"
+    scraper, flushing = supervisor().state, watchlist().broadcaster.is_flushing
+    is_well = not troubled and browser == "running" and scraper is ScraperState.RUNNING and flushing
     return jsonify(
-        status="degraded" if troubled or browser == "down" else "ok",
+        status="ok" if is_well else "degraded",
         browser=browser,
+        scraper=scraper,
+        broadcaster="running" if flushing else "failed",
         tickers={state: count for state, count in states.items() if count},
         simulated=watchlist().settings.demo,
         version=VERSION,
@@ -385,13 +405,21 @@ def health() -> Response:
 
 @routes.get("/livez")
 def livez() -> Response:
+    """Fails only when it helps to start Pluto anew."""
+    if (failure := supervisor().failure) is not None:
+        raise NeedsRestart(f"Start Pluto anew: {failure}.")
     return jsonify(status="ok")
 
 
 @routes.get("/readyz")
-def readyz() -> tuple[Response, int]:
-    ready = watchlist().scraper.has_browser
-    return jsonify(status="ok" if ready else "starting"), 200 if ready else 503
+def readyz() -> Response:
+    """Fails while new clients had better go elsewhere."""
+    watchlist().broadcaster.check_room()
+    if supervisor().state is not ScraperState.RUNNING:
+        raise NotReady(f"The scraper is {supervisor().state}; come back in a moment.")
+    if not watchlist().scraper.has_browser:
+        raise NotReady("There is no browser yet; come back in a moment.")
+    return jsonify(status="ok")
 
 
 @routes.get("/api/performance")
@@ -417,7 +445,7 @@ def performance() -> Response:
             "sequence": broadcaster.sequence,
             "flushSecondsMax": round(broadcaster.flush_max_s, 6),
             "latenessSecondsMax": round(broadcaster.lateness_max_s, 6),
-            "counters": dict(broadcaster.counters),
+            "counters": {**broadcaster.counters, **supervisor().counters},
             "http": _http_figures(),
             "refusedRequests": dict(access().refused),
         },
@@ -576,12 +604,15 @@ def _close_code_of(payload: bytes) -> int:
 # --- the application --------------------------------------------------------------------------------------------------
 
 
-def create_app(watchlist: Watchlist, settings: AccessSettings | None = None) -> Flask:
+def create_app(
+    watchlist: Watchlist, settings: AccessSettings | None = None, supervisor: Supervisor | None = None
+) -> Flask:
     """Flask and Connect beside each other, behind the checks of who may call."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["pluto"] = watchlist
+    app.extensions["supervisor"] = supervisor or Supervisor(watchlist.scraper, watchlist.broadcaster)
     app.register_blueprint(routes)
     app.register_error_handler(PlutoError, _on_pluto_error)
     app.register_error_handler(WebsocketMismatch, _on_websocket_mismatch)
@@ -636,7 +667,7 @@ class SimulatorFailed(PlutoError):
 
 
 def main(arguments: list[str]) -> int:
-    """Runs Pluto until SIGINT or SIGTERM. Returns the exit code: 0, or 1 after one sentence when it can't start."""
+    """Runs Pluto until SIGINT or SIGTERM. Returns the exit code: 0, or after one sentence CANT_START or GAVE_UP."""
     settings = read_settings(arguments)
     os.environ.pop(variable_of("access_token"), None)  # the browser and the simulator have no use for it
     logging.basicConfig(
@@ -645,10 +676,19 @@ def main(arguments: list[str]) -> int:
     sys.setswitchinterval(0.0005)  # else a busy scraper thread keeps the hub waiting for 5 ms at a time
     try:
         run(settings)
+    except GaveUp as error:
+        print(f"pluto: {error}", file=sys.stderr)
+        return GAVE_UP
     except (PlutoError, OSError) as error:
         print(f"pluto: {_start_failure(error, settings)}", file=sys.stderr)
-        return 1
+        return CANT_START
     return 0
+
+
+class GaveUp(PlutoError):
+    """Pluto runs no more, and only a new process can help."""
+
+    code = "gave_up"
 
 
 def _start_failure(error: Exception, settings: Settings) -> str:
@@ -660,10 +700,11 @@ def _start_failure(error: Exception, settings: Settings) -> str:
 
 
 def run(settings: Settings) -> None:
-    """Starts the layers from the bottom up, waits for a signal, stops them from the top down."""
+    """Starts the layers from the bottom up, waits for a signal, stops them from the top down. Raises GaveUp."""
     if settings.browser:
         find_browser(settings.browser)
-    stop = Event()
+    log_uncaught()
+    stop: AsyncResult[None] = AsyncResult()
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, stop.set)
     listener = listen(settings.host, settings.port)
@@ -679,18 +720,24 @@ def run(settings: Settings) -> None:
         scraper = Scraper(settings.for_scraper(source_url), broadcaster.put)
         watchlist = Watchlist(scraper, broadcaster, settings)
         access = settings.for_access(listener.getsockname()[0])
-        server = make_server(listener, create_app(watchlist, access), headers=dict(SECURITY_HEADERS))
+        supervisor = Supervisor(scraper, broadcaster)
+        server = make_server(listener, create_app(watchlist, access, supervisor), headers=dict(SECURITY_HEADERS))
         scraper.start()
         layers.callback(scraper.stop)
         server.start()
         layers.callback(server.stop, timeout=STOP_GRACE_S)
         broadcaster.start()
         layers.callback(broadcaster.stop)
+        supervisor.start(lambda sentence: stop.set_exception(GaveUp(sentence)))
+        layers.callback(supervisor.stop)
+        watchdog = HubWatchdog(supervisor.counters)
+        watchdog.start()
+        layers.callback(watchdog.stop)
         for ticker in settings.start_tickers:
             watchlist.add(ticker)
         _announce(settings, listener.getsockname()[1], source_url, "" if settings.access_token else access.token)
-        stop.wait()
-        log.info("stopping")
+        layers.callback(log.info, "stopping")
+        stop.get()
 
 
 def _announce(settings: Settings, port: int, source_url: str, made_token: str) -> None:

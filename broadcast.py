@@ -381,6 +381,11 @@ class Broadcaster:
         return Counter(client.wish.format.name for client in self._clients)
 
     @property
+    def is_flushing(self) -> bool:
+        """Whether the flush loop runs, as it should until the end; without it nobody is told anything."""
+        return self._stopping or all(not greenlet.dead for greenlet in self._greenlets)
+
+    @property
     def lagging(self) -> int:
         return sum(client.tail is not None for client in self._clients)
 
@@ -519,12 +524,28 @@ class Broadcaster:
 
     # --- a client's life ----------------------------------------------------------------------------------------------
 
+    def check_room(self, address: str = "") -> None:
+        """Raises ShuttingDown, TooManyStreams or TooManyStreamsPerAddress when no new client would be admitted."""
+        if self._stopping:
+            raise ShuttingDown("Pluto is shutting down; come back in a moment.")
+        if len(self._clients) >= self._max_streams:
+            raise TooManyStreams(f"{self._max_streams} streams are open, the most allowed; come back later.")
+        if self._streams_of.get(address, 0) >= self._max_streams_per_address:
+            raise TooManyStreamsPerAddress(
+                f"{self._max_streams_per_address} streams are open to your address, the most allowed: close one, "
+                "or start Pluto with a higher --max-streams-per-address."
+            )
+
     def admit(self, wish: Wish, last_event_id: str = "", address: str = "") -> Client:
         """A place for a client, with the first bytes of its stream: a greeting, and what it doesn't have yet.
 
         It counts until it is dropped. Raises TooManyStreams, TooManyStreamsPerAddress or ShuttingDown.
         """
-        self._check_room(address)
+        try:
+            self.check_room(address)
+        except (TooManyStreams, TooManyStreamsPerAddress):
+            self.counters["refused"] += 1
+            raise
         since = self._resume_point(last_event_id, wish.tickers)
         first = self._payload(wish, -1 if since is None else since, resumed=since is not None)
         client = Client(wish, self.sequence, wish.format.greet(secrets.token_hex(8)) + first, address)
@@ -532,19 +553,6 @@ class Broadcaster:
         if address:
             self._streams_of[address] += 1
         return client
-
-    def _check_room(self, address: str) -> None:
-        if self._stopping:
-            raise ShuttingDown("Pluto is shutting down; come back in a moment.")
-        if len(self._clients) >= self._max_streams:
-            self.counters["refused"] += 1
-            raise TooManyStreams(f"{self._max_streams} streams are open, the most allowed; come back later.")
-        if self._streams_of.get(address, 0) >= self._max_streams_per_address:
-            self.counters["refused"] += 1
-            raise TooManyStreamsPerAddress(
-                f"{self._max_streams_per_address} streams are open to your address, the most allowed: close one, "
-                "or start Pluto with a higher --max-streams-per-address."
-            )
 
     def _epoch_of(self, tickers: Filter) -> str:
         """Of this run and these tickers: a sequence says nothing of tickers that a client had not asked for then."""

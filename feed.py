@@ -64,7 +64,7 @@ class PageTrouble(PlutoError):
 
     def __init__(self, state: State, reason: str, *, void_price: bool = False, delay: float | None = None) -> None:
         super().__init__(reason)
-        self.state, self.reason, self.void_price, self.delay = state, reason, void_price, delay
+        self.state, self.reason, self.void_price, self.delay = state, printable(reason), void_price, delay
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ class Feed:
         self.ticker = ticker
         self.told: Quote | None = None  # the quote last emitted
         self.failures = 0  # in a row
+        self.cut_offs = 0  # how often its page had to be kept from hurting others
         self.complaint: str | None = None  # the reason last logged
         exchange, symbol = split_ticker(ticker)
         self.symbol = f"{exchange}:{symbol}"
@@ -172,7 +173,7 @@ class Feed:
             return State.STALE, "the page's feed gives no sign of life"
         if self._known.source not in self._readings and (self._feed_open or self._known.source is not Source.SOCKET):
             return State.STALE, "the page's price can't be read"
-        for mode in (self._mode, _clean(self._frame.get("update_mode"))):
+        for mode in (self._mode, printable(self._frame.get("update_mode"))):
             if mode.startswith(DELAYED_MODES):
                 return State.STALE, f"TradingView doesn't give this price as it happens ({mode})"
         return State.LIVE, None
@@ -257,7 +258,7 @@ class Feed:
         if message.get("symbol") != self.symbol:
             raise ValueError("a frame of another symbol")
         if message.get("status") != "ok":
-            raise _frame_trouble(self.symbol, _clean(message.get("error") or message.get("status")))
+            raise _frame_trouble(self.symbol, printable(message.get("error") or message.get("status")))
         fields = message.get("fields")
         if not isinstance(fields, dict):
             raise ValueError("a frame without fields")
@@ -308,7 +309,7 @@ class Feed:
 
     def _on_title(self, text: object, at: float) -> None:
         """Only "SYMBOL PRICE ▲", as on chart pages, is a price: other titles hold numbers that are none."""
-        match = LIVE_TITLE.match(_clean(text))
+        match = LIVE_TITLE.match(printable(text))
         if match is None or match["symbol"] != self.symbol.partition(":")[2] or not self._resolved:
             self._readings.pop(Source.TITLE, None)
             return
@@ -322,7 +323,7 @@ class Feed:
         if not self._feed_open:  # what it said last is no longer what it would say
             self._readings.pop(Source.SOCKET, None)
             self._frame.pop("lp", None)
-        self._mode = _clean(message.get("mode"))
+        self._mode = printable(message.get("mode"))
         proven = message.get("proven")
         times = proven if isinstance(proven, dict) else {}
         for source in TRUST:
@@ -337,15 +338,15 @@ class Feed:
             self._on_title(message.get("title"), times[Source.TITLE])
 
     def _on_page(self, message: dict[str, Any], at: float, now: float, wall: float) -> None:
-        title, url = _clean(message.get("title")), _clean(message.get("url"))
+        title, url = printable(message.get("title")), printable(message.get("url"))
         if message.get("notFound") is True:
             raise PageTrouble(State.NOT_FOUND, f"TradingView has no symbol {self.symbol}", void_price=True)
         if title.startswith(BOT_WALL_TITLES):
             raise PageTrouble(State.BLOCKED, f'TradingView asks "{title}"')
-        resolved = _clean(message.get("resolved"))
+        resolved = printable(message.get("resolved"))
         if resolved and resolved != self.symbol:
             raise PageTrouble(State.ERROR, f"asked for {self.symbol}, page shows {resolved}", void_price=True)
-        path = _clean(unquote(urlsplit(url).path))
+        path = printable(unquote(urlsplit(url).path))
         if url and not path.startswith("/symbols/"):
             raise PageTrouble(State.ERROR, f"asked for {self.symbol}, page went to {path}", void_price=True)
         self.trouble = None
@@ -355,11 +356,11 @@ class Feed:
         self._take_snapshot(message.get("offer"), at, now, wall)
 
     def _describe(self, message: dict[str, Any]) -> None:
-        description = _clean(message.get("description")) or self._known.description
+        description = printable(message.get("description")) or self._known.description
         self._known = replace(
             self._known,
             description=description,
-            currency=_clean(message.get("currency")) or self._known.currency,
+            currency=printable(message.get("currency")) or self._known.currency,
             calculated="calculated by tradingview" in (description or "").lower(),
             simulated=self._known.simulated or message.get("simulated") is True,
         )
@@ -472,7 +473,7 @@ def _frame_values(fields: dict[str, Any]) -> dict[str, Any]:
         if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < 1e18:
             values[ours] = float(number)
     for theirs, ours in TEXT_FIELDS.items():
-        if text := _clean(fields.get(theirs)):
+        if text := printable(fields.get(theirs)):
             values[ours] = text
     if "description" in values:
         values["calculated"] = "calculated by tradingview" in values["description"].lower()
@@ -485,7 +486,7 @@ def _is_same_price(framed: str, shown: str) -> bool:
     return abs(float(framed) - float(shown)) <= step * 0.501
 
 
-def _clean(text: object) -> str:
+def printable(text: object) -> str:
     """A text of the page made fit to keep, log and send: printable, on one line, of bounded length."""
     if not isinstance(text, str):
         return ""

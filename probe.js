@@ -18,16 +18,32 @@
 ((settings) => {
   const tell = window[settings.binding];
   delete window[settings.binding]; // neither the page nor a frame in it may speak for us
+  // A service worker would answer for every page of the site; what Playwright puts in its way can be got round.
+  delete Navigator.prototype.serviceWorker;
+  delete window.ServiceWorkerContainer;
   if (window.top !== window || location.protocol === "chrome-error:") return;
 
   const LOOK_MS = 500;
   const EXPLAINED_MS = 2500; // the page paints a frame at most this long after it came (125 ms throttle, timers late)
   const LONG_MS = 2000;
 
+  const MAX_TEXT = 200; // characters of a title or an element: no price is longer
+
   const stringify = JSON.stringify;
-  const now = () => performance.timeOrigin + performance.now();
   const page = performance.timeOrigin;
-  const send = (kind, message) => tell(stringify({ kind, page, at: now(), ...message }));
+  const sincePage = performance.now.bind(performance);
+  const now = () => page + sincePage();
+  let sentSince = 0; // ms
+  let sentCount = 0;
+
+  /** Python refuses what is longer, and whoever sends more for long: so no more than shows it is sent. */
+  function send(kind, message) {
+    const at = now();
+    if (at - sentSince > 1000) [sentSince, sentCount] = [at, 0];
+    sentCount += 1;
+    if (sentCount > settings.maxRate) return;
+    tell(stringify({ kind, page, at, ...message }).slice(0, settings.maxMessage + 1));
+  }
 
   const proven = { socket: 0, dom: 0, title: 0 }; // ms at which each strategy last saw its feed alive
   let feed = null; // the socket that quotes this page's symbol
@@ -122,7 +138,7 @@
     onRepaint();
   }
 
-  const elementText = () => (element?.isConnected ? element.textContent : "");
+  const elementText = () => (element?.isConnected ? element.textContent.slice(0, MAX_TEXT) : "");
 
   /** Whether a recent frame said this price; a page that prints fewer decimals than the frame has rounds it. */
   function isExplainedByFrame(text) {
@@ -152,7 +168,8 @@
   let keptTitle = null;
   let seenTitle = "";
   const titleOfDocument = Object.getOwnPropertyDescriptor(Document.prototype, "title");
-  const shownTitle = () => keptTitle ?? titleOfDocument.get.call(document);
+  const fullTitle = () => keptTitle ?? titleOfDocument.get.call(document);
+  const shownTitle = () => fullTitle().slice(0, MAX_TEXT);
 
   function lookAtTitle() {
     const title = shownTitle();
@@ -201,7 +218,7 @@
     // Each change of the title costs the browser process about 1.5 ms; the page can still read back what it set.
     Object.defineProperty(document, "title", {
       configurable: true,
-      get: shownTitle,
+      get: fullTitle,
       set: (title) => {
         keptTitle = String(title);
         lookAtTitle();

@@ -41,10 +41,10 @@ from urllib.parse import urlsplit
 
 import psutil
 from greenlet import greenlet
-from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, CDPSession, Dialog, Page, Playwright, sync_playwright
 from playwright.sync_api import Error as BrowserError
 
-from feed import Feed, PageTrouble, Trouble
+from feed import Feed, PageTrouble, Trouble, printable
 from quotes import PlutoError, Quote, State, Ticker, split_ticker
 
 log = logging.getLogger("pluto.scraper")
@@ -64,6 +64,15 @@ END_GRACE_S = 0.1  # for processes to follow a browser that has ended; then they
 WEIGH_S = 60.0  # how often memory is looked at
 MAX_OPENING = 4  # pages opening at once: more only slows each other down
 MAX_MESSAGE = 64 * 1024  # characters of one message of the probe
+
+# What a page may cause us, a second and at once. Events are all that we read of it: 1 each, and 1 more per 16 KiB;
+# a frame costs the whole renderer as much as many. A busy symbol has 20 a second.
+# Disturbances are windows, dialogs, downloads, and leaving or loading itself again.
+FLOOD_RATE, FLOOD_BURST, EVENT_SIZE, FRAME_COST = 200.0, 600.0, 16 * 1024, 5.0
+DISTURBANCE_RATE, DISTURBANCE_BURST = 0.1, 20.0
+HEAP_CHECK_S = 10.0
+HEAP_PARTS = ("totalSize", "embedderHeapUsedSize", "backingStorageSize")  # script's, the document's, and buffers
+HEAP_EXCESS = 600.0  # MB by which a renderer may exceed its pages' share before it is given up
 
 RETRY_FIRST_S, RETRY_LIMIT_S = 1.0, 60.0
 NOT_FOUND_RETRY_S = 600.0
@@ -128,6 +137,8 @@ BROWSER_ARGS = [
     "--host-resolver-rules=" + ", ".join(f"MAP {host} ~NOTFOUND" for host in BLOCKED_HOSTS),
 ]
 SLIM_ARGS = ["--blink-settings=imagesEnabled=false", "--disable-remote-fonts"]  # where nobody looks at the pages
+# Playwright's own, that would let pages open windows unasked and change their address without end.
+REFUSED_ARGS = ["--disable-popup-blocking", "--disable-ipc-flooding-protection"]
 COOKIE_NAME, COOKIE_CHOICE = "cookiePrivacyPreferenceBannerProduction", "ignored"  # no banner, nothing accepted
 
 # What Chromium calls a failed request, in a user's words.
@@ -143,6 +154,8 @@ NETWORK_ERRORS = {
     "ERR_PROXY_CONNECTION_FAILED": "the proxy can't be reached",
     "ERR_TUNNEL_CONNECTION_FAILED": "the proxy refused",
     "ERR_EMPTY_RESPONSE": "it sent an empty answer",
+    "ERR_TOO_MANY_REDIRECTS": "it sends the page round in circles",
+    "ERR_UNSAFE_REDIRECT": "it sent the page where no web page may go",
 }
 
 
@@ -211,13 +224,33 @@ def _runs(path: str) -> bool:
 # --- one life of the browser ------------------------------------------------------------------------------------------
 
 
+class TokenBucket:
+    """So much at once, and so much a second after that."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._left = burst
+        self._filled_at = time.monotonic()
+
+    def take(self, cost: float = 1.0) -> bool:
+        """Whether that much was left."""
+        now = time.monotonic()
+        self._left = min(self._burst, self._left + (now - self._filled_at) * self._rate) - cost
+        self._filled_at = now
+        return self._left >= 0
+
+
 @dataclass(eq=False)
 class Group:
-    """A context, None while it is being made. Nothing is opened any more in one that retires."""
+    """A context, None while it is being made. Nothing is opened any more in one that retires.
+
+    One that is apart has a single tab, of a ticker whose page was cut off before.
+    """
 
     context: BrowserContext | None = None
     tabs: set[Tab] = field(default_factory=set)
     is_retiring: bool = False
+    is_apart: bool = False
     is_tidy: bool = True  # what opening left behind has been collected
     stopped_at: float | None = None  # when an endless loop in it was stopped last
 
@@ -238,6 +271,8 @@ class Tab:
     renew_at: float = float("-inf")  # no renewal before: the last one failed
     refused_host: str = ""  # where it was sent and not let go
     is_closed: bool = False
+    events: TokenBucket = field(default_factory=lambda: TokenBucket(FLOOD_RATE, FLOOD_BURST))
+    disturbances: TokenBucket = field(default_factory=lambda: TokenBucket(DISTURBANCE_RATE, DISTURBANCE_BURST))
 
 
 class Session:
@@ -275,6 +310,7 @@ class Session:
             self._scraper.on_session(self)
             self._soon(self._reconcile if self._scraper.wanted_feeds() else self._check_source)
             self._loop.call_later(WEIGH_S, self._soon, self._weigh)
+            self._loop.call_later(HEAP_CHECK_S, self._soon, self._check_heaps)
             with suppress(BrowserError):
                 self._control.wait_for_event("close", timeout=0)
             self._scraper.doubt_all(self._end_reason)
@@ -292,6 +328,7 @@ class Session:
         browser = chromium.launch(
             executable_path=path,
             args=BROWSER_ARGS if settings.headed else BROWSER_ARGS + SLIM_ARGS,
+            ignore_default_args=REFUSED_ARGS,
             headless=not settings.headed,
             chromium_sandbox=os.geteuid() != 0,  # Chromium refuses to be sandboxed as root
             handle_sigint=False,
@@ -443,7 +480,7 @@ class Session:
     def _reload(self, tab: Tab, now: float) -> None:
         """A page that froze is loaded again once; when that was of no use, another takes its place."""
         if now - tab.reloaded_at < RELOAD_MEMORY_S:
-            self._fail(tab, PageTrouble(State.ERROR, "the page freezes again and again"))
+            self._cut_off(tab, "the page freezes again and again")
             return
         self._counters["pages_reloaded"] += 1
         log.warning("%s: the page froze, it is loaded again", tab.feed.ticker)
@@ -457,7 +494,9 @@ class Session:
             return
         tab.feed.choose(_now_ms(), _wall_ms())
         self._scraper.tell(tab.feed)
-        if not tab.feed.has_price and now - tab.began_at > PRICE_DEADLINE_S:
+        if tab.page is not None and tab.page.is_closed():
+            self._fail(tab, PageTrouble(State.ERROR, "the page closed itself"))
+        elif not tab.feed.has_price and now - tab.began_at > PRICE_DEADLINE_S:
             self._fail(tab, PageTrouble(State.ERROR, "the page shows no price that can be read"))
         elif tab.feed.has_price and now - tab.began_at > SETTLED_S:
             tab.feed.failures = 0
@@ -472,12 +511,23 @@ class Session:
             self._counters["browser_too_big"] += 1
             if self._control is not None:
                 self._control.close()
-            return
+
+    def _check_heaps(self) -> None:
+        self._loop.call_later(HEAP_CHECK_S, self._spawn, self._check_heaps)
         for group in list(self._groups):
             tab = next((tab for tab in group.tabs if tab.channel is not None and tab.began_at is not None), None)
-            if tab is not None and tab.channel is not None:
-                heap = tab.channel.send("Runtime.getHeapUsage")["totalSize"] / 1e6
-                group.is_retiring |= heap > self._settings.page_max_heap * max(1, len(group.tabs))
+            if tab is not None:
+                self._soon(self._check_heap, group, tab.channel)
+
+    def _check_heap(self, group: Group, channel: CDPSession) -> None:
+        """A renderer that has grown is renewed; one that grows at once, nobody knows by which page, is given up."""
+        usage = channel.send("Runtime.getHeapUsage")
+        share = self._settings.page_max_heap * max(1, len(group.tabs))
+        group.is_retiring |= usage["totalSize"] / 1e6 > share
+        heap = sum(usage.get(part, 0) for part in HEAP_PARTS) / 1e6
+        if heap > share + HEAP_EXCESS:
+            for tab in list(group.tabs):
+                self._cut_off(tab, f"the page's renderer took {heap:.0f} MB")
 
     def _tidy(self, group: Group, now: float) -> None:
         """Collects once what the opening of its pages left behind, a third of the heap; idle pages wouldn't soon."""
@@ -544,7 +594,7 @@ class Session:
         """A tab that starts to open, in a group with room; None while a new group is being made."""
         if any(group.context is None for group in self._groups):
             return None
-        group = self._group_with_room()
+        group = self._group_with_room(feed)
         tab = Tab(feed, group)
         group.tabs.add(tab)
         group.is_tidy = False
@@ -552,12 +602,17 @@ class Session:
         self._soon(self._open, tab)
         return tab
 
-    def _group_with_room(self) -> Group:
-        """The emptiest of as few groups as hold all tickers: so that several renderers share the work of opening."""
-        needed = math.ceil(len(self._scraper.wanted_feeds()) / self._settings.group_size)
-        groups = [group for group in self._groups if not group.is_retiring]
-        if len(groups) < needed or not groups:
-            self._groups.append(group := Group())
+    def _group_with_room(self, feed: Feed) -> Group:
+        """The emptiest of as few groups as hold all tickers: so that several renderers share the work of opening.
+
+        A ticker whose page was cut off gets one of its own.
+        """
+        is_apart = feed.cut_offs > 0
+        sharing = sum(feed.cut_offs == 0 for feed in self._scraper.wanted_feeds().values())
+        needed = math.ceil(sharing / self._settings.group_size)
+        groups = [group for group in self._groups if not group.is_retiring and not group.is_apart]
+        if is_apart or len(groups) < needed or not groups:
+            self._groups.append(group := Group(is_apart=is_apart))
             return group
         return min(groups, key=lambda group: len(group.tabs))
 
@@ -571,7 +626,7 @@ class Session:
                 self._soon(self._reconcile)
             page = tab.page = context.new_page()
             page.on("crash", lambda _: self._on_crash(tab))
-            page.on("popup", self._refuse_popup)
+            self._refuse(tab, page)
             self._attach(tab, page, context.new_cdp_session(page))
             self._visit(tab)
         except BrowserError as error:
@@ -582,9 +637,13 @@ class Session:
     def _attach(self, tab: Tab, page: Page, channel: CDPSession) -> None:
         slim = not self._settings.headed
         probe_settings = {"symbol": tab.feed.symbol, "binding": BINDING, "slim": slim, "pulse": PULSE_S}
+        probe_settings |= {"maxMessage": MAX_MESSAGE, "maxRate": 5 * FLOOD_RATE}
         page.add_init_script(f"{PROBE}({json.dumps(probe_settings)})")
         channel.on("Runtime.bindingCalled", lambda event: self._on_message(tab, event))
         channel.on("Fetch.requestPaused", lambda event: self._soon(self._on_document, tab, event))
+        for name in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown"):
+            channel.on(name, lambda event: self._on_event(tab, 1 + len(str(event)) / EVENT_SIZE))
+        channel.on("Runtime.executionContextCreated", lambda _: self._on_event(tab, FRAME_COST))
         channel.send("Runtime.enable")
         channel.send("Runtime.addBinding", {"name": BINDING})
         stages = [{"resourceType": "Document", "requestStage": stage} for stage in ("Request", "Response")]
@@ -593,7 +652,8 @@ class Session:
         tab.channel = channel
 
     def _visit(self, tab: Tab) -> None:
-        assert tab.page is not None
+        if tab.page is None:  # it was given up meanwhile
+            return
         url = page_url(self._settings.source_url, tab.feed.ticker)
         tab.refused_host = ""
         try:
@@ -625,8 +685,7 @@ class Session:
         is_page = event["frameId"] == tab.frame_id
         host = urlsplit(event["request"]["url"]).netloc
         if host != self._settings.host or not (is_page or self._settings.headed):
-            self._counters["navigations_refused" if is_page else "frames_refused"] += 1
-            tab.refused_host = host if is_page else ""
+            self._count_refused_document(tab, printable(host) if is_page else "")
             tab.channel.send("Fetch.failRequest", {**request, "errorReason": "Aborted"})
             return
         try:
@@ -637,34 +696,75 @@ class Session:
         else:
             tab.channel.send("Fetch.continueRequest", request)
 
-    def _refuse_popup(self, popup: Page) -> None:
-        self._counters["popups_refused"] += 1
+    # What a page may not do, and how much of the rest.
+
+    def _count_refused_document(self, tab: Tab, host: str) -> None:
+        """Pages may show many frames, which are advertisements, but have nowhere to go; `host` is empty for a frame."""
+        tab.refused_host = host
+        if host:
+            self._disturb(tab, "navigations_refused", "the page keeps leaving")
+        else:
+            self._counters["frames_refused"] += 1
+            self._on_event(tab, 1)
+
+    def _refuse(self, tab: Tab, page: Page) -> None:
+        """Windows, dialogs and downloads; those of a window that it opened are its own."""
+        page.on("popup", lambda popup: self._on_popup(tab, popup))
+        page.on("dialog", lambda dialog: self._on_dialog(tab, dialog))
+        page.on("download", lambda _: self._disturb(tab, "downloads_refused", "the page keeps offering downloads"))
+
+    def _on_popup(self, tab: Tab, popup: Page) -> None:
+        self._refuse(tab, popup)
         self._soon(popup.close)
+        self._disturb(tab, "popups_refused", "the page keeps opening windows")
+
+    def _on_dialog(self, tab: Tab, dialog: Dialog) -> None:
+        self._soon(dialog.accept if dialog.type == "beforeunload" else dialog.dismiss)
+        self._disturb(tab, "dialogs_refused", "the page keeps opening dialogs")
+
+    def _disturb(self, tab: Tab, counter: str, reason: str) -> None:
+        self._counters[counter] += 1
+        if not tab.is_closed and not tab.disturbances.take():
+            self._cut_off(tab, reason)
+
+    def _on_event(self, tab: Tab, cost: float) -> None:
+        """All that we have to read because of a page."""
+        if not tab.is_closed and not tab.events.take(cost):
+            self._cut_off(tab, "the page floods")
+
+    def _cut_off(self, tab: Tab, reason: str) -> None:
+        """The end of a page that would hurt others: its ticker's next one waits, longer each time, and is apart."""
+        self._counters["pages_cut_off"] += 1
+        tab.feed.cut_offs += 1
+        self._fail(tab, PageTrouble(State.ERROR, reason, delay=_backoff(tab.feed.cut_offs)))
 
     def _on_message(self, tab: Tab, event: dict[str, Any]) -> None:
         """A message of the probe. Runs in Playwright's dispatcher, so nothing may escape."""
+        payload = event["payload"]
+        self._on_event(tab, 1 + len(payload) / EVENT_SIZE)
         if event.get("name") != BINDING or tab.is_closed:
+            return
+        if len(payload) > MAX_MESSAGE:
+            self._cut_off(tab, "the page's texts are too long")
             return
         self._counters["messages"] += 1
         self._notice_sleep()
         tab.heard_at = time.monotonic()
         try:
-            payload = event["payload"]
-            if len(payload) > MAX_MESSAGE:
-                raise ValueError("a message that is too long")
             message = json.loads(payload)
             tab.feed.hear(message, _now_ms(), _wall_ms())
         except PageTrouble as trouble:
             self._fail(tab, trouble)
         except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
             self._counters["messages_malformed"] += 1
-            log.debug("%s: malformed message: %s", tab.feed.ticker, error)
+            log.debug("%s: malformed message: %s", tab.feed.ticker, printable(str(error)))
         else:
             self._after(tab, message["kind"])
 
     def _after(self, tab: Tab, kind: str) -> None:
         if kind == "start" and tab.began_at is not None:
             tab.began_at = tab.heard_at
+            self._disturb(tab, "pages_begun_again", "the page keeps loading itself again")
         stopped_at = tab.group.stopped_at
         if kind == "long" and stopped_at is not None and tab.heard_at - stopped_at < FROZEN_LIMIT_S:
             self._reload(tab, tab.heard_at)
@@ -674,7 +774,10 @@ class Session:
 
     def _on_crash(self, tab: Tab) -> None:
         self._counters["pages_crashed"] += 1
-        self._fail(tab, PageTrouble(State.ERROR, "the page crashed", delay=_delay_of_accident(tab.feed)))
+        if tab.feed.failures:
+            self._cut_off(tab, "the page crashes again and again")
+        else:
+            self._fail(tab, PageTrouble(State.ERROR, "the page crashed", delay=0.0))
 
     def _fail(self, tab: Tab, trouble: PageTrouble) -> None:
         """The one place where a page is given up: its ticker says why and when it is tried again."""
@@ -797,6 +900,23 @@ class Scraper:
     def start(self) -> None:
         self._thread.start()
 
+    def restart(self) -> None:
+        """Any thread: a new thread in the place of one that died, for the same tickers. Theirs are doubted until then.
+
+        The thread that died left its browser behind: that is killed.
+        """
+        self.kill_driver()
+        self._session = None
+        self.last_tick = time.monotonic()
+        self.doubt_all("the scraper was started again")
+        self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
+        self._thread.start()
+
+    def tell_again(self) -> None:
+        """Any thread: within a second every quote that is shown is emitted anew, whether it has changed or not."""
+        for feed in self.wanted_feeds().values():
+            feed.told = None
+
     def add(self, ticker: Ticker) -> None:
         """Any thread: from now on this ticker has a page."""
         with self._lock:
@@ -816,7 +936,7 @@ class Scraper:
         self._thread.join(timeout)
         if self._thread.is_alive():
             log.warning("the browser doesn't end by itself and is killed")
-            self.kill_driver()
+        self.kill_driver()
 
     @property
     def is_running(self) -> bool:
@@ -839,7 +959,7 @@ class Scraper:
             try:
                 self._run_session()
             except (BrowserError, PlutoError) as error:
-                reason = _first_line(error)
+                reason = _session_reason(error)
             except Exception as error:
                 log.exception("the browser's session failed")
                 reason = _first_line(error)
@@ -997,8 +1117,15 @@ def _backoff(failures: int) -> float:
     return delay * random.uniform(0.75, 1.0)
 
 
+def _session_reason(error: BaseException) -> str:
+    if "ENOSPC" in str(error) or "No space left" in str(error):
+        folder = os.environ.get("TMPDIR") or tempfile.gettempdir()  # which passes over a folder that is full
+        return f"the folder for temporary files is full ({printable(folder)})"
+    return _first_line(error)
+
+
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return printable((str(error).splitlines() or [type(error).__name__])[0])
 
 
 def _wall_ms() -> float:

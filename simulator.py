@@ -561,18 +561,30 @@ def redirects_away(symbol: Symbol) -> Response:
     return Response(status=302, headers={"Location": f"{place}?exchange={symbol.exchange}&redirected=1"})
 
 
+def redirects_to(place: str) -> Callable[..., Response]:
+    return lambda _: Response(status=302, headers={"Location": place})
+
+
+def redirects_round(_: Symbol) -> Response:
+    return Response(status=302, headers={"Location": request.url})
+
+
 def wrong_symbol(symbol: Symbol) -> Response:
     return symbol_page(symbol.elsewhere())
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What a fault does: to loading the page, to its quote socket, or else in the page's own script."""
+    """What a fault does: to loading the page, to its quote socket, or else in the page's own script.
+
+    A `hostile` one wants to hurt whoever opened the page, in pages opened later: see hostile.js.
+    """
 
     explanation: str
     page: Callable[[Symbol], Response] | None = None  # answers in place of the page
     socket: str = ""  # closed, silent, withheld (none of the page's symbol), or the error in frames
     once: bool = False  # strikes what is open now; what opens later is well
+    hostile: bool = False
 
 
 FAULTS = {
@@ -596,6 +608,27 @@ FAULTS = {
     "socket_in_worker": Fault("pages opened later keep their quote socket in a worker: only the DOM tells"),
     "dom_disagrees": Fault("the page paints a price 1 % above that of the frames"),
     "unreadable_price": Fault("the page paints 3.77 T, and no frames of its symbol come", socket="withheld"),
+    "redirects_to_port": Fault("302 to another port of this machine", redirects_to("http://127.0.0.1:9/")),
+    "redirects_to_file": Fault("302 to a file: URL", redirects_to("file:///etc/passwd")),
+    "redirects_to_data": Fault("302 to a data: URL", redirects_to("data:text/html,gone")),
+    "redirects_round": Fault("302 to itself", redirects_round),
+    "floods_messages": Fault("10,000 quote frames a second", hostile=True),
+    "floods_console": Fault("10,000 lines of 1 kB a second in the console", hostile=True),
+    "huge_message": Fault("a quote frame of 10 MB", hostile=True),
+    "huge_price": Fault("a price and a title of 10 MB", hostile=True),
+    "huge_document": Fault("200,000 elements", hostile=True),
+    "hoards_memory": Fault("100 MB more a second", hostile=True),
+    "loops_dialogs": Fault("alert, confirm and prompt in an endless loop", hostile=True),
+    "opens_windows": Fault("opens windows without end", hostile=True),
+    "closes_itself": Fault("window.close", hostile=True),
+    "leaves": Fault("goes to another port, to a file: and to a data: URL, again and again", hostile=True),
+    "leaves_by_refresh": Fault("goes to another port by meta refresh", hostile=True),
+    "reloads_without_end": Fault("loads itself again and again", hostile=True),
+    "downloads": Fault("offers downloads without end", hostile=True),
+    "breeds_frames": Fault("10,000 frames a second, each removed again", hostile=True),
+    "forges_messages": Fault("all that is read of it speaks of another symbol", hostile=True),
+    "names_itself_badly": Fault("a description of control characters, far too long", hostile=True),
+    "sets_traps": Fault("beforeunload, permission prompts, print, 5,000 steps of history", hostile=True),
 }
 
 
@@ -692,6 +725,7 @@ def symbol_page(symbol: Symbol) -> Response:
         "page.html",
         symbol=symbol,
         faults=faults,
+        hostile=[name for name in faults if FAULTS[name].hostile],
         named=backwards if "classes_renamed" in faults else str,
         old_price=symbol.price_text(symbol.home * 987 // 1000),
         old_time=(datetime.now(UTC) - timedelta(hours=5)).isoformat(timespec="seconds"),

@@ -116,10 +116,15 @@ def running_simulator(*options: str) -> Iterator[Simulator]:
 
 
 @contextmanager
-def running_pluto(*options: str, **environment: str) -> Iterator[Pluto]:
-    """Pluto on a free port, listening; ended by SIGTERM at the end if it still runs."""
+def running_pluto(
+    *options: str, program: str = "app.py", starter: str = "", log: str = "", **environment: str
+) -> Iterator[Pluto]:
+    """Pluto on a free port, listening; ended by SIGTERM at the end if it still runs.
+
+    `starter` is the command that executes it, `log` the file that gets its standard error.
+    """
     with (
-        _program("app.py", *TEST_OPTIONS, *options, **environment) as process,
+        _program(program, *TEST_OPTIONS, *options, starter=starter, log=log, **environment) as process,
         closing(Pluto(_read_url(process), process)) as pluto,
     ):
         yield pluto
@@ -134,11 +139,15 @@ def _read_url(process: subprocess.Popen[str]) -> str:
 
 
 @contextmanager
-def _program(file: str, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def _program(
+    file: str, *options: str, starter: str = "", log: str = "", **environment: str
+) -> Iterator[subprocess.Popen[str]]:
+    errors = open(log, "w") if log else None  # noqa: SIM115
     process = subprocess.Popen(
-        [sys.executable, str(PROJECT / file), *options],
+        [*starter.split(), sys.executable, str(PROJECT / file), *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=errors,
         text=True,
         start_new_session=True,  # a process group of its own, as a terminal gives it
         env={**clean_environment(), "PYTHONPATH": str(PROJECT), **environment},
@@ -149,7 +158,7 @@ def _program(file: str, *options: str, **environment: str) -> Iterator[subproces
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         process.wait(10.0)
-        for pipe in (process.stdin, process.stdout):
+        for pipe in (process.stdin, process.stdout, errors):
             if pipe is not None:
                 pipe.close()
 

@@ -13,9 +13,13 @@ PROJECT = Path(__file__).parent.parent
 
 # Each file at the top level, and those of ours it may import. A new layer is drawn here first.
 BELOW = {
-    "app": {"settings", "access", "server", "connect", "http1", "store", "broadcast", "scraper", "relay", "quotes"},
+    "app": {
+        *("settings", "access", "server", "connect", "supervision", "http1"),
+        *("store", "broadcast", "scraper", "relay", "quotes"),
+    },
     "settings": {"access", "scraper", "quotes"},
     "access": {"broadcast", "quotes"},
+    "supervision": {"scraper", "broadcast", "quotes"},
     "server": {"connect", "broadcast", "http1", "quotes"},
     "http1": set(),
     "connect": {"broadcast", "quotes"},
@@ -33,6 +37,7 @@ FOREIGN = {
     "quotes": {"flask", "werkzeug", "gevent", "geventwebsocket", "playwright", "greenlet", "psutil"},
     "settings": {"flask", "werkzeug", "gevent", "playwright"},
     "access": {"flask", "gevent", "geventwebsocket", "playwright", "threading"},
+    "supervision": {"flask", "werkzeug", "playwright"},
     "server": {"flask", "werkzeug", "playwright"},
     "http1": {"flask", "werkzeug", "gevent", "geventwebsocket", "playwright", "socket", "time"},
     "scraper": {"flask", "werkzeug", "gevent", "geventwebsocket"},

@@ -45,6 +45,7 @@ SHORTER = {
     "SETTLED_S": 1.0,
     "GOOD_SESSION_S": 0.5,
     "WEIGH_S": 1.0,
+    "HEAP_CHECK_S": 1.0,
 }
 RENDERER, BROWSER, DRIVER = "--type=renderer", "--remote-debugging-pipe", "run-driver"
 
@@ -109,13 +110,15 @@ class Watched:
         self.run(lambda: print(channel.send("Page.crash")))
 
     def tab(self, ticker: str) -> module.Tab:
+        return self.session._tabs[Ticker(ticker)]
+
+    @property
+    def session(self) -> module.Session:
         assert self.scraper._session is not None
-        return self.scraper._session._tabs[Ticker(ticker)]
+        return self.scraper._session
 
     def run(self, work: Callable[[], None]) -> None:
-        session = self.scraper._session
-        assert session is not None
-        session._loop.call_soon_threadsafe(session._spawn, work)
+        self.session._loop.call_soon_threadsafe(self.session._spawn, work)
 
 
 @contextmanager

@@ -1,0 +1,244 @@
+"""A page that wants to do harm hurts only its own ticker, is cut off, and says nothing that was not checked.
+
+One scraper with a real Chromium meets all hostile pages of the simulator at once, together with two honest ones; its
+patience is shortened, its limits are its own but for the memory of a renderer.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from running import Simulator, descendants, running_pluto, running_simulator, wait_until
+from test_scraper import SHORTER, Watched, scraping
+
+import scraper as module
+from quotes import Quote, State
+
+HONEST = ("BTCUSD", "ETHUSD")
+CUT_OFF = {  # what is an error then, by what, and why; those that take longest first
+    "OPUSD": ("leaves", "the page keeps leaving"),
+    "TONUSD": ("downloads", "the page keeps offering downloads"),
+    "VETUSD": ("forges_messages", "the page shows no price that can be read"),
+    "ETCUSD": ("reloads_without_end", "the page keeps loading itself again"),
+    "GRTUSD": ("redirects_round", "it sends the page round in circles"),
+    "BCHUSD": ("floods_messages", "the page floods"),
+    "TRXUSD": ("floods_console", "the page floods"),
+    "SUIUSD": ("huge_message", "the page's texts are too long"),
+    "HBARUSD": ("redirects_to_port", "was sent to 127.0.0.1:9"),
+    "XMRUSD": ("redirects_to_file", "it sent the page where no web page may go"),
+    "ARBUSD": ("loops_dialogs", "the page keeps opening dialogs"),
+    "FTMUSD": ("hoards_memory", "the page's renderer took "),
+    "XLMUSD": ("breeds_frames", "the page floods"),
+    "MKRUSD": ("redirects_to_data", "it sent the page where no web page may go"),
+}
+HARMLESS = {  # what stays live: nothing comes of it
+    "ICPUSD": "closes_itself",
+    "SANDUSD": "huge_price",
+    "MANAUSD": "huge_document",
+    "AXSUSD": "opens_windows",
+    "THETAUSD": "leaves_by_refresh",
+    "EOSUSD": "names_itself_badly",
+    "XTZUSD": "sets_traps",
+}
+AT_ONCE = 5  # hostile pages: more only wait for the processor
+LONGER = {"GOTO_TIMEOUT_S": 10.0, "PING_LIMIT_S": 20.0, "HEAP_EXCESS": 150.0}
+
+
+@dataclass
+class Attacked:
+    """What was told and counted while all were at it, and how the scraper's thread bore it."""
+
+    watched: Watched
+    quotes: list[Quote]
+    counters: Counter[str]
+    live: set[str]
+    lateness_s: float  # of its tick, at worst
+    grown_mb: float
+    facts: dict[str, Any]  # of the page that sets traps
+
+
+FACTS = """() => ({
+  permission: window.permission, place: window.place,
+  workers: [typeof navigator.serviceWorker, typeof window.ServiceWorkerContainer],
+  inFrame: (() => {
+    const frame = document.body.appendChild(document.createElement("iframe"));
+    return [typeof frame.contentWindow.navigator.serviceWorker, typeof frame.contentWindow.plutoProbe];
+  })(),
+})"""
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[Simulator]:
+    with running_simulator("--weight", "0", "--heartbeat", "1") as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="module")
+def attacked(simulator: Simulator) -> Iterator[Attacked]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (SHORTER | LONGER).items():
+            patch.setattr(module, name, value)
+        for ticker, (fault, _) in CUT_OFF.items():
+            simulator.fault(ticker, fault)
+        for ticker, fault in HARMLESS.items():
+            simulator.fault(ticker, fault)
+        with scraping(simulator.url, page_max_heap=30.0) as watched, watched.tracking(*HONEST):
+            yield attack(watched)
+
+
+def attack(watched: Watched) -> Attacked:
+    """The hostile come a few at a time, each until it was cut off and the honest are live; then the harmless."""
+    process, latenesses = psutil.Process(), [0.0]
+    watched.wait_until_live(*HONEST)
+    before = process.memory_info().rss
+    for start in range(0, len(CUT_OFF), AT_ONCE):
+        reasons = {ticker: reason for ticker, (_, reason) in [*CUT_OFF.items()][start : start + AT_ONCE]}
+        with watched.tracking(*reasons):
+            wait_until_cut_off(watched, reasons, latenesses)
+    with watched.tracking(*HARMLESS):
+        watched.wait_until_live(*HONEST, *HARMLESS, timeout=30)
+        return Attacked(
+            watched,
+            list(watched.quotes),
+            watched.counters.copy(),
+            live_of(watched),
+            max(latenesses),
+            (process.memory_info().rss - before) / 1e6,
+            watched.run_in_page("XTZUSD", FACTS),
+        )
+
+
+def wait_until_cut_off(watched: Watched, reasons: dict[str, str], latenesses: list[float]) -> None:
+    unseen, read = dict(reasons), len(watched.quotes)
+
+    def is_over() -> bool:
+        nonlocal read
+        latenesses.append(time.monotonic() - watched.scraper.last_tick)
+        for quote in watched.quotes[read:]:
+            read += 1
+            ticker, reason = quote.ticker, quote.reason or ""
+            if quote.state is State.ERROR and ticker in unseen and unseen[ticker] in reason:
+                del unseen[ticker]
+        return not unseen and live_of(watched) >= {*HONEST}
+
+    wait_until(is_over, 30, what=f"{unseen} are cut off, the honest live: {watched.now}")
+
+
+def live_of(watched: Watched) -> set[str]:
+    return {ticker for ticker, quote in watched.now.items() if quote.state is State.LIVE}
+
+
+@pytest.mark.timeout(120)  # for the first, that has them all
+@pytest.mark.parametrize("ticker", CUT_OFF, ids=[fault for fault, _ in CUT_OFF.values()])
+def test_a_hostile_page_is_cut_off_and_says_why(attacked: Attacked, ticker: str) -> None:
+    reason = CUT_OFF[ticker][1]
+    quote = next(quote for quote in attacked.quotes if quote.ticker == ticker and reason in (quote.reason or ""))
+    assert quote.state is State.ERROR
+    assert quote.next_try_at is not None
+    assert not quote.is_current
+
+
+@pytest.mark.parametrize("ticker", [*HONEST, *HARMLESS])
+def test_who_does_no_harm_is_live_beside_them(attacked: Attacked, ticker: str) -> None:
+    assert ticker in attacked.live
+
+
+def test_the_scraper_stays_responsive_and_small(attacked: Attacked) -> None:
+    assert attacked.lateness_s < 5
+    assert attacked.grown_mb < 200
+    assert attacked.counters["browser_starts"] == 1, "no page took the browser with it"
+
+
+def test_a_page_speaks_for_its_own_symbol_only(attacked: Attacked) -> None:
+    assert attacked.counters["messages_malformed"] > 0
+    assert {quote.price_text for quote in attacked.quotes if quote.ticker == "ETHUSD"}.isdisjoint({"1"})
+    assert State.LIVE not in {quote.state for quote in attacked.quotes if quote.ticker == "VETUSD"}
+
+
+def test_no_text_of_a_page_is_told_as_it_came(attacked: Attacked) -> None:
+    texts = [text for quote in attacked.quotes for text in (quote.description, quote.reason, quote.currency) if text]
+    assert all(text.isprintable() and len(text) <= 200 for text in texts)
+    descriptions = {quote.description for quote in attacked.quotes if quote.ticker == "EOSUSD"}
+    assert any((text or "").startswith("evilname xxx") for text in descriptions)
+
+
+def test_a_page_gets_nothing_it_asks_for(attacked: Attacked) -> None:
+    assert attacked.facts == {
+        "permission": "denied",
+        "place": "refused",
+        "workers": ["undefined", "undefined"],
+        "inFrame": ["undefined", "undefined"],
+    }
+    assert attacked.counters["downloads_refused"] > 0
+    assert attacked.counters["popups_refused"] == 0, "none was opened: nobody clicked"
+
+
+def test_a_ticker_whose_page_was_cut_off_is_apart_until_it_is_renewed(attacked: Attacked) -> None:
+    watched = attacked.watched
+    with watched.tracking("ADAUSD", "DOTUSD"):
+        watched.wait_until_live("ADAUSD", "DOTUSD")
+        group = watched.tab("ADAUSD").group
+        assert watched.tab("DOTUSD").group is group
+        watched.run(lambda: watched.session._cut_off(watched.tab("DOTUSD"), "the page floods"))
+        watched.wait_for("DOTUSD", State.ERROR, reason="the page floods")
+        watched.wait_until_live("ADAUSD", "DOTUSD")
+        assert watched.tab("ADAUSD").group is group
+        assert watched.tab("DOTUSD").group is not group
+
+
+def test_a_page_that_is_closed_is_opened_again(attacked: Attacked) -> None:
+    watched = attacked.watched
+    with watched.tracking("LTCUSD"):
+        watched.wait_until_live("LTCUSD")
+        page = watched.tab("LTCUSD").page
+        assert page is not None
+        watched.run(page.close)
+        watched.wait_for("LTCUSD", State.ERROR, reason="the page closed itself")
+        watched.wait_until_live("LTCUSD")
+
+
+# --- the sandbox ------------------------------------------------------------------------------------------------------
+
+NOBODY = 65534
+# Nobody may read everything here: Python itself may be in the home of root.
+AS_NOBODY = (
+    f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups --inh-caps=+dac_read_search "
+    "--ambient-caps=+dac_read_search"
+)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder of nobody's own."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("only root, with setpriv, can be somebody else")
+    if subprocess.run([*AS_NOBODY.split(), "unshare", "--user", "true"], capture_output=True).returncode != 0:
+        pytest.skip("there are no user namespaces here, without which Chromium has no sandbox")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, NOBODY, NOBODY)
+        yield Path(folder)
+
+
+def test_who_is_not_root_has_the_sandbox(simulator: Simulator, home: Path) -> None:
+    options = ("--source-url", simulator.url, "--tickers", "BTCUSD")
+    with running_pluto(*options, starter=AS_NOBODY, HOME=str(home), TMPDIR=str(home)) as pluto:
+        pluto.wait_for("BTCUSD", "live")
+        processes = descendants(pluto.process.pid)
+        renderers = [process for process in processes if "--type=renderer" in " ".join(process.cmdline())]
+        assert renderers
+        assert not any("--no-sandbox" in process.cmdline() for process in processes)
+        for renderer in renderers:
+            status = Path(f"/proc/{renderer.pid}/status").read_text()
+            assert "Seccomp:\t2" in status, "what it may ask the kernel for is filtered"
+            assert os.readlink(f"/proc/{renderer.pid}/ns/user") != os.readlink("/proc/self/ns/user")

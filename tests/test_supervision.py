@@ -1,0 +1,151 @@
+"""What hangs or dies inside Pluto is noticed and said once; what can't come back ends it with one sentence.
+
+Pluto runs as its own process with real pages; `faulty_server.py` only says when a fault strikes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import Pluto, Simulator, alive, descendants, running_pluto, wait_until
+
+DEATH = "the thread 'scraper' died"
+
+
+class Faulty:
+    """A Pluto whose faults are ordered, and what it logs."""
+
+    def __init__(self, pluto: Pluto, log: Path) -> None:
+        self.pluto, self._log = pluto, log
+
+    def order(self, fault: str, number: float = 0) -> None:
+        assert self.pluto.process.stdin is not None
+        self.pluto.process.stdin.write(f"{fault} {number}\n")
+        self.pluto.process.stdin.flush()
+
+    def logged(self, text: str) -> int:
+        return self._log.read_text().count(text)
+
+    def health(self) -> dict[str, Any]:
+        health: dict[str, Any] = self.pluto.http.get("/health").json()
+        return health
+
+    def answer(self, path: str) -> tuple[int, str]:
+        """The status, and the code or the status that the body says."""
+        answer = self.pluto.http.get(path)
+        return answer.status_code, answer.json().get("code") or answer.json()["status"]
+
+
+@contextmanager
+def faulty_pluto(log: Path, *options: str) -> Iterator[Faulty]:
+    with running_pluto(*options, program="tests/faulty_server.py", log=str(log)) as pluto:
+        yield Faulty(pluto, log)
+
+
+@pytest.fixture(scope="module")
+def faulty(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
+    """Tests share it; each waits until all is well again."""
+    log = tmp_path_factory.mktemp("faulty") / "log"
+    with faulty_pluto(log, "--source-url", simulator.url, "--tickers", "BTCUSD", "--max-streams", "1") as faulty:
+        faulty.pluto.wait_for("BTCUSD", "live")
+        yield faulty
+
+
+def test_a_scraper_that_hangs_shows_no_live_price_until_it_is_back(faulty: Faulty) -> None:
+    faulty.order("hang", 6)
+    quote = faulty.pluto.wait_for("BTCUSD", "stale", timeout=8)
+    assert quote["reason"] == "the scraper hangs"
+    assert "price" in quote
+    assert faulty.health()["scraper"] == "hanging"
+    assert faulty.health()["status"] == "degraded"
+    assert faulty.answer("/readyz") == (503, "not_ready")
+    assert faulty.answer("/livez") == (200, "ok"), "it may well come back"
+    faulty.pluto.wait_for("BTCUSD", "live")
+    wait_until(lambda: faulty.health()["scraper"] == "running")
+    assert faulty.answer("/readyz") == (200, "ok")
+    assert faulty.logged("the scraper hangs; its prices are stale until it is back") == 1
+
+
+def test_a_scraper_that_dies_is_said_once_and_started_again(faulty: Faulty) -> None:
+    left = descendants(faulty.pluto.process.pid)
+    faulty.order("die", 1)
+    wait_until(lambda: faulty.health()["scraper"] == "restarting")
+    assert faulty.pluto.quote("BTCUSD")["state"] != "live"
+    assert faulty.answer("/readyz") == (503, "not_ready")
+    assert faulty.answer("/livez") == (200, "ok")
+    faulty.pluto.wait_for("BTCUSD", "live")
+    wait_until(lambda: faulty.health()["scraper"] == "running")
+    assert faulty.logged(DEATH) == 1
+    assert faulty.logged("Unforeseen: as ordered") == 1
+    assert alive(left) == []
+    counters = faulty.pluto.http.get("/api/performance").json()["server"]["counters"]
+    assert counters["scraper_deaths"] == 1
+
+
+def test_a_blocked_hub_is_said_once_with_where_it_stands(faulty: Faulty) -> None:
+    before = faulty.logged("the hub hasn't turned for 2.0 s")
+    faulty.order("block", 2.8)
+    wait_until(lambda: faulty.logged("the hub turns again, after"))
+    assert faulty.logged("the hub hasn't turned for 2.0 s") == before + 1
+    assert faulty.logged("in block_the_hub") == 1
+    counters = faulty.pluto.http.get("/api/performance").json()["server"]["counters"]
+    assert counters["hub_blocked"] == 1
+    faulty.pluto.wait_for("BTCUSD", "live")
+
+
+def test_an_exception_in_a_callback_of_the_hub_is_said_once_and_harms_nobody(faulty: Faulty) -> None:
+    faulty.order("raise")
+    wait_until(lambda: faulty.logged("Unforeseen: in the hub"))
+    assert faulty.answer("/livez") == (200, "ok")
+    assert faulty.logged("Unforeseen: in the hub") == 1
+
+
+def test_new_clients_are_sent_elsewhere_while_all_streams_are_taken(faulty: Faulty) -> None:
+    with faulty.pluto.stream() as events:
+        next(events)
+        assert faulty.answer("/readyz") == (503, "too_many_streams")
+    wait_until(lambda: faulty.answer("/readyz") == (200, "ok"))
+
+
+def test_without_its_flush_loop_pluto_says_that_it_must_be_started_anew(faulty: Faulty) -> None:
+    """The last one with this Pluto."""
+    faulty.order("end")
+    wait_until(lambda: faulty.answer("/livez") == (503, "needs_restart"))
+    assert faulty.health()["broadcaster"] == "failed"
+
+
+def test_a_scraper_that_dies_again_and_again_ends_pluto_with_one_sentence(simulator: Simulator, tmp_path: Path) -> None:
+    with faulty_pluto(tmp_path / "log", "--source-url", simulator.url) as faulty:
+        wait_until(lambda: faulty.health()["browser"] == "running")
+        left = descendants(faulty.pluto.process.pid)
+        faulty.order("die", 5)
+        assert faulty.pluto.process.wait(20) == 3
+        assert faulty.logged("pluto: The scraper died 5 times within a minute, so Pluto ends;") == 1
+        assert faulty.logged(DEATH) == 5
+        assert alive(left) == []
+
+
+@pytest.fixture
+def full_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder for temporary files in which nothing more can be made."""
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=1", "tmpfs", tmp_path], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield tmp_path
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
+def test_a_full_disk_is_an_error_in_words_and_passes(simulator: Simulator, full_folder: Path) -> None:
+    options = ("--source-url", simulator.url, "--tickers", "BTCUSD")
+    with running_pluto(*options, TMPDIR=str(full_folder)) as pluto:
+        quote = pluto.wait_for("BTCUSD", "error")
+        assert quote["reason"] == f"no browser: the folder for temporary files is full ({full_folder})"
+        subprocess.run(["mount", "-o", "remount,size=1m,nr_inodes=10000", full_folder], check=True)
+        pluto.wait_for("BTCUSD", "live", timeout=15)
