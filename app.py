@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
 import gevent
 import psutil
@@ -56,6 +56,9 @@ from broadcast import (
     websocket_text,
 )
 from connect import ConnectApplication
+from logs import log_failure, start_logging
+from metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
+from metrics import Metrics
 from quotes import InvalidTicker, PlutoError, State, Ticker, TooManyTickers, parse_ticker, wire_fields
 from scraper import Scraper, find_browser
 from server import MAX_BODY, listen, make_server
@@ -381,6 +384,18 @@ def performance() -> Response:
     )
 
 
+@routes.get("/metrics")
+def metrics() -> Response:
+    collected = cast(Metrics, current_app.extensions["pluto.metrics"])
+    return Response(collected.text(), content_type=METRICS_CONTENT_TYPE, headers={"Cache-Control": "no-store"})
+
+
+@routes.get("/openapi.json")
+def openapi() -> Response:
+    """The REST part, described for programs."""
+    return current_app.send_static_file("openapi.json")
+
+
 def _json_object() -> dict[str, Any]:
     body = request.get_json()
     if not isinstance(body, dict):
@@ -531,6 +546,7 @@ def create_app(watchlist: Watchlist) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["pluto"] = watchlist
+    app.extensions["pluto.metrics"] = Metrics(watchlist)
     app.register_blueprint(routes)
     app.register_error_handler(PlutoError, _on_pluto_error)
     app.register_error_handler(WebsocketMismatch, _on_websocket_mismatch)
@@ -608,14 +624,12 @@ class SimulatorFailed(PlutoError):
 def main(arguments: list[str]) -> int:
     """Runs Pluto until SIGINT or SIGTERM. Returns the exit code: 0, or 1 after one sentence when it can't start."""
     settings = read_settings(arguments)
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"
-    )
+    start_logging(settings.log_level, settings.log_format)
     sys.setswitchinterval(0.0005)  # else a busy scraper thread keeps the hub waiting for 5 ms at a time
     try:
         run(settings)
     except (PlutoError, OSError) as error:
-        print(f"pluto: {_start_failure(error, settings)}", file=sys.stderr)
+        _tell(settings, log.error, f"pluto: {_start_failure(error, settings)}", sys.stderr)
         return 1
     return 0
 
@@ -633,6 +647,7 @@ def run(settings: Settings) -> None:
     if settings.browser:
         find_browser(settings.browser)
     stop = Event()
+    gevent.get_hub().print_exception = log_failure  # type: ignore[method-assign]
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, stop.set)
     listener = listen(settings.host, settings.port)
@@ -663,7 +678,16 @@ def _announce(settings: Settings, port: int, source_url: str) -> None:
     host = "localhost" if settings.host in ("127.0.0.1", "localhost", "::1", "0.0.0.0") else settings.host
     mode = "headed" if settings.headed else "headless"
     source = f"SIMULATED, by a simulator at {source_url}" if settings.demo else source_url
-    print(f"Pluto {VERSION}\n  page     http://{host}:{port}\n  prices   {source}\n  browser  {mode}", flush=True)
+    lines = f"Pluto {VERSION}", f"  page     http://{host}:{port}", f"  prices   {source}", f"  browser  {mode}"
+    _tell(settings, log.info, "\n".join(lines), sys.stdout)
+
+
+def _tell(settings: Settings, log_it: Callable[..., None], text: str, stream: TextIO) -> None:
+    """What a user in front of a terminal is told; where programs read the log, it is a line of that."""
+    if settings.log_format == "json":
+        log_it("%s", " ".join(text.split()))
+    else:
+        print(text, file=stream, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ PROJECT = Path(__file__).parent.parent
 
 # Each file at the top level, and those of ours it may import. A new layer is drawn here first.
 BELOW = {
-    "app": {"settings", "server", "connect", "store", "broadcast", "scraper", "relay", "quotes"},
+    "app": {"settings", "logs", "metrics", "server", "connect", "store", "broadcast", "scraper", "relay", "quotes"},
     "settings": {"scraper", "quotes"},
+    "metrics": {"settings", "broadcast", "scraper", "quotes"},
     "server": {"connect", "broadcast", "quotes"},
     "connect": {"broadcast", "quotes"},
     "store": {"quotes"},
@@ -23,6 +24,7 @@ BELOW = {
     "feed": {"quotes"},
     "relay": {"quotes"},
     "quotes": set(),
+    "logs": set(),
     "simulator": set(),
 }
 
@@ -30,10 +32,12 @@ BELOW = {
 FOREIGN = {
     "quotes": {"flask", "werkzeug", "gevent", "geventwebsocket", "playwright", "greenlet", "psutil"},
     "settings": {"flask", "werkzeug", "gevent", "playwright"},
+    "metrics": {"flask", "werkzeug", "gevent", "playwright"},
+    "logs": {"flask", "werkzeug", "gevent", "playwright", "prometheus_client"},
     "server": {"flask", "werkzeug", "playwright"},
     "scraper": {"flask", "werkzeug", "gevent", "geventwebsocket"},
     "feed": {"flask", "werkzeug", "gevent", "geventwebsocket", "playwright", "greenlet", "threading", "time"},
-    "broadcast": {"flask", "werkzeug", "playwright"},
+    "broadcast": {"flask", "werkzeug", "playwright", "prometheus_client"},
     "connect": {"flask", "werkzeug", "gevent", "playwright"},
     "store": {"flask", "werkzeug", "playwright"},
     "relay": {"flask", "werkzeug", "playwright"},
