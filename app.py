@@ -397,7 +397,10 @@ def openapi() -> Response:
 
 
 def _json_object() -> dict[str, Any]:
-    body = request.get_json()
+    try:
+        body = request.get_json()
+    except RecursionError:  # thousands of brackets
+        raise BadRequest from None
     if not isinstance(body, dict):
         raise BadRequest
     return body
@@ -647,7 +650,7 @@ def run(settings: Settings) -> None:
     if settings.browser:
         find_browser(settings.browser)
     stop = Event()
-    gevent.get_hub().print_exception = log_failure  # type: ignore[method-assign]
+    gevent.get_hub().print_exception = log_failure  # type: ignore[method-assign, assignment]
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, stop.set)
     listener = listen(settings.host, settings.port)
