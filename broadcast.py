@@ -123,7 +123,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """What a price waits for on its way, part by part: observed once a flush or once a change, never once a client.
+    """What a price waits for on its way, part by part; observed beside the hot loop, never in it.
 
     `page` and `handoff` come of the quote's own times: whole milliseconds, by the machine's clock.
     """
@@ -464,8 +464,9 @@ class Broadcaster:
 
     def _commit(self) -> bool:
         """Makes the next sequence of all that changed, and says whether anything did."""
-        has_changed, now_ms = self._list_changed > self.sequence, _now_ms()
-        for quote in self._take():
+        has_changed = self._list_changed > self.sequence
+        quotes, now_ms = self._take(), _now_ms()
+        for quote in quotes:
             if (entry := self._table.get(quote.ticker)) is not None:  # else it was removed: these words come too late
                 self._note_way(entry.quote, quote, now_ms)
                 self._set_entry(quote, entry.tracked)
