@@ -128,7 +128,8 @@ def test_without_a_browser_it_is_not_ready_as_documented(server: QuoteServer) ->
 def test_a_full_server_fails_as_documented(server: QuoteServer) -> None:
     wait_until(lambda: not any(server.server()["clients"].values()))
     with httpx.stream("GET", f"{server.url}/api/stream", timeout=10) as first:
-        next(first.iter_lines())
+        lines = first.iter_lines()
+        next(lines)
         refused = server.http.get("/api/stream")
     assert refused.status_code == 503
     assert refused.headers["retry-after"].isdecimal()
@@ -142,7 +143,7 @@ def test_a_body_that_no_parser_likes_is_malformed_and_no_more(server: QuoteServe
     assert matches(answer.json(), "Failure")
 
 
-def test_schemathesis_finds_no_answer_that_is_not_documented(server: QuoteServer) -> None:
+def test_schemathesis_finds_no_answer_that_is_not_documented(server: QuoteServer, tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("schemathesis")
     bounds = ["--generation-deterministic", "--max-examples", "10"]
     bounds += [option for path in NOT_FOR_SCHEMATHESIS for option in ("--exclude-path", path)]
@@ -151,5 +152,6 @@ def test_schemathesis_finds_no_answer_that_is_not_documented(server: QuoteServer
         capture_output=True,
         text=True,
         timeout=50,
+        cwd=tmp_path,  # it keeps what it found beside it
     )
     assert checked.returncode == 0, checked.stdout[-8000:] + checked.stderr
