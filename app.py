@@ -19,14 +19,14 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
 import gevent
 import psutil
@@ -70,11 +70,14 @@ from broadcast import (
 )
 from connect import ConnectApplication, error_json
 from http1 import MAX_BODY
+from logs import log_failure, start_logging
+from metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
+from metrics import Metrics
 from quotes import InvalidTicker, PlutoError, State, Ticker, TooManyTickers, parse_ticker, wire_fields
 from scraper import Scraper, find_browser
 from server import HTTP_SERVER, RETRY_AFTER_S, Server, listen, make_server
 from settings import VERSION, Settings, read_settings, variable_of
-from supervision import HubWatchdog, ScraperState, Supervisor, log_uncaught
+from supervision import HubWatchdog, ScraperState, Supervisor
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -453,6 +456,18 @@ def performance() -> Response:
     )
 
 
+@routes.get("/metrics")
+def metrics() -> Response:
+    collected = cast(Metrics, current_app.extensions["pluto.metrics"])
+    return Response(collected.text(), content_type=METRICS_CONTENT_TYPE, headers={"Cache-Control": "no-store"})
+
+
+@routes.get("/openapi.json")
+def openapi() -> Response:
+    """The REST part, described for programs."""
+    return current_app.send_static_file("openapi.json")
+
+
 def _http_figures() -> dict[str, Any]:
     """The HTTP server's, as far as it is ours."""
     server: Server | None = request.environ.get(HTTP_SERVER)
@@ -460,7 +475,10 @@ def _http_figures() -> dict[str, Any]:
 
 
 def _json_object() -> dict[str, Any]:
-    body = request.get_json()
+    try:
+        body = request.get_json()
+    except RecursionError:  # thousands of brackets
+        raise BadRequest from None
     if not isinstance(body, dict):
         raise BadRequest
     return body
@@ -613,6 +631,7 @@ def create_app(
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["pluto"] = watchlist
     app.extensions["supervisor"] = supervisor or Supervisor(watchlist.scraper, watchlist.broadcaster)
+    app.extensions["pluto.metrics"] = Metrics(watchlist)
     app.register_blueprint(routes)
     app.register_error_handler(PlutoError, _on_pluto_error)
     app.register_error_handler(WebsocketMismatch, _on_websocket_mismatch)
@@ -670,17 +689,15 @@ def main(arguments: list[str]) -> int:
     """Runs Pluto until SIGINT or SIGTERM. Returns the exit code: 0, or after one sentence CANT_START or GAVE_UP."""
     settings = read_settings(arguments)
     os.environ.pop(variable_of("access_token"), None)  # the browser and the simulator have no use for it
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"
-    )
+    start_logging(settings.log_level, settings.log_format)
     sys.setswitchinterval(0.0005)  # else a busy scraper thread keeps the hub waiting for 5 ms at a time
     try:
         run(settings)
     except GaveUp as error:
-        print(f"pluto: {error}", file=sys.stderr)
+        _tell(settings, log.critical, f"pluto: {error}", sys.stderr)
         return GAVE_UP
     except (PlutoError, OSError) as error:
-        print(f"pluto: {_start_failure(error, settings)}", file=sys.stderr)
+        _tell(settings, log.error, f"pluto: {_start_failure(error, settings)}", sys.stderr)
         return CANT_START
     return 0
 
@@ -703,7 +720,7 @@ def run(settings: Settings) -> None:
     """Starts the layers from the bottom up, waits for a signal, stops them from the top down. Raises GaveUp."""
     if settings.browser:
         find_browser(settings.browser)
-    log_uncaught()
+    gevent.get_hub().print_exception = log_failure  # type: ignore[assignment, method-assign]
     stop: AsyncResult[None] = AsyncResult()
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, stop.set)
@@ -745,10 +762,23 @@ def _announce(settings: Settings, port: int, source_url: str, made_token: str) -
     host = "localhost" if settings.host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::") else settings.host
     mode = "headed" if settings.headed else "headless"
     source = f"SIMULATED, by a simulator at {source_url}" if settings.demo else source_url
-    token = f"  token    {made_token}\n" if made_token else ""
-    print(
-        f"Pluto {VERSION}\n  page     http://{host}:{port}\n{token}  prices   {source}\n  browser  {mode}", flush=True
+    token = (f"  token    {made_token}",) if made_token else ()
+    lines = (
+        f"Pluto {VERSION}",
+        f"  page     http://{host}:{port}",
+        *token,
+        f"  prices   {source}",
+        f"  browser  {mode}",
     )
+    _tell(settings, log.info, "\n".join(lines), sys.stdout)
+
+
+def _tell(settings: Settings, log_it: Callable[..., None], text: str, stream: TextIO) -> None:
+    """What a user in front of a terminal is told; where programs read the log, it is a line of that."""
+    if settings.log_format == "json":
+        log_it("%s", " ".join(text.split()))
+    else:
+        print(text, file=stream, flush=True)
 
 
 if __name__ == "__main__":

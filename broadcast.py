@@ -23,6 +23,7 @@ import socket
 import struct
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -56,6 +57,7 @@ MAX_TAIL = 256 * 1024  # unsent bytes at which a lagging client gets no more ans
 MAX_REMOVED = 1_000  # removals remembered for clients that resume
 MAX_FRAMES = 256  # frames kept for clients that need the same one
 RETRY_MS = 2_000  # how long a client waits before it connects again
+DELAY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)  # of histograms
 READABLE, WRITABLE = 1, 2  # libev's names of what an io watcher waits for
 
 HandOver = Callable[[Callable[[socket.socket], None]], None]
@@ -107,6 +109,35 @@ class Batch:
     statuses: list[Entry]
     updates: list[Entry]
     resumed: bool | None = None
+
+
+class Histogram:
+    """How often something took how long: `counts` has a place for each bound, in seconds, and one for the rest."""
+
+    __slots__ = ("bounds", "counts", "total_s")
+
+    def __init__(self, bounds: tuple[float, ...] = DELAY_BOUNDS_S) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.total_s += seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """What a price waits for on its way, part by part; observed beside the hot loop, never in it.
+
+    `page` and `handoff` come of the quote's own times: whole milliseconds, by the machine's clock.
+    """
+
+    page: Histogram = field(default_factory=Histogram)  # from the page showing a price to Pluto having it
+    handoff: Histogram = field(default_factory=Histogram)  # from there to the flush that sends it
+    flush: Histogram = field(default_factory=Histogram)  # a flush itself
+    lateness: Histogram = field(default_factory=Histogram)  # of a flush after its time
+    lag: Histogram = field(default_factory=Histogram)  # from a client's socket being full to its having caught up
 
 
 # --- formats ----------------------------------------------------------------------------------------------------------
@@ -255,13 +286,13 @@ class Client:
     """One client: admitted, then attached to its socket, then gone.
 
     `tail` is None while it keeps up; else the unsent rest of the frame under way. `sequence` is the flush it has when
-    lagging. `receive` takes what the client says; without it, that is thrown away. `address` is what its stream counts
-    for; empty, when it isn't counted.
+    lagging, `lagging_since` when its socket was found full. `receive` takes what the client says; without it, that is
+    thrown away. `address` is what its stream counts for; empty, when it isn't counted.
     """
 
     __slots__ = (
-        "address", "drained_at", "expiry", "first", "group", "heard", "left_at", "reader", "receive", "send",
-        "sequence", "socket", "tail", "wish", "writer",
+        "address", "drained_at", "expiry", "first", "group", "heard", "lagging_since", "left_at", "reader", "receive",
+        "send", "sequence", "socket", "tail", "wish", "writer",
     )  # fmt: skip
 
     def __init__(self, wish: Wish, sequence: int, first: bytes, address: str = "") -> None:
@@ -275,6 +306,7 @@ class Client:
         self.expiry: Any = None
         self.tail: bytes | None = None
         self.drained_at = 0.0
+        self.lagging_since: float | None = None
         self.left_at: float | None = None
         self.heard = 0
 
@@ -300,6 +332,7 @@ class Broadcaster:
         self.counters: Counter[str] = Counter()
         self.lateness_max_s = 0.0  # of a flush after its time
         self.flush_max_s = 0.0
+        self.delays = Delays()
         self._max_streams, self._max_streams_per_address = max_streams, max_streams_per_address
         self._interval, self._heartbeat, self._lag_limit = interval, heartbeat, lag_limit
         self._lock = threading.Lock()  # of the hand-off
@@ -419,8 +452,13 @@ class Broadcaster:
             flushed = time.monotonic()
             due = max(flushed, started + self._interval)
             gevent.sleep(due - flushed)
-            self.flush_max_s = max(self.flush_max_s, flushed - started)
-            self.lateness_max_s = max(self.lateness_max_s, time.monotonic() - due)
+            self._note_flush(flushed - started, time.monotonic() - due)
+
+    def _note_flush(self, duration_s: float, lateness_s: float) -> None:
+        self.flush_max_s = max(self.flush_max_s, duration_s)
+        self.lateness_max_s = max(self.lateness_max_s, lateness_s)
+        self.delays.flush.observe(duration_s)
+        self.delays.lateness.observe(lateness_s)
 
     def _seconds_until_due(self) -> float | None:
         """When the next group that asked for a lower rate may get what it doesn't have yet."""
@@ -439,17 +477,26 @@ class Broadcaster:
     def _commit(self) -> bool:
         """Makes the next sequence of all that changed, and says whether anything did."""
         has_changed = self._list_changed > self.sequence
-        for quote in self._take():
+        quotes, now_ms = self._take(), _now_ms()
+        for quote in quotes:
             if (entry := self._table.get(quote.ticker)) is not None:  # else it was removed: these words come too late
+                self._note_way(entry.quote, quote, now_ms)
                 self._set_entry(quote, entry.tracked)
                 has_changed = True
         if self.waiting:
             self._dirty.set()
         if has_changed:
             self.sequence += 1
-            self._flushed_at = _now_ms()
+            self._flushed_at = now_ms
             self._frames.clear()
         return has_changed
+
+    def _note_way(self, before: Quote, quote: Quote, now_ms: int) -> None:
+        """Observes a price that is new and live; another was shown long before Pluto looked, or is told once more."""
+        shown_at, received_at = quote.timestamp, quote.received_at
+        if quote.state is State.LIVE and shown_at and received_at and received_at != before.received_at:
+            self.delays.page.observe(max(0, received_at - shown_at) / 1000)
+            self.delays.handoff.observe(max(0, now_ms - received_at) / 1000)
 
     def _take(self) -> list[Quote]:
         """A bounded bite of the hand-off; all of it has its turn before any ticker has the next."""
@@ -678,6 +725,7 @@ class Broadcaster:
     def _fall_behind(self, client: Client, tail: bytes, has: int) -> None:
         """The client's socket is full."""
         self.counters["lagging"] += 1
+        client.lagging_since = time.monotonic()
         self._follow(client, tail, has)
 
     def _follow(self, client: Client, tail: bytes, has: int) -> None:
@@ -702,6 +750,9 @@ class Broadcaster:
         client.writer.stop()
         client.writer.close()
         client.writer = None
+        if client.lagging_since is not None:
+            self.delays.lag.observe(time.monotonic() - client.lagging_since)
+            client.lagging_since = None
 
     def _refill(self, client: Client) -> bool:
         """A lagging client's tail is sent: the next is all that changed meanwhile. Says whether anything did."""

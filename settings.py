@@ -59,6 +59,7 @@ class Settings:
     browser_max_memory: float = _setting(6000.0, "MB (PSS) that the browser may take before it is started anew")
     demo: bool = _setting(False, f"simulated prices, no internet needed; starts with {DEMO_TICKERS}")
     log_level: str = _setting("info", "how much is logged", ("debug", "info", "warning", "error"))
+    log_format: str = _setting("plain", "lines for eyes, or an object a line for programs", ("plain", "json"))
 
     @property
     def headed(self) -> bool:

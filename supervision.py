@@ -20,7 +20,6 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
-from types import TracebackType
 
 import gevent
 
@@ -46,40 +45,6 @@ class ScraperState(StrEnum):
     HANGING = "hanging"
     RESTARTING = "restarting"
     FAILED = "failed"
-
-
-# --- uncaught exceptions ----------------------------------------------------------------------------------------------
-
-
-def log_uncaught() -> None:
-    """From now on an exception that ends a greenlet, a loop's callback or a thread is one entry in the log."""
-    threading.excepthook = _log_thread_death
-    gevent.get_hub().print_exception = _log_greenlet_death  # type: ignore[assignment, method-assign]
-
-
-def _log_thread_death(death: threading.ExceptHookArgs) -> None:
-    name = "a thread" if death.thread is None else f"the thread {death.thread.name!r}"
-    log.critical("%s died", name, exc_info=(death.exc_type, death.exc_value or death.exc_type(), death.exc_traceback))
-
-
-def _log_greenlet_death(
-    context: object | None,
-    kind: type[BaseException] | None,
-    error: BaseException | str | None,
-    trace: TracebackType | None,
-) -> None:
-    """In the place of the hub's own, which prints to standard error whatever the log's settings are."""
-    if isinstance(error, BaseException):
-        log.error("%s failed", _name_of(context), exc_info=error.with_traceback(trace))
-    else:
-        log.error("%s failed: %s %s", _name_of(context), kind, error)
-
-
-def _name_of(context: object) -> str:
-    """What failed, in at most a line: a WSGI environment would be pages long, and not for the log."""
-    if isinstance(context, dict):
-        return f"the request {context.get('REQUEST_METHOD')} {str(context.get('PATH_INFO'))[:100]!r}"
-    return f"{context!r:.200}"
 
 
 # --- the hub ----------------------------------------------------------------------------------------------------------

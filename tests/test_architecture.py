@@ -14,11 +14,12 @@ PROJECT = Path(__file__).parent.parent
 # Each file at the top level, and those of ours it may import. A new layer is drawn here first.
 BELOW = {
     "app": {
-        *("settings", "access", "server", "connect", "supervision", "http1"),
+        *("settings", "access", "server", "connect", "supervision", "logs", "metrics", "http1"),
         *("store", "broadcast", "scraper", "relay", "quotes"),
     },
     "settings": {"access", "scraper", "quotes"},
     "access": {"broadcast", "quotes"},
+    "metrics": {"settings", "broadcast", "scraper", "quotes"},
     "supervision": {"scraper", "broadcast", "quotes"},
     "server": {"connect", "broadcast", "http1", "quotes"},
     "http1": set(),
@@ -29,6 +30,7 @@ BELOW = {
     "feed": {"quotes"},
     "relay": {"quotes"},
     "quotes": set(),
+    "logs": set(),
     "simulator": set(),
 }
 
@@ -38,11 +40,13 @@ FOREIGN = {
     "settings": {"flask", "werkzeug", "gevent", "playwright"},
     "access": {"flask", "gevent", "geventwebsocket", "playwright", "threading"},
     "supervision": {"flask", "werkzeug", "playwright"},
+    "metrics": {"flask", "werkzeug", "gevent", "playwright"},
+    "logs": {"flask", "werkzeug", "gevent", "playwright", "prometheus_client"},
     "server": {"flask", "werkzeug", "playwright"},
     "http1": {"flask", "werkzeug", "gevent", "geventwebsocket", "playwright", "socket", "time"},
     "scraper": {"flask", "werkzeug", "gevent", "geventwebsocket"},
     "feed": {"flask", "werkzeug", "gevent", "geventwebsocket", "playwright", "greenlet", "threading", "time"},
-    "broadcast": {"flask", "werkzeug", "playwright"},
+    "broadcast": {"flask", "werkzeug", "playwright", "prometheus_client"},
     "connect": {"flask", "werkzeug", "gevent", "playwright"},
     "store": {"flask", "werkzeug", "playwright"},
     "relay": {"flask", "werkzeug", "playwright"},
