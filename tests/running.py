@@ -114,10 +114,10 @@ def running_simulator(*options: str) -> Iterator[Simulator]:
 
 
 @contextmanager
-def running_pluto(*options: str, **environment: str) -> Iterator[Pluto]:
+def running_pluto(*options: str, program: str = "app.py", **environment: str) -> Iterator[Pluto]:
     """Pluto on a free port, listening; ended by SIGTERM at the end if it still runs."""
     with (
-        _program("app.py", "--port", "0", "--browser-mode", "headless", *options, **environment) as process,
+        _program(program, "--port", "0", "--browser-mode", "headless", *options, **environment) as process,
         closing(Pluto(_read_url(process), process)) as pluto,
     ):
         yield pluto
