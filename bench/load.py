@@ -6,8 +6,8 @@
 
 The simulator, Pluto and its browser run as they do in use: 20 tickers that change twice a second each. The clients are
 SSE, WebSocket, Connect binary and Connect JSON, a quarter each, in one process (tests/crowd.py). 5 % of them read only
-4 KB a second; another 5 % hang up every ten seconds or so and resume with the id they had. All share the machine's
-cores; nothing is pinned, and what the clients take Pluto can't have.
+8 KB a second, less than there is; another 5 % hang up every ten seconds or so and resume with the id they had. All
+share the machine's cores; nothing is pinned, and what the clients take Pluto can't have.
 
 - p50, p99: from the moment the page showed a price until a client has read it, of every batch that a client read which
   reads promptly; where batches came together, of the oldest price in them.
@@ -47,7 +47,7 @@ from running import Pluto, Simulator, descendants, running_pluto, running_simula
 from truth import Change, wrongs
 
 SLOW, CHURNING = 0.05, 0.05  # parts of all clients
-SLOW_PACE = Pace(4096, 1.0)
+SLOW_PACE = Pace(4096, 0.5)
 CHURN_S = 10.0
 WAVE = 200  # clients that connect at once
 LIVE_LIMIT_S = 60.0

@@ -38,7 +38,7 @@ from proto.crypto.v1.crypto_service_pb2 import PriceUpdate
 READ_SIZE = 16 * 1024
 POLL_S = 0.02
 RETRY_S = 1.0  # on average, until a client that was cut off or refused comes back
-SMALL_BUFFER = 4096  # what the kernel keeps for a slow client
+SMALL_BUFFER = 8192  # what the kernel keeps for a slow client
 DELAY_LIMIT_MS = 60_000
 ORDER_LIMIT_S = 30.0
 
@@ -94,7 +94,7 @@ def _request(method: str, path: str, **headers: str) -> bytes:
 
 def unchunked(data: bytes) -> tuple[bytes, bytes]:
     """What whole HTTP chunks hold, and the rest."""
-    content = []
+    content: list[bytes] = []
     while True:
         size, found, rest = data.partition(b"\r\n")
         if not found or len(rest) < (length := int(size, 16)) + 2:
@@ -201,6 +201,7 @@ class Client:
     transport: Transport
     pace: Pace | None = None
     churn_s: float = 0.0
+    is_prompt: bool = True  # has always read as fast as it could: what it shows is no older than it must be
     view: View = field(default_factory=lambda: View({}, ""))
     socket: socket.socket | None = None
     has_asked: bool = False  # on this socket
@@ -246,7 +247,7 @@ class Crowd:
 
     def join(self, total: int, *, pace: Pace | None = None, churn_s: float = 0.0) -> list[Client]:
         """So many more clients, of each transport in turn."""
-        clients = [Client(TRANSPORTS[number % len(TRANSPORTS)], pace, churn_s) for number in range(total)]
+        clients = [Client(TRANSPORTS[number % len(TRANSPORTS)], pace, churn_s, pace is None) for number in range(total)]
         self._order(lambda: self._admit(clients))
         return clients
 
@@ -264,18 +265,19 @@ class Crowd:
 
     def sightings(self) -> list[Sighting]:
         """All that anybody was told until now."""
-        return self._order(self._look)
+        seen: list[Sighting] = self._order(self._look)
+        return seen
 
     def tables(self) -> list[dict[str, Sighting]]:
         """What those see who read promptly, without repetition. Raises what went wrong in the crowd's thread."""
         self._check()
-        return list({id(client.view): client.view.table for client in list(self.clients) if not client.pace}.values())
+        return list({id(client.view): client.view.table for client in list(self.clients) if client.is_prompt}.values())
 
     @property
     def absent(self) -> int:
         """How many of those who read promptly are cut off or not told anything yet."""
         self._check()
-        return sum(not client.is_told for client in list(self.clients) if not client.pace)
+        return sum(not client.is_told for client in list(self.clients) if client.is_prompt)
 
     def all_live(self, tickers: list[str], since: float) -> bool:
         """Whether every client that reads promptly sees each ticker live, by a price had since then (ms)."""
@@ -419,7 +421,7 @@ class Crowd:
         before = client.view
         step = before.steps.get(data) or self._take(client, data)
         client.view = step.view
-        if client.pace is None and before.has_begun:
+        if client.is_prompt and before.has_begun:
             now = time.time() * 1000
             for sighting in step.ended:
                 sighting.until = now
@@ -485,7 +487,7 @@ class Crowd:
 
     def _cut_off(self, client: Client, reason: str) -> None:
         self._hang_up(client)
-        self._come_back(client, reason if client.pace is None else f"{reason}, slow")
+        self._come_back(client, reason if client.is_prompt else f"{reason}, slow")
 
     def _come_back(self, client: Client, reason: str) -> None:
         self.counters[reason] += 1
@@ -501,7 +503,7 @@ class Crowd:
         client.socket = None
 
     def _show_until(self, client: Client, now: float) -> None:
-        if client.pace is None and client.is_told:
+        if client.is_prompt and client.is_told:
             for sighting in client.view.table.values():
                 sighting.until = now
 

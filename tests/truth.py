@@ -52,7 +52,9 @@ def _wrong(sighting: Sighting, changes: Sequence[Change]) -> str:
     since, till = sighting.timestamp - TOLERANCE_MS, sighting.received_at + ROUNDING_MS
     if not was_price(changes, sighting.price_text, since, till):
         ended = _ended_before(changes, sighting.price_text, till)
-        return f"told {till - ended:.0f} ms after it had ceased to be its price" if ended else "never its price until then"
+        return (
+            f"told {till - ended:.0f} ms after it had ceased to be its price" if ended else "never its price until then"
+        )
     if sighting.until and not was_price(changes, sighting.price_text, sighting.until - FRESH_MS, sighting.until):
         ended = _ended_before(changes, sighting.price_text, sighting.until)
         return f"still shown as live {sighting.until - ended:.0f} ms after it had ceased to be its price"
