@@ -40,10 +40,11 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from crowd import TRANSPORTS, Crowd, Pace, crowd_of
+from crowd import Crowd, Pace, crowd_of
 from drills import RATE, TICKERS
 from fanout import RESULTS, machine, markdown, raise_open_files, warn_of_company
 from running import Pluto, Simulator, descendants, running_pluto, running_simulator, wait_until
+from transports import TRANSPORTS
 from truth import Change, wrongs
 
 SLOW, CHURNING = 0.05, 0.05  # parts of all clients

@@ -5,19 +5,16 @@ it knows. The step from one View to the next, by the bytes that came, is worked 
 clients that know the same share one View. A client that was cut off comes back by itself and resumes with the id it
 had, as a browser does. Linux only (epoll), loopback only.
 
-The thread owns all; other threads look at what the properties give them, and have the rest done by `Crowd._order`.
+The crowd's thread owns it all. Other threads look at what the properties give, and have the rest done in order.
 """
 
 from __future__ import annotations
 
 import errno
 import heapq
-import json
 import random
-import re
 import select
 import socket
-import struct
 import threading
 import time
 from array import array
@@ -30,10 +27,8 @@ from itertools import count
 from typing import Any
 from weakref import WeakValueDictionary
 
-from google.protobuf.json_format import MessageToDict
+from transports import TRANSPORTS, Transport
 from truth import Sighting
-
-from proto.crypto.v1.crypto_service_pb2 import PriceUpdate
 
 READ_SIZE = 16 * 1024
 POLL_S = 0.02
@@ -42,12 +37,6 @@ SMALL_BUFFER = 8192  # what the kernel keeps for a slow client
 DELAY_LIMIT_MS = 60_000
 ORDER_LIMIT_S = 30.0
 
-SSE_EVENT = re.compile(rb"(?:id: (?P<id>[\w-]+)\n)?(?:event: \w+\n)?(?:retry: \d+\n)?data: (?P<data>[^\n]+)\n\n")
-STREAM_PATH, WEBSOCKET_PATH = "/api/stream", "/api/ws"
-CONNECT_PATH = "/crypto.v1.CryptoPriceService/StreamPrices"
-
-Messages = list[dict[str, Any]]
-
 
 class OutOfOrder(AssertionError):
     """A client was told an older quote after a newer one."""
@@ -55,101 +44,6 @@ class OutOfOrder(AssertionError):
 
 class Refused(Exception):
     """The server answered that it has no place for a client."""
-
-
-# --- transports -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Transport:
-    """How a client asks, by the id it had last, and what it reads in bytes that came: messages, and what is left."""
-
-    name: str
-    request: Callable[[str], bytes]
-    read: Callable[[bytes], tuple[Messages, bytes]]
-
-
-def sse_request(last_id: str) -> bytes:
-    return _request("GET", STREAM_PATH, **({"Last-Event-ID": last_id} if last_id else {}))
-
-
-def websocket_request(last_id: str) -> bytes:
-    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
-    path = f"{WEBSOCKET_PATH}?lastEventId={last_id}" if last_id else WEBSOCKET_PATH
-    return _request("GET", path, **headers, **{"Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg=="})
-
-
-def connect_request(codec: str, body: bytes) -> Callable[[str], bytes]:
-    """Connect has no ids: who comes back is told everything."""
-    message = struct.pack(">BI", 0, len(body)) + body
-    headers = {"Connect-Protocol-Version": "1", "Content-Type": f"application/connect+{codec}"}
-    request = _request("POST", CONNECT_PATH, **headers, **{"Content-Length": str(len(message))}) + message
-    return lambda last_id: request
-
-
-def _request(method: str, path: str, **headers: str) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join([*lines, "", ""]).encode()
-
-
-def unchunked(data: bytes) -> tuple[bytes, bytes]:
-    """What whole HTTP chunks hold, and the rest."""
-    content: list[bytes] = []
-    while True:
-        size, found, rest = data.partition(b"\r\n")
-        if not found or len(rest) < (length := int(size, 16)) + 2:
-            return b"".join(content), data
-        content.append(rest[:length])
-        data = rest[length + 2 :]
-
-
-def read_sse(data: bytes) -> tuple[Messages, bytes]:
-    content, rest = unchunked(data)
-    return [
-        json.loads(event["data"]) | ({"id": event["id"].decode()} if event["id"] else {})
-        for event in SSE_EVENT.finditer(content)
-    ], rest
-
-
-def read_websocket(data: bytes) -> tuple[Messages, bytes]:
-    messages: Messages = []
-    while len(data) >= 2:
-        opcode, length, start = data[0] & 15, data[1], 2
-        if length >= 126:
-            start = 4 if length == 126 else 10
-            length = int.from_bytes(data[2:start], "big")
-        if len(data) < start + length:
-            break
-        if opcode == 1:
-            messages.append(json.loads(data[start : start + length]))
-        data = data[start + length :]
-    return messages, data
-
-
-def connect_reader(decode: Callable[[bytes], dict[str, Any]]) -> Callable[[bytes], tuple[Messages, bytes]]:
-    def read(data: bytes) -> tuple[Messages, bytes]:
-        content, rest = unchunked(data)
-        updates = []
-        while content:
-            flags, length = struct.unpack_from(">BI", content)
-            if not flags:
-                updates.append(decode(content[5 : 5 + length]))
-            content = content[5 + length :]
-        return [{"type": "batch_update", "updates": updates, "resumed": False}] if updates else [], rest
-
-    return read
-
-
-def decode_proto(data: bytes) -> dict[str, Any]:
-    return MessageToDict(PriceUpdate.FromString(data))
-
-
-TRANSPORTS = (
-    Transport("SSE", sse_request, read_sse),
-    Transport("WebSocket", websocket_request, read_websocket),
-    Transport("Connect, binary", connect_request("proto", b""), connect_reader(decode_proto)),
-    Transport("Connect, JSON", connect_request("json", b"{}"), connect_reader(json.loads)),
-)
 
 
 # --- what clients know ------------------------------------------------------------------------------------------------
@@ -256,8 +150,8 @@ class Crowd:
         self._order(lambda: self._dismiss(clients))
 
     def reconnect(self) -> None:
-        """All hang up and come back, at once."""
-        self._order(self._reconnect_all)
+        """Everyone but the slow hangs up and comes back, at once."""
+        self._order(self._reconnect_prompt)
 
     def hurry(self) -> None:
         """The slow read as fast as the others from now on, and nobody hangs up any more."""
@@ -289,6 +183,7 @@ class Crowd:
 
     def _order(self, work: Callable[[], Any]) -> Any:
         """Has the thread do this, and gives its result."""
+        self._check()
         done: Future[Any] = Future()
         self._orders.append((work, done))
         result = done.result(ORDER_LIMIT_S)
@@ -320,7 +215,10 @@ class Crowd:
     def _obey(self) -> None:
         while self._orders:
             work, done = self._orders.popleft()
-            done.set_result(work())
+            try:
+                done.set_result(work())
+            except Exception as failure:  # whoever gave the order is told
+                done.set_exception(failure)
 
     def _do_what_is_due(self) -> None:
         while self._due and self._due[0][0] <= time.monotonic():
@@ -347,10 +245,11 @@ class Crowd:
             client.is_in = False
             self._hang_up(client)
 
-    def _reconnect_all(self) -> None:
-        for client in self.clients:
+    def _reconnect_prompt(self) -> None:
+        prompt = [client for client in self.clients if client.is_prompt]
+        for client in prompt:
             self._hang_up(client)
-        for client in self.clients:
+        for client in prompt:
             self._connect(client)
 
     def _hurry_all(self) -> None:
