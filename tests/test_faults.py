@@ -7,6 +7,7 @@ clocks: a machine's own can't be set for one program only.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
 
@@ -19,7 +20,10 @@ from running import wait_until
 from feed import CLOCK_STEP_MS, PROOF_LIMIT_MS, Feed
 from quotes import State, Ticker
 
-pytestmark = pytest.mark.timeout(120)  # the first test opens 20 pages, on whatever machine
+pytestmark = [
+    pytest.mark.timeout(120),  # the first test opens 20 pages, on whatever machine
+    pytest.mark.skipif(sys.platform != "linux", reason="the crowd and the drills take Linux"),
+]
 
 JUMPS = st.integers(-86_400_000, 86_400_000)  # ms: up to a day
 
