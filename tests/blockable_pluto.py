@@ -1,7 +1,11 @@
-"""Pluto, whose hub SIGUSR1 blocks for two seconds, as a call would that does not give way. Run by `drills.py`."""
+"""Pluto, of which signals block a thread, as a call would that does not return: run by `drills.py`.
+
+SIGUSR1 blocks the hub for two seconds; SIGUSR2 blocks the scraper thread for twenty, inside the loop of its session.
+"""
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import time
@@ -9,9 +13,17 @@ import time
 import gevent
 
 from app import main
+from scraper import Session
 
-BLOCK_S = 2.0
+HUB_BLOCK_S, SCRAPER_BLOCK_S = 2.0, 20.0
+
+
+def block_scraper() -> None:
+    for session in [it for it in gc.get_objects() if isinstance(it, Session)]:
+        session._loop.call_soon_threadsafe(time.sleep, SCRAPER_BLOCK_S)
+
 
 if __name__ == "__main__":
-    gevent.signal_handler(signal.SIGUSR1, time.sleep, BLOCK_S)
+    gevent.signal_handler(signal.SIGUSR1, time.sleep, HUB_BLOCK_S)
+    gevent.signal_handler(signal.SIGUSR2, block_scraper)
     sys.exit(main(sys.argv[1:]))

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from blockable_pluto import BLOCK_S
+from blockable_pluto import HUB_BLOCK_S, SCRAPER_BLOCK_S
 from crowd import Crowd, Pace, crowd_of
 from running import Pluto, Simulator, descendants, running_pluto, running_simulator, wait_until
 from truth import Change, wrongs
@@ -217,7 +217,7 @@ def take_source_down(stage: Stage, seconds: float) -> Outcome:
 
 def block_hub(stage: Stage) -> Outcome:
     stage.pluto.process.send_signal(signal.SIGUSR1)
-    time.sleep(BLOCK_S)
+    time.sleep(HUB_BLOCK_S)
     return Outcome(stage.wait_until_well(time.time() * 1000))
 
 
@@ -255,13 +255,21 @@ def run_out_of_descriptors(stage: Stage) -> Outcome:
     return Outcome(recovered_s)
 
 
+def block_scraper(stage: Stage) -> Outcome:
+    stage.pluto.process.send_signal(signal.SIGUSR2)
+    time.sleep(SCRAPER_BLOCK_S)
+    return Outcome(stage.wait_until_well(time.time() * 1000))
+
+
 def starve_renderer(stage: Stage) -> Outcome:
-    """The busiest renderer may take no more address space than it has."""
+    """The busiest renderer may take no more address space than it has, and all pages load themselves anew."""
     stage.settle()
     victim = stage.processes("renderer")[0]
     size = victim.memory_info().vms
     victim.rlimit(resource.RLIMIT_AS, (size, size))
-    stage.wait_until_troubled(RECOVERY_LIMIT_S)
+    for ticker in TICKERS:
+        stage.source.simulator.fault(ticker, "page_reloads")
+    stage.wait_until_troubled()
     return Outcome(stage.wait_until_well(time.time() * 1000))
 
 
@@ -292,7 +300,7 @@ SHORT = (
     Drill("hub blocked for 2 s", block_hub),
     Drill("disk full while the browser starts", fill_disk, needs_disk=True),
     Drill("no descriptors for newcomers", run_out_of_descriptors),
-    Drill("1,000 clients come back at once", lambda stage: reconnect(stage, 1_000)),
+    Drill("1000 clients come back at once", lambda stage: reconnect(stage, 1_000)),
 )
 LONG = (
     *SHORT[:4],
@@ -302,7 +310,8 @@ LONG = (
     Drill("browser stopped for good", lambda stage: stop_for_good(stage, "browser")),
     Drill("driver stopped for 15 s", lambda stage: stop(stage, "driver", 15.0)),
     Drill("driver stopped for good", lambda stage: stop_for_good(stage, "driver")),
-    Drill("renderer out of memory", starve_renderer),
+    Drill("renderer out of address space", starve_renderer),
+    Drill("scraper thread blocked for 20 s", block_scraper),
     Drill("source down for 60 s", lambda stage: take_source_down(stage, 60.0)),
     *SHORT[5:],
 )
