@@ -48,7 +48,7 @@ from transports import TRANSPORTS
 from truth import Change, wrongs
 
 SLOW, CHURNING = 0.05, 0.05  # parts of all clients
-SLOW_PACE = Pace(4096, 0.5)
+SLOW_PACE = Pace(4096, 0.5, 64 * 1024)
 CHURN_S = 10.0
 WAVE = 200  # clients that connect at once
 LIVE_LIMIT_S = 60.0

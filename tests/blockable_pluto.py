@@ -9,6 +9,7 @@ import gc
 import signal
 import sys
 import time
+from contextlib import suppress
 
 import gevent
 
@@ -20,7 +21,8 @@ HUB_BLOCK_S, SCRAPER_BLOCK_S = 2.0, 20.0
 
 def block_scraper() -> None:
     for session in [it for it in gc.get_objects() if isinstance(it, Session)]:
-        session._loop.call_soon_threadsafe(time.sleep, SCRAPER_BLOCK_S)
+        with suppress(RuntimeError):  # the loop of one that has ended is closed
+            session._loop.call_soon_threadsafe(time.sleep, SCRAPER_BLOCK_S)
 
 
 if __name__ == "__main__":

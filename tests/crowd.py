@@ -33,7 +33,6 @@ from truth import Sighting
 READ_SIZE = 16 * 1024
 POLL_S = 0.02
 RETRY_S = 1.0  # on average, until a client that was cut off or refused comes back
-SMALL_BUFFER = 8192  # what the kernel keeps for a slow client
 DELAY_LIMIT_MS = 60_000
 ORDER_LIMIT_S = 30.0
 
@@ -82,10 +81,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Pace:
-    """How a slow client reads: so many bytes, every so many seconds."""
+    """How a slow client reads: so many bytes, every so many seconds, of what the kernel keeps for it."""
 
     size: int
     seconds: float
+    buffer: int
 
 
 @dataclass(eq=False)
@@ -273,7 +273,7 @@ class Crowd:
             return
         connection = socket.socket()
         if client.pace is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, client.pace.buffer)
         connection.setblocking(False)
         code = connection.connect_ex(("127.0.0.1", self._port))
         if code not in (0, errno.EINPROGRESS):
