@@ -5,8 +5,8 @@
 
 The drills are those of tests/drills.py: Pluto with 20 tickers that change twice a second each, 200 clients of all
 transports, of whom none may ever be shown a wrong price, nor one as live that is not (tests/truth.py). What is well
-again: every client sees every ticker live, by a price that Pluto had after the harm was over: after a kill, counted
-from the kill; else from when what was stopped, filled or taken away was given back.
+again: every client sees every ticker live, by a price that Pluto had after the harm was over: counted from a kill or a
+stop for good; else from when what was stopped, filled or taken away was given back.
 
 Prints the README's table, and writes results/faults.json. A drill that fails says so in its row, and the next goes on
 as soon as all is well. Linux only; the full disk is a tmpfs that takes root.
