@@ -35,7 +35,7 @@ def test_another_symbols_price_is_wrong() -> None:
 
 
 def test_a_price_told_before_it_was_true_is_wrong() -> None:
-    assert "never its price till then" in seen("102.0", 59_000)[0]
+    assert "never its price until then" in seen("102.0", 59_000)[0]
 
 
 def test_a_price_told_long_after_its_time_is_wrong() -> None:
