@@ -1,0 +1,317 @@
+"""Fault drills: what is done to Pluto, its browser, its source and its machine while a crowd of clients looks on.
+
+A drill harms, waits until that shows, mends, and says when all was well again: every client of every transport sees
+every ticker live, by a price had after the mending. What clients were shown meanwhile is kept and compared with the
+simulator's truth. `test_faults.py` runs the short ones, `bench/faults.py` all. Linux only.
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from blockable_pluto import HUB_BLOCK_S, SCRAPER_BLOCK_S
+from crowd import Crowd, Pace, crowd_of
+from running import Pluto, Simulator, descendants, running_pluto, running_simulator, wait_until
+from truth import Change, wrongs
+
+COINS = "BTC ETH SOL BNB XRP ADA DOGE TRX AVAX DOT LINK TON LTC BCH ATOM UNI XLM NEAR APT SUI"
+TICKERS = [f"{coin}USDT" for coin in COINS.split()]
+RATE = 2.0  # changes a second of each
+CLIENTS = 200
+CRAWLERS, CRAWL = 8, Pace(1, 1.0, 4096)  # clients that read one byte a second, all the time
+START_LIMIT_S = 60.0  # for all tickers to be live, from nothing
+RECOVERY_LIMIT_S = 30.0
+HANG_LIMIT_S = 60.0  # a browser that says nothing is asked for 20 s before it is taken to hang
+TROUBLE_LIMIT_S = 15.0  # for harm to show at clients
+SETTLE_S = 5.5
+DISK_SIZE = "256m"
+FULL_S = 3.0
+FEW_DESCRIPTORS = 5
+NEWCOMERS = 50
+
+
+class Source:
+    """The simulator, which may go down and come back under the same address, and all that it told."""
+
+    def __init__(self) -> None:
+        self._process = ExitStack()
+        self._past: dict[str, list[Change]] = defaultdict(list)
+        self.simulator = self._start("--rate", str(RATE))
+
+    def _start(self, *options: str) -> Simulator:
+        return self._process.enter_context(running_simulator("--weight", "200000", "--heartbeat", "2", *options))
+
+    def truth(self) -> dict[str, list[Change]]:
+        return {ticker: self._past[ticker] + self._present(ticker) for ticker in TICKERS}
+
+    def _present(self, ticker: str) -> list[Change]:
+        return [Change(change["time"], change["price"]) for change in self.simulator.truth(ticker)]
+
+    def stop(self) -> None:
+        """Prices stand still first: none may be told after the truth was read."""
+        for ticker in TICKERS:
+            self.simulator.rate(ticker, 0)
+        self._past.update(self.truth())
+        self._process.close()
+        for ticker in TICKERS:
+            self._past[ticker].append(Change(time.time() * 1000, None))
+
+    def start(self) -> None:
+        port = self.simulator.url.rpartition(":")[2]
+        self.simulator = self._start("--rate", str(RATE), "--port", port)
+
+    def close(self) -> None:
+        self._process.close()
+
+
+@dataclass
+class Stage:
+    """All that takes part. `disk` is where Pluto's browser keeps its files, when that could be made small."""
+
+    source: Source
+    pluto: Pluto
+    crowd: Crowd
+    disk: Path | None
+    settle_s: float
+    known: set[str] = field(default_factory=set)
+
+    def settle(self) -> None:
+        """A browser that lasted less than some seconds is not started anew at once: that is no part of a fault."""
+        time.sleep(self.settle_s)
+
+    def is_well(self, since: float) -> bool:
+        return self.crowd.all_live(TICKERS, since)
+
+    def all_had_since(self, since: float) -> bool:
+        """Whether whoever sees prices sees none from before."""
+        return all(shown.received_at > since for table in self.crowd.tables() for shown in table.values())
+
+    def wait_until_well(self, since: float, limit: float = RECOVERY_LIMIT_S) -> float:
+        """The seconds it takes from now on."""
+        begun = time.monotonic()
+        wait_until(lambda: self.is_well(since), limit, what="every client sees every ticker live")
+        return time.monotonic() - begun
+
+    def wait_until_troubled(self, limit: float = TROUBLE_LIMIT_S) -> None:
+        wait_until(lambda: not self.is_well(0.0), limit, what="clients are told of the trouble")
+
+    def wrongs(self) -> list[str]:
+        """What was wrong with what clients were shown since this was asked last."""
+        found = [wrong for wrong in wrongs(self.crowd.sightings(), self.source.truth()) if wrong not in self.known]
+        self.known.update(found)
+        return found
+
+    def processes(self, part: str) -> list[psutil.Process]:
+        """Those of the renderers, the most used first, of the browser, or of the driver."""
+        found = [process for process in descendants(self.pluto.process.pid) if _is(process, part)]
+        return sorted(found, key=lambda process: -process.memory_info().rss)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How long until all was well again; how many processes outlived what they belonged to."""
+
+    recovered_s: float
+    left: int = 0
+
+
+MARKS = {"renderer": "--type=renderer", "browser": "--remote-debugging-pipe", "driver": "run-driver"}
+
+
+def _is(process: psutil.Process, part: str) -> bool:
+    with suppress(psutil.Error):
+        command = process.cmdline()
+        return any(MARKS[part] in word for word in command)
+    return False
+
+
+@contextmanager
+def staged(settle_s: float) -> Iterator[Stage]:
+    """Pluto with 20 tickers, all of them live at every client, and a few clients that read one byte a second."""
+    with ExitStack() as stack:
+        source = Source()
+        stack.callback(source.close)
+        disk = stack.enter_context(small_disk())
+        environment = {} if disk is None else {"TMPDIR": str(disk)}
+        pluto = stack.enter_context(
+            running_pluto(
+                "--source-url", source.simulator.url, "--tickers", ",".join(TICKERS), "--log-level", "warning",
+                program="tests/blockable_pluto.py", **environment,
+            )
+        )  # fmt: skip
+        crowd = stack.enter_context(crowd_of(int(pluto.url.rpartition(":")[2]), CLIENTS))
+        crowd.join(CRAWLERS, pace=CRAWL)
+        stage = Stage(source, pluto, crowd, disk, settle_s)
+        stage.wait_until_well(0.0, START_LIMIT_S)
+        yield stage
+
+
+@contextmanager
+def small_disk() -> Iterator[Path | None]:
+    """A disk of its own in memory; None where it may not be mounted."""
+    with tempfile.TemporaryDirectory() as folder:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_SIZE}", "tmpfs", folder]
+        if subprocess.run(mount, capture_output=True).returncode:
+            yield None
+            return
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+# --- the drills -------------------------------------------------------------------------------------------------------
+
+
+def kill(stage: Stage, part: str) -> Outcome:
+    stage.settle()
+    victims = stage.processes(part)[:1]
+    family = [*stage.processes("renderer"), *stage.processes("browser")] if part != "renderer" else []
+    begun = time.time() * 1000
+    for victim in victims:
+        victim.kill()
+    stage.wait_until_troubled()
+    stage.wait_until_well(begun)
+    return Outcome(time.time() - begun / 1000, len(psutil.wait_procs([*victims, *family], timeout=3)[1]))
+
+
+def stop(stage: Stage, part: str, seconds: float) -> Outcome:
+    """SIGSTOP, and so many seconds later SIGCONT."""
+    stage.settle()
+    victim = stage.processes(part)[0]
+    victim.suspend()
+    stopped = time.monotonic()
+    stage.wait_until_troubled()
+    time.sleep(max(0.0, stopped + seconds - time.monotonic()))
+    victim.resume()
+    return Outcome(stage.wait_until_well(time.time() * 1000))
+
+
+def stop_for_good(stage: Stage, part: str) -> Outcome:
+    """SIGSTOP, and no SIGCONT: Pluto has to notice, to end what hangs and to replace it."""
+    stage.settle()
+    victim = stage.processes(part)[0]
+    begun = time.time() * 1000
+    victim.suspend()
+    stage.wait_until_troubled()
+    stage.wait_until_well(begun, HANG_LIMIT_S)
+    return Outcome(time.time() - begun / 1000, len(psutil.wait_procs([victim], timeout=3)[1]))
+
+
+def take_source_down(stage: Stage, seconds: float) -> Outcome:
+    stage.source.stop()
+    time.sleep(seconds)
+    stage.source.start()
+    return Outcome(stage.wait_until_well(time.time() * 1000, RECOVERY_LIMIT_S + seconds))
+
+
+def block_hub(stage: Stage) -> Outcome:
+    stage.pluto.process.send_signal(signal.SIGUSR1)
+    time.sleep(HUB_BLOCK_S)
+    return Outcome(stage.wait_until_well(time.time() * 1000))
+
+
+def fill_disk(stage: Stage) -> Outcome:
+    """The browser's disk is full, and the browser has to start anew."""
+    assert stage.disk is not None
+    stage.settle()
+    filler = stage.disk / "filler"
+    try:
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1 << 20))
+        stage.processes("browser")[0].kill()
+        stage.wait_until_troubled()
+        time.sleep(FULL_S)
+    finally:
+        filler.unlink()
+    return Outcome(stage.wait_until_well(time.time() * 1000))
+
+
+def run_out_of_descriptors(stage: Stage) -> Outcome:
+    """Newcomers find no place, those who are there miss nothing; when there is place again, the newcomers come in."""
+    process = psutil.Process(stage.pluto.process.pid)
+    before = process.rlimit(resource.RLIMIT_NOFILE)
+    process.rlimit(resource.RLIMIT_NOFILE, (process.num_fds() + FEW_DESCRIPTORS, before[1]))
+    begun = time.time() * 1000
+    try:
+        newcomers = stage.crowd.join(NEWCOMERS)
+        wait_until(lambda: stage.all_had_since(begun), RECOVERY_LIMIT_S, what="those who are in hear all that is new")
+        assert stage.crowd.absent > NEWCOMERS // 2
+    finally:
+        process.rlimit(resource.RLIMIT_NOFILE, before)
+    recovered_s = stage.wait_until_well(time.time() * 1000)
+    stage.crowd.leave(newcomers)
+    return Outcome(recovered_s)
+
+
+def block_scraper(stage: Stage) -> Outcome:
+    stage.pluto.process.send_signal(signal.SIGUSR2)
+    time.sleep(SCRAPER_BLOCK_S)
+    return Outcome(stage.wait_until_well(time.time() * 1000))
+
+
+def starve_renderer(stage: Stage) -> Outcome:
+    """The busiest renderer may take no more address space than it has, and all pages load themselves anew."""
+    stage.settle()
+    victim = stage.processes("renderer")[0]
+    size = victim.memory_info().vms
+    victim.rlimit(resource.RLIMIT_AS, (size, size))
+    for ticker in TICKERS:
+        stage.source.simulator.fault(ticker, "page_reloads")
+    stage.wait_until_troubled()
+    return Outcome(stage.wait_until_well(time.time() * 1000))
+
+
+def reconnect(stage: Stage, clients: int) -> Outcome:
+    """Everyone hangs up and comes back in the same moment."""
+    more = stage.crowd.join(clients - len(stage.crowd.clients))
+    stage.wait_until_well(0.0)
+    stage.crowd.reconnect()
+    recovered_s = stage.wait_until_well(time.time() * 1000)
+    stage.crowd.leave(more)
+    return Outcome(recovered_s)
+
+
+@dataclass(frozen=True)
+class Drill:
+    name: str
+    run: Callable[[Stage], Outcome]
+    needs_disk: bool = False
+    thaws: bool = False  # a renderer stands still and goes on
+
+
+SHORT = (
+    Drill("renderer killed", lambda stage: kill(stage, "renderer")),
+    Drill("browser killed", lambda stage: kill(stage, "browser")),
+    Drill("driver killed", lambda stage: kill(stage, "driver")),
+    Drill("renderer stopped for 8 s", lambda stage: stop(stage, "renderer", 8.0), thaws=True),
+    Drill("source down for 8 s", lambda stage: take_source_down(stage, 8.0)),
+    Drill("hub blocked for 2 s", block_hub),
+    Drill("disk full while the browser starts", fill_disk, needs_disk=True),
+    Drill("no descriptors for newcomers", run_out_of_descriptors),
+    Drill("1000 clients come back at once", lambda stage: reconnect(stage, 1_000)),
+)
+LONG = (
+    *SHORT[:4],
+    Drill("renderer stopped for 15 s", lambda stage: stop(stage, "renderer", 15.0)),
+    Drill("renderer stopped for good", lambda stage: stop_for_good(stage, "renderer")),
+    Drill("browser stopped for 15 s", lambda stage: stop(stage, "browser", 15.0)),
+    Drill("browser stopped for good", lambda stage: stop_for_good(stage, "browser")),
+    Drill("driver stopped for 15 s", lambda stage: stop(stage, "driver", 15.0)),
+    Drill("driver stopped for good", lambda stage: stop_for_good(stage, "driver")),
+    Drill("renderer out of address space", starve_renderer),
+    Drill("scraper thread blocked for 20 s", block_scraper),
+    Drill("source down for 60 s", lambda stage: take_source_down(stage, 60.0)),
+    *SHORT[5:],
+)

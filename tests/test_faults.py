@@ -1,0 +1,101 @@
+"""Whatever fails under load passes: all is well again within seconds, and no client was ever shown a wrong price.
+
+One Pluto with 20 tickers and 200 clients of every transport goes through the drills of `drills.py`, one after another;
+`bench/faults.py` runs the long ones. What a jump of the clock does is tested on the feed alone, which is given its
+clocks: a machine's own can't be set for one program only.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from drills import CRAWLERS, SHORT, Drill, Stage, staged
+from hypothesis import given
+from hypothesis import strategies as st
+from running import wait_until
+
+from feed import CLOCK_STEP_MS, PROOF_LIMIT_MS, Feed
+from quotes import State, Ticker
+
+pytestmark = [
+    pytest.mark.timeout(120),  # the first test opens 20 pages, on whatever machine
+    pytest.mark.skipif(sys.platform != "linux", reason="the crowd and the drills take Linux"),
+]
+
+JUMPS = st.integers(-86_400_000, 86_400_000)  # ms: up to a day
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with staged(settle_s=0.0) as stage:
+        yield stage
+
+
+THAWED = "what waited for a renderer while it stood still is told as live for a moment, though it is seconds old"
+
+
+@pytest.mark.parametrize("drill", SHORT, ids=lambda drill: drill.name)
+def test_a_fault_passes_and_no_client_sees_a_wrong_price(stage: Stage, drill: Drill) -> None:
+    if drill.needs_disk and stage.disk is None:
+        pytest.skip("a disk of its own can't be mounted here")
+    outcome = drill.run(stage)
+    print(f"{drill.name}: well again after {outcome.recovered_s:.1f} s")
+    assert outcome.left == 0
+    wrong = stage.wrongs()
+    if wrong and drill.thaws:
+        pytest.xfail(THAWED)
+    assert wrong == []
+
+
+def test_clients_that_read_one_byte_a_second_are_let_go_and_cost_the_others_nothing(stage: Stage) -> None:
+    """Pluto lets them go, or the kernel does (TCP_USER_TIMEOUT), whichever is first; they come back meanwhile."""
+
+    def let_go() -> int:
+        counters = stage.pluto.http.get("/api/performance").raise_for_status().json()["server"]["counters"]
+        return int(counters.get("dropped: stuck", 0)) + stage.crowd.counters["lost, slow"]
+
+    wait_until(lambda: let_go() > CRAWLERS // 2, 30.0, what="most were let go")
+    assert stage.crowd.counters["lost"] == 0, "nobody else was"
+
+
+@given(steps=st.lists(st.tuples(JUMPS, st.booleans()), min_size=1, max_size=8))
+def test_when_the_clock_jumps_a_live_price_stays_live_and_a_silent_one_does_not(steps: list[tuple[int, bool]]) -> None:
+    """A document reads the wall once, when it begins, and counts from there; our own clock never jumps."""
+    stage = Clocks()
+    for jump, is_reloaded in [(0, True), *steps]:
+        stage.wait(1_000, jump)
+        if is_reloaded:
+            stage.load()
+        stage.show(64_000 + stage.now % 1_000)
+        quote = stage.feed.quote(stage.now)
+        assert quote.state is State.LIVE
+        assert quote.timestamp is not None
+        assert 0 <= quote.timestamp - stage.wall <= CLOCK_STEP_MS
+    stage.wait(PROOF_LIMIT_MS + 1, steps[-1][0])
+    assert stage.feed.quote(stage.now).state is State.STALE
+
+
+class Clocks:
+    """A feed, and the three clocks that it is told the time by."""
+
+    def __init__(self) -> None:
+        self.feed = Feed(Ticker("BTCUSDT"), simulated=True, counters=Counter())
+        self.wall, self.now, self.page = 1_795_000_000_000, 50_000_000, 0
+        self.document = 0
+
+    def wait(self, ms: int, jump: int) -> None:
+        self.wall, self.now, self.page = self.wall + ms + jump, self.now + ms, self.page + ms
+
+    def load(self) -> None:
+        self.page, self.document = self.wall, self.document + 1
+        self._tell("start")
+        self._tell("page", resolved="BINANCE:BTCUSDT", url="https://www.tradingview.com/symbols/BTCUSDT/")
+
+    def show(self, price: int) -> None:
+        self._tell("frame", symbol="BINANCE:BTCUSDT", status="ok", fields={"lp": price})
+
+    def _tell(self, kind: str, **message: object) -> None:
+        self.feed.hear({"kind": kind, "page": self.document, "at": self.page, **message}, self.now, self.wall)
