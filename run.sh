@@ -145,13 +145,13 @@ fit() { # PYTHON MODULES: new enough, with these modules
   "$1" -c "import sys, $2; sys.exit(sys.version_info < (3, 11))" 2>/dev/null
 }
 
-# The packages for development include those for running.
+# The packages for development include those for running. A package that nothing is known about is not taken for safe.
 audit() {
   local log="$venv/audit.log"
-  if "$python" -m pip_audit --disable-pip --require-hashes --progress-spinner off -r "$here/requirements-dev.txt" \
-    2>"$log"; then
+  if "$python" -m pip_audit --strict --disable-pip --require-hashes --progress-spinner off \
+    -r "$here/requirements-dev.txt" 2>"$log"; then
     cat "$log" >&2
-  elif grep -qiE 'connection|max retries|timed out|name resolution' "$log"; then
+  elif grep -qiE 'connection|max retries|timed out|name resolution|could not be audited' "$log"; then
     die "Not audited: the data on known vulnerabilities can't be reached, which takes the internet. (What was said: $log)"
   else
     cat "$log" >&2

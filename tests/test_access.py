@@ -545,7 +545,9 @@ def plain_page(browser: Browser) -> Iterator[Page]:
     context.close()
 
 
-def test_the_page_asks_for_the_token_and_then_streams(guarded: QuoteServer, browser_page: Page) -> None:
+def test_the_page_asks_for_the_token_then_streams_and_is_there_for_links_but_not_for_foreign_pages(
+    guarded: QuoteServer, browser_page: Page
+) -> None:
     page, trouble = browser_page, []
     guarded.put(("BTCUSD", "live", "45000.10"))
     page.on("console", lambda message: trouble.append(message.text) if "Content Security" in message.text else None)
@@ -566,11 +568,12 @@ def test_the_page_asks_for_the_token_and_then_streams(guarded: QuoteServer, brow
     assert page.evaluate("document.cookie") == ""
     assert trouble == []
     page.goto("data:text/html,<a href='" + guarded.url + "/'>there</a>")
+    assert page.evaluate("(url) => fetch(url).then(() => 'read', () => 'refused')", f"{guarded.url}/livez") == "refused"
     page.get_by_role("link", name="there").click()
     expect(page.locator("#connection")).to_have_attribute("data-state", "open")
 
 
-def test_logging_in_needs_no_script_and_a_foreign_page_gets_nothing(guarded: QuoteServer, plain_page: Page) -> None:
+def test_logging_in_needs_no_script(guarded: QuoteServer, plain_page: Page) -> None:
     page = plain_page
     page.goto(guarded.url)
     page.get_by_label("Access token").fill(TOKEN)
