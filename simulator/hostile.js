@@ -59,8 +59,10 @@
     },
     sets_traps() {
       addEventListener("beforeunload", (event) => { event.preventDefault(); event.returnValue = "stay"; });
-      Notification.requestPermission().then((answer) => { window.permission = answer; });
-      navigator.geolocation.getCurrentPosition(() => { window.place = "told"; }, () => { window.place = "refused"; });
+      window.permission = Notification.requestPermission();
+      window.place = new Promise((answer) => {
+        navigator.geolocation.getCurrentPosition(() => answer("told"), () => answer("refused"));
+      });
       for (let count = 0; count < 5_000; count += 1) history.pushState({}, "", location.href);
       later(() => { window.print(); });
     },

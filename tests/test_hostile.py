@@ -68,8 +68,8 @@ class Attacked:
     facts: dict[str, Any]  # of the page that sets traps
 
 
-FACTS = """() => ({
-  permission: window.permission, place: window.place,
+FACTS = """async () => ({
+  permission: await window.permission, place: await window.place,
   workers: [typeof navigator.serviceWorker, typeof window.ServiceWorkerContainer],
   inFrame: (() => {
     const frame = document.body.appendChild(document.createElement("iframe"));
