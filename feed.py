@@ -27,6 +27,7 @@ from quotes import (
     split_ticker,
 )
 
+SETTLING_MS = 1_000  # after a silence, what had to wait meanwhile comes within this time: it is true no longer
 PROOF_LIMIT_MS = 10_000  # a price is live while its feed was proven alive this recently: the wire contract's figure
 DISAGREEMENT_LIMIT_MS = 2_000  # the page paints what its socket said within 125 ms; this long apart is no throttle
 EXPLAINED_MS = 2_500  # the probe's figure: how long a price that a frame replaced still explains what is painted
@@ -137,7 +138,7 @@ class Feed:
         self._mode = ""  # "realtime", "delayed" … beside its price
         self._readings: dict[Source, Reading] = {}
         self._proven: dict[Source, float] = {}  # when each strategy last saw its feed alive, by our clock
-        self._counts_after: float | None = float("-inf")  # by the page's clock; None: after the next message
+        self._counts_after: float | None = float("-inf")  # by the page's clock; None: the next message says
         self._shown: tuple[Source, Reading] | None = None
         self._disagreeing_since: float | None = None
         self._disagreement_counted = False
@@ -184,7 +185,7 @@ class Feed:
         self._doubt = "its page is being opened again"
 
     def doubt(self, reason: str, *, slept: bool = False) -> None:
-        """From now on only that counts as proof which the page sees after the next message it sends.
+        """From now on only that counts as proof which the page sees SETTLING_MS after the next message it sends.
 
         When the machine `slept`, so did the page's clock, but not ours.
         """
@@ -229,7 +230,7 @@ class Feed:
         self._heard_at = at
         self._clock.hear(at, now)
         if self._counts_after is None:
-            self._counts_after = at
+            self._counts_after = at + SETTLING_MS
         self._take(message, at, now, wall)
         self.choose(now, wall)
 
@@ -380,11 +381,15 @@ class Feed:
 
     def _prove(self, source: Source, at: float) -> None:
         """The strategy's feed was alive at this time of the page's."""
-        moment = self._clock.ours(at)
-        counts = self._counts_after is not None and at > self._counts_after
-        if counts and moment > self._proven.get(source, float("-inf")):
-            self._proven[source] = moment
-            self._doubt = None
+        moment, before = self._clock.ours(at), self._proven.get(source, float("-inf"))
+        if self._counts_after is None or at <= self._counts_after or moment <= before:
+            return
+        if source is Source.SOCKET and PROOF_LIMIT_MS < moment - before < float("inf"):
+            del self._proven[source]
+            self._counts_after = at + SETTLING_MS
+            return
+        self._proven[source] = moment
+        self._doubt = None
 
     def _refuse(self, refused: UnreadablePrice) -> None:
         self._counters[f"refused: {refused.reason}"] += 1

@@ -284,8 +284,8 @@ class Handler(WSGIHandler):
     def _refuse(self, refusal: Refusal) -> None:
         """Says so, and ends the connection."""
         self.server.counters[f"refused: {refusal.code}"] += 1
-        said = self.requestline or bytes(self._inbox.unread)
-        log.debug("refused %s, %s: %.200r", self.client_address, refusal.code, said)  # %r escapes control characters
+        said = (self.requestline or bytes(self._inbox.unread).decode("latin-1")).splitlines()[:1]
+        log.debug("refused %s, %s: %.100r", self.client_address, refusal.code, said)  # no more: fields hold secrets
         head, body = self.server.failure(refusal)
         is_head = (self.requestline or "").startswith("HEAD ")
         with suppress(OSError, EOFError):

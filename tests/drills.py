@@ -288,14 +288,13 @@ class Drill:
     name: str
     run: Callable[[Stage], Outcome]
     needs_disk: bool = False
-    thaws: bool = False  # a renderer stands still and goes on
 
 
 SHORT = (
     Drill("renderer killed", lambda stage: kill(stage, "renderer")),
     Drill("browser killed", lambda stage: kill(stage, "browser")),
     Drill("driver killed", lambda stage: kill(stage, "driver")),
-    Drill("renderer stopped for 8 s", lambda stage: stop(stage, "renderer", 8.0), thaws=True),
+    Drill("renderer stopped for 8 s", lambda stage: stop(stage, "renderer", 8.0)),
     Drill("source down for 8 s", lambda stage: take_source_down(stage, 8.0)),
     Drill("hub blocked for 2 s", block_hub),
     Drill("disk full while the browser starts", fill_disk, needs_disk=True),

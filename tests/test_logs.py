@@ -58,7 +58,7 @@ def logged(format: str) -> Iterator[tuple[logging.Logger, io.StringIO]]:
     logger.removeHandler(handler)
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 @pytest.mark.parametrize("format", FORMATTERS)
 def test_no_text_ends_a_line_or_turns_it(format: str, text: str) -> None:
     with logged(format) as (logger, written):
