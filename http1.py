@@ -18,7 +18,7 @@ MAX_BODY = 64 * 1024
 MAX_CHUNK_LINE = 256  # a chunk's size with its extensions
 MAX_CHUNK_EXTENSIONS = 4 * 1024  # in one body
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})  # so that routes can refuse
 VERSIONS = ("HTTP/1.0", "HTTP/1.1")
 LISTED_ONCE = frozenset({"host", "content-length", "transfer-encoding", "content-type"})
 

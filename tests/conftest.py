@@ -6,10 +6,14 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from flask import Flask
 from playwright.sync_api import Browser, Page, sync_playwright
 from running import Pluto, Simulator, running_pluto, running_simulator
 
-from scraper import find_browser
+from app import Watchlist, create_app
+from broadcast import Broadcaster
+from scraper import Scraper, ScraperSettings, find_browser
+from settings import Settings
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +45,10 @@ def browser_page(browser: Browser) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     yield context.new_page()
     context.close()
+
+
+@pytest.fixture
+def application() -> Flask:
+    """The application of a Pluto that is not started."""
+    broadcaster = Broadcaster()
+    return create_app(Watchlist(Scraper(ScraperSettings(), broadcaster.put), broadcaster, Settings()))

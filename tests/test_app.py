@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import cast
 
 import httpx
 import pytest
+from flask import Flask
 from running import PROJECT, Pluto, running_pluto
 from test_live import tracked
 
-import app
 import settings
 from quotes import parse_ticker
 
@@ -187,9 +186,9 @@ def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default(monkeypatch
     assert settings.read_settings(["--no-demo"]).demo is False
 
 
-def test_the_readme_lists_every_route() -> None:
+def test_the_readme_lists_every_route(application: Flask) -> None:
     documented = README.split("## API")[1].split("## Settings")[0]
-    rules = [str(rule) for rule in app.create_app(cast(app.Watchlist, None)).url_map.iter_rules()]
+    rules = [str(rule) for rule in application.url_map.iter_rules()]
     for rule in rules:
         if rule != "/" and not rule.startswith(("/static", "/vendor")):
             assert rule.replace("<text>", "BTCUSD") in documented

@@ -34,8 +34,6 @@ def stage() -> Iterator[Stage]:
         yield stage
 
 
-
-
 @pytest.mark.parametrize("drill", SHORT, ids=lambda drill: drill.name)
 def test_a_fault_passes_and_no_client_sees_a_wrong_price(stage: Stage, drill: Drill) -> None:
     if drill.needs_disk and stage.disk is None:
