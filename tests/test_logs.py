@@ -47,15 +47,12 @@ SECRETS = [
 
 @contextmanager
 def logged(format: str) -> Iterator[tuple[logging.Logger, io.StringIO]]:
-    """A logger with one of our formatters, and what it has written."""
-    written, logger = io.StringIO(), logging.getLogger(f"pluto.test.{format}")
+    """A logger with one of our formatters, and what it has written; beside all others, so that nobody captures it."""
+    written, logger = io.StringIO(), logging.Logger(f"pluto.test.{format}")
     handler = logging.StreamHandler(written)
     handler.setFormatter(FORMATTERS[format]())
     logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
     yield logger, written
-    logger.removeHandler(handler)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
