@@ -18,7 +18,6 @@ MAX_BODY = 64 * 1024
 MAX_CHUNK_LINE = 256  # a chunk's size with its extensions
 MAX_CHUNK_EXTENSIONS = 4 * 1024  # in one body
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})  # so that routes can refuse
 VERSIONS = ("HTTP/1.0", "HTTP/1.1")
 LISTED_ONCE = frozenset({"host", "content-length", "transfer-encoding", "content-type"})
 
@@ -120,8 +119,6 @@ def _parse_request_line(line: str) -> tuple[str, str, str]:
     method, target, version = match.groups()
     if version not in VERSIONS:
         raise Refusal(505, "unknown_version", "Pluto speaks HTTP/1.1 and HTTP/1.0.")
-    if method not in METHODS:
-        raise Refusal(501, "unknown_method", f"Pluto knows the methods {', '.join(sorted(METHODS))}.")
     return method, target, version
 
 

@@ -958,7 +958,7 @@ class Scraper:
             started, self._was_live = time.monotonic(), False
             try:
                 self._run_session()
-            except (BrowserError, PlutoError) as error:
+            except (BrowserError, PlutoError, OSError) as error:
                 reason = _session_reason(error)
             except Exception as error:
                 log.exception("the browser's session failed")
@@ -1079,12 +1079,19 @@ def _temporary_folder() -> Iterator[str]:
 
     So does a Pluto that is killed itself; what it left is removed here, by the next one.
     """
-    for left in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*-*"):
+    root = _temporary_root()
+    for left in Path(root).glob(f"{FOLDER_PREFIX}*-*"):
         pid = left.name.removeprefix(FOLDER_PREFIX).partition("-")[0]
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
+    prefix = f"{FOLDER_PREFIX}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=root, ignore_cleanup_errors=True) as folder:
         yield folder
+
+
+def _temporary_root() -> str:
+    """Where the user wants temporary files; Python alone would pass over a folder that is full."""
+    return os.environ.get("TMPDIR") or tempfile.gettempdir()
 
 
 @contextmanager
@@ -1119,8 +1126,7 @@ def _backoff(failures: int) -> float:
 
 def _session_reason(error: BaseException) -> str:
     if "ENOSPC" in str(error) or "No space left" in str(error):
-        folder = os.environ.get("TMPDIR") or tempfile.gettempdir()  # which passes over a folder that is full
-        return f"the folder for temporary files is full ({printable(folder)})"
+        return f"the folder for temporary files is full ({printable(_temporary_root())})"
     return _first_line(error)
 
 

@@ -49,6 +49,7 @@ HTTP_SERVER = "pluto.server"  # where in a WSGI environment the Server is
 RETRY_AFTER_S = "5"  # sent with every 503
 ACCEPT_PAUSE_S = 0.1  # until accepting is tried again when there is no descriptor left
 ACCEPT_LOG_INTERVAL_S = 60.0
+IDLE_S = 1.0  # a connection on which nothing was said for so long may be closed for its descriptor
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 log = logging.getLogger("pluto.server")
@@ -339,7 +340,7 @@ class Server(WSGIServer):
         )
         self.limits, self.counters = limits, Counter[str]()
         self._headers = dict(headers)
-        self._waiting: dict[Handler, None] = {}  # who waits longest comes first
+        self._waiting: dict[Handler, float] = {}  # since when; who waits longest comes first
         self._answering: set[Handler] = set()
         self._log_accept_after = 0.0
         self.environ[HTTP_SERVER] = self
@@ -356,7 +357,7 @@ class Server(WSGIServer):
 
     def wait_for(self, handler: Handler) -> None:
         self.forget(handler)
-        self._waiting[handler] = None
+        self._waiting[handler] = time.monotonic()
 
     def answer(self, handler: Handler) -> None:
         """Raises Refusal when enough are being answered."""
@@ -380,9 +381,10 @@ class Server(WSGIServer):
         lines += [f"{name}: {value}" for name, value in {**headers, **self._headers}.items()]
         return "\r\n".join([*lines, "\r\n"]).encode(), body
 
-    def _evict(self) -> bool:
-        oldest = next(iter(self._waiting), None)
-        if oldest is None:
+    def _evict(self, waited_s: float = 0.0) -> bool:
+        """Closes the connection that has waited longest for its client, if for so long. Says whether it did."""
+        oldest, since = next(iter(self._waiting.items()), (None, 0.0))
+        if oldest is None or time.monotonic() - since < waited_s:
             return False
         self.forget(oldest)
         oldest.evict()
@@ -417,7 +419,7 @@ class Server(WSGIServer):
         if time.monotonic() >= self._log_accept_after:
             self._log_accept_after = time.monotonic() + ACCEPT_LOG_INTERVAL_S
             log.warning("can't accept connections (%s): raise the limit of open files, ulimit -n", error.strerror)
-        if self._evict():  # so there is one soon
+        if self._evict(IDLE_S):  # so there is one soon
             return
         self.stop_accepting()
         self._timer = self.loop.timer(ACCEPT_PAUSE_S)

@@ -127,13 +127,19 @@ def test_the_names_of_this_machine_and_those_allowed_are_fine(server: QuoteServe
 @pytest.mark.parametrize(
     "host",
     [
-        "", "evil.example", "localhost.evil.example", "evil.localhost", "localhost.", "192.168.1.2", "0.0.0.0",
-        "[::2]", "[::1", "localhost:port", "localhost:8080:9", "localhost, evil.example", "a@localhost", "127.1",
-        "localhost/", "2130706433", "[::ffff:10.0.0.1]",
+        "evil.example", "localhost.evil.example", "evil.localhost", "localhost.", "192.168.1.2", "0.0.0.0",
+        "[::2]", "127.1", "2130706433", "[::ffff:10.0.0.1]",
     ],
 )  # fmt: skip
 def test_what_only_looks_like_a_name_of_this_machine_is_not(server: QuoteServer, host: str) -> None:
     assert code_of(call(server, "GET", "/livez", Host=host)) == "forbidden_host"
+
+
+@pytest.mark.parametrize(
+    "host", ["", "[::1", "localhost:port", "localhost:8080:9", "localhost, evil.example", "a@localhost", "localhost/"]
+)
+def test_what_is_no_name_at_all_is_malformed(server: QuoteServer, host: str) -> None:
+    assert code_of(call(server, "GET", "/livez", Host=host)) == "malformed_request"
 
 
 def test_a_request_that_names_no_host_or_two_is_refused(server: QuoteServer) -> None:

@@ -63,7 +63,7 @@ def reading_of(watchlist: Watchlist) -> Reading:
 
 
 def test_every_metric_has_its_words_and_a_name_of_ours(server: QuoteServer) -> None:
-    answer = server.http.get("/metrics", headers={"Accept": "application/openmetrics-text;version=\x7f9.x,*/*"})
+    answer = server.http.get("/metrics", headers={"Accept": "application/openmetrics-text;version=9.x,*/*"})
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     families = Reading(answer.text).families
     assert all(family.documentation for family in families)
