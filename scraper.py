@@ -101,7 +101,8 @@ BLOCKED_HOSTS = (
     "*.segment.com",
     "*.segment.io",
 )
-FOLDER_PREFIX = "pluto-"  # of one browser's files; Pluto's process id follows; short, as paths of sockets must be
+FOLDER_PREFIX = "pluto-"  # of one browser's files; Pluto's process id follows
+MAX_ROOT = 36  # characters of the folder around it: a socket's whole path has 103 at most, Chromium takes 45 of them
 BROWSER_NAMES = ("chromium", "chromium-browser", "google-chrome")
 # Chromium takes only the last list of features, so Playwright's own (for 1.65) is told again.
 DISABLED_FEATURES = (
@@ -1090,8 +1091,9 @@ def _temporary_folder() -> Iterator[str]:
 
 
 def _temporary_root() -> str:
-    """Where the user wants temporary files; Python alone would pass over a folder that is full."""
-    return os.environ.get("TMPDIR") or tempfile.gettempdir()
+    """Where the user wants temporary files, even if it is full; else where the browser's sockets have short paths."""
+    root = os.environ.get("TMPDIR") or tempfile.gettempdir()
+    return root if len(root) <= MAX_ROOT or not os.path.isdir("/tmp") else "/tmp"
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Pluto runs as its own process with real pages; `faulty_server.py` only says when
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,15 +132,16 @@ def test_a_scraper_that_dies_again_and_again_ends_pluto_with_one_sentence(simula
 
 
 @pytest.fixture
-def full_folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder for temporary files in which nothing more can be made."""
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=1", "tmpfs", tmp_path], check=False)
-    if mounted.returncode != 0:
-        pytest.skip("no file system can be mounted here")
-    try:
-        yield tmp_path
-    finally:
-        subprocess.run(["umount", "--lazy", tmp_path], check=True)
+def full_folder() -> Iterator[Path]:
+    """A folder for temporary files in which nothing more can be made; its path is short, as sockets in it need."""
+    with tempfile.TemporaryDirectory() as folder:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=1", "tmpfs", folder], check=False)
+        if mounted.returncode != 0:
+            pytest.skip("no file system can be mounted here")
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def test_a_full_disk_is_an_error_in_words_and_passes(simulator: Simulator, full_folder: Path) -> None:
