@@ -215,10 +215,11 @@ def call_steadily(port: int, codec: str, seconds: float) -> Iterator[float]:
     request = CALL % (codec.encode(), len(body), body)
     with socket.create_connection(("127.0.0.1", port)) as connection, connection.makefile("rb") as answers:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        begun = time.monotonic()
+        ended = begun = time.monotonic()
         for number in range(int(seconds * CALL_RATE)):
             due = begun + number / CALL_RATE
             time.sleep(max(0.0, due - time.monotonic()))
+            asked = due if ended > due else time.monotonic()  # what had to wait for the answer before counts from then
             connection.sendall(request)
             size = 0
             for line in iter(answers.readline, b"\r\n"):
@@ -226,7 +227,8 @@ def call_steadily(port: int, codec: str, seconds: float) -> Iterator[float]:
                 size = int(value) if name.lower() == b"content-length" else size
             if not answers.read(size):
                 raise RuntimeError("GetTickers had no answer")
-            yield (time.monotonic() - due) * 1000
+            ended = time.monotonic()
+            yield (ended - asked) * 1000
 
 
 Measurement = tuple[str, Callable[[], Figures]]

@@ -79,13 +79,15 @@ export class Session {
     if (this.#length <= count) return this.points();
     const first = this.#times[0];
     const span = this.#times[this.#length - 1] - first;
-    const sampled = [];
+    const chosen = []; // places, not points: most of a long session's points would be garbage at once
+    let filled = -1;
     for (let at = 0; at < this.#length; at++) {
       const slot = Math.min(count - 1, Math.floor(((this.#times[at] - first) / span) * count));
-      if (sampled.length && sampled[sampled.length - 1].slot === slot) sampled.pop();
-      sampled.push({ ...this.#point(at), slot });
+      if (slot !== filled) chosen.push(at);
+      else chosen[chosen.length - 1] = at;
+      filled = slot;
     }
-    return sampled;
+    return chosen.map((at) => this.#point(at));
   }
 
   /** What another tab needs to show the same: plain arrays. */
