@@ -73,7 +73,16 @@ from http1 import MAX_BODY
 from logs import log_failure, start_logging
 from metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from metrics import Metrics
-from quotes import InvalidTicker, PlutoError, State, Ticker, TooManyTickers, parse_ticker, wire_fields
+from quotes import (
+    InvalidTicker,
+    PlutoError,
+    State,
+    Ticker,
+    TooManyTickers,
+    failure_fields,
+    parse_ticker,
+    wire_fields,
+)
 from scraper import Scraper, find_browser
 from server import HTTP_SERVER, RETRY_AFTER_S, Server, listen, make_server
 from settings import VERSION, Settings, read_settings, variable_of
@@ -93,6 +102,13 @@ log = logging.getLogger("pluto")
 # --- the watchlist ----------------------------------------------------------------------------------------------------
 
 
+class Change(NamedTuple):
+    """What came of adding or removing a ticker: whether anything did, and the sentence that every transport says."""
+
+    is_new: bool
+    message: str
+
+
 class Watchlist:
     """Which tickers are tracked: the one place that adds and removes them, for every transport."""
 
@@ -100,10 +116,10 @@ class Watchlist:
         self.scraper, self.broadcaster, self.settings = scraper, broadcaster, settings
         self.started_at = time.time()
 
-    def add(self, ticker: Ticker) -> bool:
-        """Tracks a ticker and says whether it is new. Raises TooManyTickers at the cap."""
+    def add(self, ticker: Ticker) -> Change:
+        """Tracks a ticker. Raises TooManyTickers at the cap."""
         if self.broadcaster.entry(ticker) is not None:
-            return False
+            return Change(False, f"{ticker} is tracked already.")
         if len(self.broadcaster.tickers) >= self.settings.max_tickers:
             raise TooManyTickers(
                 f"{self.settings.max_tickers} tickers are tracked, the most allowed: remove one, "
@@ -111,15 +127,15 @@ class Watchlist:
             )
         self.broadcaster.track(ticker, simulated=self.settings.demo)
         self.scraper.add(ticker)
-        return True
+        return Change(True, f"{ticker} is tracked now.")
 
-    def remove(self, ticker: Ticker) -> bool:
-        """Stops tracking a ticker and says whether it was tracked."""
+    def remove(self, ticker: Ticker) -> Change:
+        """Stops tracking a ticker."""
         if self.broadcaster.entry(ticker) is None:
-            return False
+            return Change(False, f"{ticker} was not tracked.")
         self.scraper.remove(ticker)
         self.broadcaster.untrack(ticker)
-        return True
+        return Change(True, f"{ticker} is no longer tracked.")
 
 
 # --- errors as answers ------------------------------------------------------------------------------------------------
@@ -182,7 +198,7 @@ HTTP_MESSAGES = {
 
 
 def _failure(status: int, code: str, message: str) -> Response:
-    body = json.dumps({"success": False, "message": message, "code": code}, ensure_ascii=False)
+    body = json.dumps(failure_fields(code, message), ensure_ascii=False)
     return Response(body, status, content_type="application/json")
 
 
@@ -294,18 +310,13 @@ def _chart_script() -> bytes:
 @routes.post("/api/tickers")
 def add_ticker() -> tuple[Response, int]:
     ticker = parse_ticker(_json_object().get("ticker"))
-    is_new = watchlist().add(ticker)
-    message = f"{ticker} is tracked now." if is_new else f"{ticker} is tracked already."
-    return jsonify(success=True, message=message, ticker=_price(ticker)), 201 if is_new else 200
+    change = watchlist().add(ticker)
+    return jsonify(success=True, message=change.message, ticker=_price(ticker)), 201 if change.is_new else 200
 
 
 @routes.delete("/api/tickers/<text>")
 def remove_ticker(text: str) -> Response:
-    ticker = parse_ticker(text)
-    was_tracked = watchlist().remove(ticker)
-    return jsonify(
-        success=True, message=f"{ticker} is no longer tracked." if was_tracked else f"{ticker} was not tracked."
-    )
+    return jsonify(success=True, message=watchlist().remove(parse_ticker(text)).message)
 
 
 @routes.get("/api/tickers")
@@ -599,7 +610,7 @@ class WebSocketSession:
             self._broadcaster.change_wish(self._client, replace(self._client.wish, tickers=tickers))
 
     def _refuse(self, code: str, message: str) -> None:
-        error = {"type": "error", "success": False, "message": message, "code": code}
+        error = {"type": "error", **failure_fields(code, message)}
         self._broadcaster.write(self._client, websocket_text(json.dumps(error)))
 
     def _leave(self, closing: Closing) -> None:

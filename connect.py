@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import quote as percent_encoded
 
 from connectrpc.code import Code
@@ -176,16 +176,26 @@ FORMATS = {
 # --- the service ------------------------------------------------------------------------------------------------------
 
 
+class Change(Protocol):
+    """What came of adding or removing a ticker, as a sentence."""
+
+    @property
+    def message(self) -> str: ...
+
+
+Changed = TypeVar("Changed", AddTickerResponse, RemoveTickerResponse)
+
+
 class Watchlist(Protocol):
     """What the service needs of the layer above: the tickers that are tracked, and who broadcasts them."""
 
     broadcaster: Broadcaster
 
-    def add(self, ticker: Ticker) -> bool:
-        """Says whether the ticker is new. Raises TooManyTickers."""
+    def add(self, ticker: Ticker) -> Change:
+        """Raises TooManyTickers."""
 
-    def remove(self, ticker: Ticker) -> bool:
-        """Says whether the ticker was tracked."""
+    def remove(self, ticker: Ticker) -> Change:
+        """Also of a ticker that isn't tracked."""
 
 
 class Listing:
@@ -242,23 +252,20 @@ class Service(CryptoPriceServiceSync):
         self.listing = Listing([])
 
     def add_ticker(self, request: AddTickerRequest, context: RequestContext[Any, Any]) -> AddTickerResponse:
-        with self._answering(context):
-            try:
-                ticker = parse_ticker(request.ticker)
-            except InvalidTicker as invalid:
-                return AddTickerResponse(success=False, message=str(invalid))
-            is_new = self._watchlist.add(ticker)
-            return AddTickerResponse(success=True, message=f"{ticker} is tracked {'now' if is_new else 'already'}.")
+        return self._change(self._watchlist.add, request.ticker, context, AddTickerResponse)
 
     def remove_ticker(self, request: RemoveTickerRequest, context: RequestContext[Any, Any]) -> RemoveTickerResponse:
+        return self._change(self._watchlist.remove, request.ticker, context, RemoveTickerResponse)
+
+    def _change(
+        self, change: Callable[[Ticker], Change], text: str, context: RequestContext[Any, Any], response: type[Changed]
+    ) -> Changed:
+        """A malformed ticker is no error here, but an answer that says so, as in the original."""
         with self._answering(context):
             try:
-                ticker = parse_ticker(request.ticker)
+                return response(success=True, message=change(parse_ticker(text)).message)
             except InvalidTicker as invalid:
-                return RemoveTickerResponse(success=False, message=str(invalid))
-            was_tracked = self._watchlist.remove(ticker)
-            message = f"{ticker} is no longer tracked." if was_tracked else f"{ticker} was not tracked."
-            return RemoveTickerResponse(success=True, message=message)
+                return response(success=False, message=str(invalid))
 
     def get_tickers(self, request: GetTickersRequest, context: RequestContext[Any, Any]) -> GetTickersResponse:
         with self._answering(context):

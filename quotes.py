@@ -60,6 +60,11 @@ class PlutoError(Exception):
     code = "error"
 
 
+def failure_fields(code: str, message: str) -> dict[str, Any]:
+    """A failure as REST, WebSocket and the HTTP server itself say it in JSON."""
+    return {"success": False, "message": message, "code": code}
+
+
 class InvalidTicker(PlutoError):
     code = "invalid_ticker"
 

@@ -37,6 +37,7 @@ from gevent.timeout import Timeout
 from broadcast import HAND_OVER, LAST_CHUNK
 from connect import BEGAN_AT, HTTP2_PREFACE, refuse_http2
 from http1 import Head, Refusal, find_head_end, malformed, parse_head, read_chunked
+from quotes import failure_fields
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -372,7 +373,7 @@ class Server(WSGIServer):
 
     def failure(self, refusal: Refusal) -> tuple[bytes, bytes]:
         """A refusal as an answer: head and body."""
-        body = json.dumps({"success": False, "message": refusal.message, "code": refusal.code}).encode()
+        body = json.dumps(failure_fields(refusal.code, refusal.message)).encode()
         headers = {"Date": formatdate(usegmt=True), "Connection": "close"}
         headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
         if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:

@@ -1,10 +1,10 @@
 """Supervision: what hangs or dies inside Pluto is noticed, said once, and started again where that helps.
 
-This file owns three watches: uncaught exceptions of any greenlet, loop callback or thread; a hub that doesn't turn; a
-scraper thread that hangs or dies. It never touches the browser and answers no request: it tells the broadcaster which
-prices are no longer proven, restarts the scraper's thread, and says when the whole program had better be restarted.
+This file owns two watches: a hub that doesn't turn, and a scraper thread that hangs or dies. It never touches the
+browser and answers no request: it tells the broadcaster which prices are no longer proven, restarts the scraper's
+thread, and says when the whole program had better be restarted.
 
-`log_uncaught` and `Supervisor` belong to the hub thread; `HubWatchdog` has a thread of its own, as whatever it watches
+`Supervisor` belongs to the hub thread; `HubWatchdog` has a thread of its own, as whatever it watches
 for keeps the hub from doing anything. gevent's own monitor doesn't see what blocks inside a callback of the loop, and
 slows every switch down.
 """

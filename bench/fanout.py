@@ -374,6 +374,12 @@ def markdown(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+def keep(path: Path, **results: Any) -> None:
+    """Writes results as JSON, with what they were measured on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": machine(), **results}, indent=1, ensure_ascii=False) + "\n")
+
+
 def machine() -> dict[str, Any]:
     info = Path("/proc/cpuinfo").read_text()
     model = re.search(r"model name\s*: (.+)", info)
@@ -451,9 +457,7 @@ def main() -> None:
 def write(rounds: dict[str, list[Figures]], length: Length, out: Path) -> None:
     results = medians(rounds)
     print(report(results))
-    out.mkdir(parents=True, exist_ok=True)
-    kept = {"machine": machine(), "length": vars(length), "medians": results, "rounds": rounds}
-    (out / "fanout.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    keep(out / "fanout.json", length=vars(length), medians=results, rounds=rounds)
     if find_spec("matplotlib"):
         draw(results, out / "fanout.png")
     else:

@@ -15,7 +15,6 @@ as soon as all is well. Linux only; the full disk is a tmpfs that takes root.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from drills import LONG, SETTLE_S, Drill, Stage, staged
-from fanout import RESULTS, machine, markdown, raise_open_files, warn_of_company
+from fanout import RESULTS, keep, markdown, raise_open_files, warn_of_company
 
 PATIENCE_S = 120.0  # after a drill that failed
 
@@ -74,9 +73,7 @@ def main() -> None:
     words = arguments.only.split(",")
     rows = measure([drill for drill in LONG if any(word in drill.name for word in words)])
     print(report(rows))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    kept = {"machine": machine(), "drills": rows}
-    (arguments.out / "faults.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    keep(arguments.out / "faults.json", drills=rows)
 
 
 if __name__ == "__main__":

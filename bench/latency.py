@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from clients import Receipts, connected, percentile
 from contenders import PLUTO_SSE
-from fanout import RESULTS, machine, markdown, raise_open_files, warn_of_company
+from fanout import RESULTS, keep, markdown, raise_open_files, warn_of_company
 from running import Pluto, Simulator, running_pluto, running_simulator, wait_until
 
 COINS = "BTC ETH SOL BNB XRP ADA DOGE TRX AVAX DOT LINK TON LTC BCH ATOM UNI XLM NEAR APT SUI"
@@ -150,9 +150,7 @@ def main() -> None:
     warn_of_company()
     results = measure_all(5.0 if arguments.quick else 15.0)
     print(report(results))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    kept = {"machine": machine(), "results": results}
-    (arguments.out / "latency.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    keep(arguments.out / "latency.json", results=results)
 
 
 if __name__ == "__main__":

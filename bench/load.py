@@ -24,7 +24,6 @@ Linux only, loopback only. Needs 10,500 open files a process.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from array import array
@@ -42,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from crowd import Crowd, Pace, crowd_of
 from drills import RATE, TICKERS
-from fanout import RESULTS, machine, markdown, raise_open_files, warn_of_company
+from fanout import RESULTS, keep, markdown, raise_open_files, warn_of_company
 from running import Pluto, Simulator, descendants, running_pluto, running_simulator, wait_until
 from transports import TRANSPORTS
 from truth import Change, wrongs
@@ -300,10 +299,9 @@ def main() -> None:
     raise_open_files()
     warn_of_company()
     clients, minutes = (QUICK_CLIENTS, QUICK_MINUTES) if arguments.quick else (arguments.clients, arguments.minutes)
-    results = {"machine": machine(), **measure(clients, 60 * minutes)}
+    results = measure(clients, 60 * minutes)
     print(report(results))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "load.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    keep(arguments.out / "load.json", **results)
     if find_spec("matplotlib"):
         draw(results, arguments.out / "load.png")
     else:

@@ -8,7 +8,6 @@ simulator's truth. `test_faults.py` runs the short ones, `bench/faults.py` all. 
 from __future__ import annotations
 
 import resource
-import signal
 import subprocess
 import tempfile
 import time
@@ -19,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from blockable_pluto import HUB_BLOCK_S, SCRAPER_BLOCK_S
 from crowd import Crowd, Pace, crowd_of
 from running import Pluto, Simulator, descendants, running_pluto, running_simulator, wait_until
 from truth import Change, wrongs
@@ -36,6 +34,7 @@ TROUBLE_LIMIT_S = 15.0  # for harm to show at clients
 SETTLE_S = 5.5
 DISK_SIZE = "256m"
 FULL_S = 3.0
+HUB_BLOCK_S, SCRAPER_BLOCK_S = 2.0, 20.0
 FEW_DESCRIPTORS = 5
 NEWCOMERS = 50
 
@@ -146,7 +145,7 @@ def staged(settle_s: float) -> Iterator[Stage]:
         pluto = stack.enter_context(
             running_pluto(
                 "--source-url", source.simulator.url, "--tickers", ",".join(TICKERS), "--log-level", "warning",
-                program="tests/blockable_pluto.py", **environment,
+                program="tests/faulty_server.py", **environment,
             )
         )  # fmt: skip
         crowd = stack.enter_context(crowd_of(int(pluto.url.rpartition(":")[2]), CLIENTS))
@@ -216,7 +215,7 @@ def take_source_down(stage: Stage, seconds: float) -> Outcome:
 
 
 def block_hub(stage: Stage) -> Outcome:
-    stage.pluto.process.send_signal(signal.SIGUSR1)
+    stage.pluto.order("block", HUB_BLOCK_S)
     time.sleep(HUB_BLOCK_S)
     return Outcome(stage.wait_until_well(time.time() * 1000))
 
@@ -256,7 +255,7 @@ def run_out_of_descriptors(stage: Stage) -> Outcome:
 
 
 def block_scraper(stage: Stage) -> Outcome:
-    stage.pluto.process.send_signal(signal.SIGUSR2)
+    stage.pluto.order("hang", SCRAPER_BLOCK_S)
     time.sleep(SCRAPER_BLOCK_S)
     return Outcome(stage.wait_until_well(time.time() * 1000))
 

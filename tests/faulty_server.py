@@ -1,4 +1,6 @@
-"""Pluto itself, whose faults are at the command of whoever writes to its standard input. Run by test_supervision.py.
+"""Pluto itself, whose faults are at the command of whoever writes to its standard input.
+
+Run by test_supervision.py and drills.py.
 
 A line is one fault: `hang 7` stops the scraper's thread for so many seconds, `die 2` ends it so many times in a row by
 an exception that nobody foresees, `block 3` stops the hub, `raise 0` fails in a callback of the hub, `end 0` ends the

@@ -82,6 +82,12 @@ class Pluto:
     def remove(self, ticker: str) -> httpx.Response:
         return self.http.delete(f"/api/tickers/{ticker}")
 
+    def order(self, fault: str, number: float = 0) -> None:
+        """Tells `faulty_server.py`, if that is the program, which fault strikes now."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{fault} {number}\n")
+        self.process.stdin.flush()
+
     def quote(self, ticker: str) -> dict[str, Any]:
         quote: dict[str, Any] = self.http.get(f"/api/tickers/{ticker}").raise_for_status().json()
         return quote

@@ -24,11 +24,6 @@ class Faulty:
     def __init__(self, pluto: Pluto, log: Path) -> None:
         self.pluto, self._log = pluto, log
 
-    def order(self, fault: str, number: float = 0) -> None:
-        assert self.pluto.process.stdin is not None
-        self.pluto.process.stdin.write(f"{fault} {number}\n")
-        self.pluto.process.stdin.flush()
-
     def logged(self, text: str) -> int:
         return self._log.read_text().count(text)
 
@@ -58,7 +53,7 @@ def faulty(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def test_a_scraper_that_hangs_shows_no_live_price_until_it_is_back(faulty: Faulty) -> None:
-    faulty.order("hang", 6)
+    faulty.pluto.order("hang", 6)
     quote = faulty.pluto.wait_for("BTCUSD", "stale", timeout=8)
     assert quote["reason"] == "the scraper hangs"
     assert "price" in quote
@@ -74,7 +69,7 @@ def test_a_scraper_that_hangs_shows_no_live_price_until_it_is_back(faulty: Fault
 
 def test_a_scraper_that_dies_is_said_once_and_started_again(faulty: Faulty) -> None:
     left = descendants(faulty.pluto.process.pid)
-    faulty.order("die", 1)
+    faulty.pluto.order("die", 1)
     wait_until(lambda: faulty.health()["scraper"] == "restarting")
     assert faulty.pluto.quote("BTCUSD")["state"] != "live"
     assert faulty.answer("/readyz") == (503, "not_ready")
@@ -90,7 +85,7 @@ def test_a_scraper_that_dies_is_said_once_and_started_again(faulty: Faulty) -> N
 
 def test_a_blocked_hub_is_said_once_with_where_it_stands(faulty: Faulty) -> None:
     before = faulty.logged("the hub hasn't turned for 2.0 s")
-    faulty.order("block", 2.8)
+    faulty.pluto.order("block", 2.8)
     wait_until(lambda: faulty.logged("the hub turns again, after"))
     assert faulty.logged("the hub hasn't turned for 2.0 s") == before + 1
     assert faulty.logged("in block_the_hub") == 1
@@ -100,7 +95,7 @@ def test_a_blocked_hub_is_said_once_with_where_it_stands(faulty: Faulty) -> None
 
 
 def test_an_exception_in_a_callback_of_the_hub_is_said_once_and_harms_nobody(faulty: Faulty) -> None:
-    faulty.order("raise")
+    faulty.pluto.order("raise")
     wait_until(lambda: faulty.logged("Unforeseen: in the hub"))
     assert faulty.answer("/livez") == (200, "ok")
     assert faulty.logged("Unforeseen: in the hub") == 1
@@ -115,7 +110,7 @@ def test_new_clients_are_sent_elsewhere_while_all_streams_are_taken(faulty: Faul
 
 def test_without_its_flush_loop_pluto_says_that_it_must_be_started_anew(faulty: Faulty) -> None:
     """The last one with this Pluto."""
-    faulty.order("end")
+    faulty.pluto.order("end")
     wait_until(lambda: faulty.answer("/livez") == (503, "needs_restart"))
     assert faulty.health()["broadcaster"] == "failed"
 
@@ -124,7 +119,7 @@ def test_a_scraper_that_dies_again_and_again_ends_pluto_with_one_sentence(simula
     with faulty_pluto(tmp_path / "log", "--source-url", simulator.url) as faulty:
         wait_until(lambda: faulty.health()["browser"] == "running")
         left = descendants(faulty.pluto.process.pid)
-        faulty.order("die", 5)
+        faulty.pluto.order("die", 5)
         assert faulty.pluto.process.wait(20) == 3
         assert faulty.logged("pluto: The scraper died 5 times within a minute, so Pluto ends;") == 1
         assert faulty.logged(DEATH) == 5
