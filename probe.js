@@ -2,7 +2,7 @@
 //
 // It reads the page's own quote frames for the page's own symbol, the text of the price element, the title, and the
 // page's facts (resolved symbol, structured data), and tells each to Python through one CDP binding.
-// It judges nothing: what may be believed is decided in scraper.py. It never changes what the page shows to its scripts,
+// It judges nothing: what may be believed is decided in feed.py. It never changes what the page shows to its scripts,
 // never uses requestAnimationFrame (2/s in a page that isn't in front), and never waits for anything.
 //
 // Every message is a JSON object with `kind`, `page` (performance.timeOrigin, which names the document), and `at`, the

@@ -396,14 +396,12 @@ class PageSocket:
         """The page has said something."""
 
     def patience(self) -> float | None:
-        """Seconds until there is something to write of its own accord; None: never."""
-        return None
+        """Seconds until there is something to write without being woken; None: never."""
+        return 0 if self._outbox else None
 
     def next_message(self) -> str:
-        """Everything said since the last message, as one."""
-        message = "".join(self._outbox)
-        self._outbox.clear()
-        return message
+        """The oldest of what waits to be said; empty: nothing."""
+        return self._outbox.pop(0) if self._outbox else ""
 
     def _read(self) -> None:
         try:
@@ -466,11 +464,13 @@ class QuoteSocket(PageSocket):
         return max(0, self._beat_due - time.monotonic())
 
     def next_message(self) -> str:
+        """All frames since the last message, as one: each carries its length."""
         if time.monotonic() >= self._beat_due:
             self._beats += 1
             self._beat_due += self._simulator.heartbeat
             self._outbox.append(frame(f"~h~{self._beats}"))
-        message = super().next_message()
+        message = "".join(self._outbox)
+        self._outbox.clear()
         return "" if self.trouble == "silent" else message
 
     def hear(self, message: str) -> None:

@@ -623,6 +623,21 @@ def test_page_reloads(tradingview: Simulation, tab: Page) -> None:
     assert tradingview.loads("BINANCE:UNIUSD") == 2
 
 
+def test_faults_of_the_same_moment_all_reach_the_page(tradingview: Simulation, tab: Page) -> None:
+    open_symbol(tab, tradingview, "GRTUSD")
+    place = urlsplit(tradingview.url)
+    head = f"HTTP/1.1\r\nHost: {place.netloc}\r\n\r\n"
+    with (
+        tab.expect_navigation(wait_until="commit") as reloaded,
+        socket.create_connection((place.hostname, place.port), timeout=5) as client,
+    ):
+        client.sendall(f"POST /fault/GRTUSD/server_error {head}POST /fault/GRTUSD/page_reloads {head}".encode())
+        assert client.recv(4096).startswith(b"HTTP/1.1 200")
+    assert reloaded.value is not None
+    assert reloaded.value.status == 503
+    tradingview.heal("GRTUSD")
+
+
 def test_price_element_replaced(tradingview: Simulation, tab: Page) -> None:
     open_symbol(tab, tradingview, "NEARUSD")
     old = tab.query_selector(PRICE)
