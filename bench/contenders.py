@@ -70,14 +70,14 @@ class Server:
         return sum(process.memory_full_info().pss for process in self.family)
 
 
-Runner = Callable[[float, int], AbstractContextManager[Server]]
+Runner = Callable[..., AbstractContextManager[Server]]
 
 
 @dataclass(frozen=True)
 class Contender:
     """A server to measure. `missing` says what it needs and this machine lacks; "" when it can run.
 
-    `run` takes events a second (0: none) and the size of an event's JSON.
+    `run` takes events a second (0: none) and the size of an event's JSON; where there are calls, also how many tickers.
     """
 
     name: str
@@ -234,8 +234,8 @@ def missing_for_connect_node() -> str:
     return "" if all(folder.is_dir() for folder in modules) else "not installed: no connect-node (--install-peers)"
 
 
-def run_connect_node(rate: float, size: int) -> AbstractContextManager[Server]:
-    return announced("node", PEERS / "connect.mjs", str(rate), str(size))
+def run_connect_node(rate: float, size: int, tickers: int = 1) -> AbstractContextManager[Server]:
+    return announced("node", PEERS / "connect.mjs", *map(str, (rate, size, tickers)))
 
 
 # --- all --------------------------------------------------------------------------------------------------------------

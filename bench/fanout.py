@@ -16,6 +16,8 @@ so. Pluto is all there but its browser: see peers/pluto_server.py.
 - Connect: the same price as a PriceUpdate, in each format of Connect and gRPC-Web, beside Connect's own server in Node
   with the same service.
 - GetTickers: 500 calls a second on one connection, while 20 tickers change ten times a second for 20 streams.
+  Beside it, again, Connect's own server in Node.
+- Stolen: the part of the cores' time that the host of a virtual machine gave to others meanwhile; p99 minds most.
 - Slow clients: the p99 of 450 clients when 50 others don't read at all, beside their p99 when they are alone. Events
   have 8,000 bytes there, so that the 50 fall behind at once.
 
@@ -59,7 +61,6 @@ from contenders import (
     RAW_SEND,
     Contender,
     install_peers,
-    run_pluto,
     versions,
 )
 
@@ -82,6 +83,11 @@ HEALTHY, DEAF = 450, 50
 CALL_RATE = 500.0  # GetTickers a second
 CALL_STREAMS = CALL_TICKERS = 20
 CODECS = {"json": b"{}", "proto": b""}  # of the calls, with a request that is empty
+CALLED = {  # by codec and server; turn and turn about, since p99 is the machine's too
+    (codec, server): contenders[f"connect+{codec}"]
+    for codec in CODECS
+    for server, contenders in (("Pluto", PLUTO_CONNECT), ("Node", NODE_CONNECT))
+}
 CALL = (
     b"POST /crypto.v1.CryptoPriceService/GetTickers HTTP/1.1\r\nHost: localhost\r\nConnect-Protocol-Version: 1\r\n"
     b"Content-Type: application/%b\r\nContent-Length: %d\r\n\r\n%b"
@@ -191,9 +197,9 @@ def _p99_beside_deaf(length: Length, deaf: int) -> tuple[float, int]:
     return delivery(receipts, HEALTHY)["p99_ms"], lagging
 
 
-def measure_calls(codec: str, length: Length) -> Figures:
+def measure_calls(contender: Contender, codec: str, length: Length) -> Figures:
     """GetTickers at a steady rate beside streams, which a process of its own reads; lateness counts."""
-    with run_pluto(RATE, SIZE, CALL_TICKERS) as server:
+    with contender.run(RATE, SIZE, CALL_TICKERS) as server:
         streams = multiprocessing.Process(target=read_streams, args=(server.port, length.warm_up_s + length.seconds))
         streams.start()
         time.sleep(length.warm_up_s)
@@ -244,14 +250,21 @@ def measurements(contenders: Iterable[Contender], length: Length) -> list[Measur
     for it in (*PLUTO_CONNECT.values(), *NODE_CONNECT.values()):
         if not it.missing():
             plan.append((it.name, lambda it=it: measure_fanout(it, length, CLIENTS, RATE)))  # type: ignore[misc]
-    for codec in CODECS:
-        plan.append((f"GetTickers, {codec}", lambda codec=codec: measure_calls(codec, length)))  # type: ignore[misc]
+    for (codec, server), it in CALLED.items():
+        if not it.missing():
+            plan.append(
+                (calls_name(codec, server), lambda it=it, codec=codec: measure_calls(it, codec, length))  # type: ignore[misc]
+            )
     for count in SCALE:
         plan.append(
             (scale_name(count), lambda count=count: measure_fanout(PLUTO_SSE, length, count, SCALE_RATE))  # type: ignore[misc]
         )
     plan.append(("slow clients", lambda: measure_slow_clients(length)))
     return plan
+
+
+def calls_name(codec: str, server: str = "Pluto") -> str:
+    return f"GetTickers, {codec}, {server}"
 
 
 def scale_name(count: int) -> str:
@@ -264,12 +277,19 @@ def measure(contenders: list[Contender], length: Length) -> dict[str, list[Figur
         for name, run in measurements(contenders, length):
             gc.collect()
             gc.disable()  # else a collection among the clients would look like a late delivery
+            stolen, began = stolen_s(), time.monotonic()
             figures = run()
+            figures["stolen"] = (stolen_s() - stolen) / (time.monotonic() - began) / (os.cpu_count() or 1)
             gc.enable()
             rounds[name].append(figures)
             shown = "  ".join(f"{key} {value:.3g}" for key, value in figures.items())
             print(f"round {number + 1}  {name}: {shown}", file=sys.stderr, flush=True)
     return dict(rounds)
+
+
+def stolen_s() -> float:
+    """Seconds that the host of this virtual machine has given to others while we would have run; all cores together."""
+    return int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")
 
 
 def medians(rounds: dict[str, list[Figures]]) -> Results:
@@ -302,7 +322,7 @@ def targets(results: Results) -> list[Target]:
         *(
             Target(f"p99 of GetTickers, {codec}, {CALL_RATE:g} a second", 5.0, "ms", results[name]["p99_ms"])
             for codec in CODECS
-            for name in [f"GetTickers, {codec}"]
+            for name in [calls_name(codec)]
         ),
     ]
 
@@ -319,6 +339,8 @@ def report(results: Results) -> str:
             markdown(HEADINGS, [contender_row(contender, results) for contender in CONTENDERS]),
             "The same by Connect",
             markdown(("format", "Pluto, µs/event", "× SSE", "Node, µs/event", "× Node"), connect_rows(results)),
+            f"GetTickers, {CALL_RATE:g} calls a second",
+            markdown(("codec", "server", "p50 ms", "p99 ms", "stolen"), call_rows(results)),
             f"Pluto, SSE, {SCALE_RATE:g} events a second",
             markdown(("clients", "µs/event", "p50 ms", "p99 ms"), scale_rows(results)),
             f"{HEALTHY} clients alone: p99 {slow['alone_p99_ms']:.1f} ms; beside {DEAF} that don't read "
@@ -353,6 +375,15 @@ def connect_rows(results: Results) -> list[list[str]]:
         node_cells = [f"{node['us_per_event']:.1f}", f"{ratio(pluto, node):.2f}"] if node else [peer.missing(), "–"]
         pluto_cells = [f"{pluto['us_per_event']:.1f}", f"{ratio(pluto, results[PLUTO_SSE.name]):.2f}"]
         rows.append([format, *pluto_cells, *node_cells])
+    return rows
+
+
+def call_rows(results: Results) -> list[list[str]]:
+    rows = []
+    for codec, server in CALLED:
+        if figures := results.get(calls_name(codec, server)):
+            times = [f"{figures[key]:.2f}" for key in ("p50_ms", "p99_ms")]
+            rows.append([codec, server, *times, f"{figures['stolen']:.1%}"])
     return rows
 
 
