@@ -27,7 +27,7 @@ class PriceBoard extends HTMLElement {
   #changed = new Set(); // tickers to paint in the next frame
   #marked = new Set(); // rows whose mark has to fade
   #fadeTimer = 0;
-  #round = []; // rows whose age and sparkline are due, and their paint if they are out of sight
+  #round = []; // rows whose age, day and sparkline are due, and their paint if they are out of sight
   #watcher = null; // knows which rows are in sight
   #inSight = new Set(); // rows painted as soon as they change; the others wait for the round
   #seconds = 0;
@@ -213,7 +213,7 @@ class PriceBoard extends HTMLElement {
     const now = store.now();
     for (const row of this.#round.splice(0, ROWS_A_FRAME).filter(({ isConnected }) => isConnected)) {
       if (this.#changed.has(row.ticker)) this.#paintRow(row.ticker, now);
-      else row.paintAge(store.view(row.ticker), now);
+      row.paintSecond(store.view(row.ticker), now);
       row.drawTrend(store.session(row.ticker));
     }
     if (this.#round.length) nextFrame(this.#goRound);

@@ -42,15 +42,22 @@ class PriceRow extends HTMLElement {
     for (const part of ["open", "price", "remove"]) this.#parts[part].tabIndex = this.tabIndex;
   }
 
+  /** What a price brings with it. The day's figures follow within a second, unless this is a new beginning. */
   paint(view, now) {
-    if (this.dataset.state !== view.state) this.dataset.state = view.state;
+    const begins = this.dataset.state !== view.state;
+    if (begins) this.dataset.state = view.state;
     this.toggleAttribute("data-priced", Boolean(view.priceText));
     this.#paintName(view);
     this.#paintPrice(view, now);
     this.#paintChange(view);
-    this.#paintRange(view);
-    this.#paintVolume(view);
-    this.paintAge(view, now);
+    this.#paintAge(view, now);
+    if (begins) this.#paintDay(view);
+  }
+
+  /** Once a second: what changes by the clock alone, and the day's figures, that nobody reads while they flicker. */
+  paintSecond(view, now) {
+    this.#paintAge(view, now);
+    this.#paintDay(view);
   }
 
   /** The exchange stands before the ticker, unless it is the usual one. */
@@ -93,6 +100,11 @@ class PriceRow extends HTMLElement {
     if (shown.dataset.direction !== way) shown.dataset.direction = way;
   }
 
+  #paintDay(view) {
+    this.#paintRange(view);
+    this.#paintVolume(view);
+  }
+
   #paintRange({ low, high, price, priceText = "" }) {
     const known = Number.isFinite(low) && Number.isFinite(high) && high > low && Number.isFinite(price);
     this.#parts.range.hidden = !known;
@@ -112,8 +124,7 @@ class PriceRow extends HTMLElement {
     write(this.#parts.value, value && `≈ ${value} ${currency}`.trim());
   }
 
-  /** What changes by the clock alone. */
-  paintAge(view, now) {
+  #paintAge(view, now) {
     write(this.#parts.state, STATE_WORDS[view.state] ?? view.state);
     write(this.#parts.age, age(view, now));
     const why = reason(view);

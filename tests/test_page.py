@@ -156,6 +156,18 @@ def test_a_price_is_printed_as_given_and_marked_by_direction(
         expect(price).not_to_have_class(re.compile("up|down"))  # The mark fades.
 
 
+def test_the_days_figures_follow_the_price(visitor: Visitor, pluto: Pluto, simulator: Simulator) -> None:
+    simulator.rate("APTEUR", 0)
+    with tracked(pluto, "APTEUR"):
+        visitor.open()
+        visitor.wait_for("APTEUR", "live")
+        row = visitor.row("APTEUR")
+        expect(row.locator("[data-part=volume]")).not_to_be_empty()
+        simulator.price("APTEUR", "9876.5")
+        expect(row.locator("[data-part=high]")).to_have_text(re.compile(r"^9\s876\.50$"))
+        expect(row.locator("[data-part=range]")).to_have_attribute("data-at", "1.000")
+
+
 def test_a_removed_ticker_can_be_taken_back(visitor: Visitor, pluto: Pluto) -> None:
     with tracked(pluto, "VETEUR"):
         page = visitor.open()
