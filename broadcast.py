@@ -21,6 +21,7 @@ import random
 import secrets
 import socket
 import struct
+import sys
 import threading
 import time
 from bisect import bisect_left
@@ -48,7 +49,8 @@ HEARTBEAT_S = 15.0
 TEND_INTERVAL_S = 0.5
 LAG_LIMIT_S = 15.0  # a client that drains nothing for this long is closed
 LEAVE_LIMIT_S = 1.0  # for a client to take its last words and close its side
-TCP_USER_TIMEOUT_MS = 20_000  # the kernel gives up on a peer that acknowledges nothing for this long
+VANISHED_AFTER = 4 / 3  # of the lag limit: a peer that acknowledges nothing for this long is no longer there
+CHECKS_A_ROUND = 10  # so many times in turn a part of all peers is looked at
 SEND_BUFFER = 32 * 1024  # bytes the kernel keeps per client
 DRAIN_LIMIT = 256  # quotes taken from the hand-off at once; the rest goes with the next flush
 SLICE = 1_000  # clients sent to before the hub gets a turn
@@ -57,6 +59,7 @@ MAX_TAIL = 256 * 1024  # unsent bytes at which a lagging client gets no more ans
 MAX_REMOVED = 1_000  # removals remembered for clients that resume
 MAX_FRAMES = 256  # frames kept for clients that need the same one
 RETRY_MS = 2_000  # how long a client waits before it connects again
+TCP_INFO = struct.Struct("=3xB20xI28xI")  # of Linux's struct tcp_info, see _unacknowledged_ms
 DELAY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)  # of histograms
 READABLE, WRITABLE = 1, 2  # libev's names of what an io watcher waits for
 
@@ -292,7 +295,7 @@ class Client:
 
     __slots__ = (
         "address", "drained_at", "expiry", "first", "group", "heard", "lagging_since", "left_at", "reader", "receive",
-        "send", "sequence", "socket", "tail", "wish", "writer",
+        "send", "sequence", "socket", "tail", "was_silent", "wish", "writer",
     )  # fmt: skip
 
     def __init__(self, wish: Wish, sequence: int, first: bytes, address: str = "") -> None:
@@ -309,6 +312,7 @@ class Client:
         self.lagging_since: float | None = None
         self.left_at: float | None = None
         self.heard = 0
+        self.was_silent = False  # had acknowledged nothing for too long when it was looked at last
 
 
 def _send_nowhere(data: bytes) -> int:
@@ -335,6 +339,7 @@ class Broadcaster:
         self.delays = Delays()
         self._max_streams, self._max_streams_per_address = max_streams, max_streams_per_address
         self._interval, self._heartbeat, self._lag_limit = interval, heartbeat, lag_limit
+        self._vanished_after_ms = 1000 * VANISHED_AFTER * lag_limit
         self._lock = threading.Lock()  # of the hand-off
         self._handoff: dict[Ticker, Quote] = {}  # newest per ticker: bounded by their number, never overflows
         self._taken: dict[Ticker, Quote] = {}  # what was taken from it and not yet flushed
@@ -346,6 +351,7 @@ class Broadcaster:
         self._flushed_at = _now_ms()
         self._groups: dict[Wish, Group] = {}
         self._clients: set[Client] = set()
+        self._unchecked: list[Client] = []  # whose peers have still to be looked at in this round
         self._streams_of: Counter[str] = Counter()  # by address; none that has no stream
         self._frames: dict[tuple[object, ...], bytes] = {}  # of the sequence that is current, by what they hold
         self._stopping = False
@@ -621,8 +627,6 @@ class Broadcaster:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         if connection.family in (socket.AF_INET, socket.AF_INET6):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if hasattr(socket, "TCP_USER_TIMEOUT"):
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
         client.socket, client.send, client.first = connection, connection.send, b""
         client.reader = self._loop.io(connection.fileno(), READABLE)
         client.reader.start(self._on_readable, client)
@@ -786,6 +790,7 @@ class Broadcaster:
             gevent.sleep(TEND_INTERVAL_S)
             try:
                 self._drop_overdue(time.monotonic())
+                self._drop_vanished()
                 self._send_heartbeats(time.monotonic())
             except Exception:
                 log.exception("tending the clients failed")
@@ -796,6 +801,20 @@ class Broadcaster:
                 self.drop(client, "stuck")
             elif client.left_at is not None and now - client.left_at > LEAVE_LIMIT_S:
                 self.drop(client, "left")
+
+    def _drop_vanished(self) -> None:
+        """Whose machine or network is gone says no goodbye; what was sent is never acknowledged.
+
+        Linux's own TCP_USER_TIMEOUT would also end a peer that reads, but slowly and with a small window.
+        """
+        if not self._unchecked:
+            self._unchecked = list(self._clients)
+        for _ in range(min(len(self._unchecked), 1 + len(self._clients) // CHECKS_A_ROUND)):
+            client = self._unchecked.pop()
+            is_silent = client.socket is not None and _unacknowledged_ms(client.socket) > self._vanished_after_ms
+            if is_silent and client.was_silent:  # once may be a packet that is on its way after a quiet time
+                self.drop(client, "vanished")
+            client.was_silent = is_silent
 
     def _send_heartbeats(self, now: float) -> None:
         for group in list(self._groups.values()):
@@ -846,6 +865,22 @@ class Stream:
             self._pipe.close()
         if not self._is_given_away:
             self._broadcaster.drop(self._client, "closed")
+
+
+def _unacknowledged_ms(connection: socket.socket) -> int:
+    """For how long the peer has acknowledged nothing while something was to be; 0 where the system can't tell.
+
+    The fields of Linux's struct tcp_info, which only grows at its end: probes of a closed window that have no answer
+    (the fourth byte), packets out without one (at 24), and ms since the last acknowledgement (at 56).
+    """
+    if sys.platform != "linux" or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return 0
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO.size)
+    except OSError:  # it is closed
+        return 0
+    probes, packets, silent_ms = TCP_INFO.unpack(info)
+    return silent_ms if probes or packets else 0
 
 
 def _now_ms() -> int:

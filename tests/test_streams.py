@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import re
 import socket
 import ssl
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +20,8 @@ import httpx
 import pytest
 import websocket
 from running import QuoteServer, quote_server, wait_until
+
+SO_ATTACH_FILTER = 26  # Linux: a program that says which packets a socket may hear
 
 TICKERS = [f"COIN{number}USD" for number in range(20)]
 
@@ -263,6 +267,21 @@ def test_a_slow_client_is_told_the_present_when_it_reads_again() -> None:
             assert server.server()["lagging"] == 0
 
 
+def test_a_slow_client_that_reads_is_not_given_up(server: QuoteServer) -> None:
+    """What waits for it is more than its window takes, longer than one that acknowledges nothing may take."""
+    lagged = server.server()["counters"].get("lagging", 0)
+    with socket.socket() as slow:
+        slow.settimeout(10)
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", server.port))
+        slow.sendall(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        began = time.monotonic()
+        while time.monotonic() - began < 8:
+            fill(server, 4)
+            assert slow.recv(4096), "the server closed the stream"
+    assert server.server()["counters"]["lagging"] > lagged
+
+
 def test_a_client_that_takes_nothing_is_closed_and_delays_nobody(server: QuoteServer) -> None:
     before = dropped(server, "stuck")
     with ExitStack() as stack:
@@ -304,6 +323,18 @@ def test_50_that_do_not_read_among_500_leave_the_others_their_latency() -> None:
             while b"42.42" not in seen:
                 seen = seen[-100:] + stream.socket.recv(1 << 20)
         assert server.server()["lagging"] >= 50, "they lag still, and nobody waited for them"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what was acknowledged")
+def test_a_peer_that_vanishes_is_let_go(server: QuoteServer) -> None:
+    """Its machine is gone: nothing comes back, not even an acknowledgement."""
+    before = dropped(server, "vanished")
+    with raw_stream(server) as stream:
+        stream.read_until(lambda: stream.last_id)
+        drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF: return 0
+        filter = struct.pack("HP", 1, ctypes.addressof(drop_all))
+        stream.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filter)
+        wait_until(lambda: dropped(server, "vanished") == before + 1, timeout=20)
 
 
 @pytest.mark.parametrize("end", ["close", "reset", "half_close"])
