@@ -469,8 +469,10 @@ def performance() -> Response:
 
 @routes.get("/metrics")
 def metrics() -> Response:
-    collected = cast(Metrics, current_app.extensions["pluto.metrics"])
-    return Response(collected.text(), content_type=METRICS_CONTENT_TYPE, headers={"Cache-Control": "no-store"})
+    server: Server | None = request.environ.get(HTTP_SERVER)
+    connections, counters = (0, {}) if server is None else (server.connections, server.counters)
+    shown = cast(Metrics, current_app.extensions["pluto.metrics"]).text(connections, counters)
+    return Response(shown, content_type=METRICS_CONTENT_TYPE, headers={"Cache-Control": "no-store"})
 
 
 @routes.get("/openapi.json")
@@ -637,12 +639,12 @@ def create_app(
     watchlist: Watchlist, settings: AccessSettings | None = None, supervisor: Supervisor | None = None
 ) -> Flask:
     """Flask and Connect beside each other, behind the checks of who may call."""
+    supervisor = supervisor or Supervisor(watchlist.scraper, watchlist.broadcaster)
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["pluto"] = watchlist
-    app.extensions["supervisor"] = supervisor or Supervisor(watchlist.scraper, watchlist.broadcaster)
-    app.extensions["pluto.metrics"] = Metrics(watchlist)
+    app.extensions["supervisor"] = supervisor
     app.register_blueprint(routes)
     app.register_error_handler(PlutoError, _on_pluto_error)
     app.register_error_handler(WebsocketMismatch, _on_websocket_mismatch)
@@ -662,6 +664,7 @@ def create_app(
     additions = frozenset({"/api/tickers", f"{connect.path}AddTicker"})
     checked = Access(application, settings or Settings().for_access("127.0.0.1"), refuse, additions)
     app.extensions["access"] = checked
+    app.extensions["pluto.metrics"] = Metrics(watchlist, checked.refused, supervisor.counters)
     app.wsgi_app = checked  # type: ignore[method-assign]
     return app
 

@@ -8,7 +8,7 @@ so there are as many time series with a thousand tickers as with one. It runs on
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Protocol
 
@@ -55,23 +55,30 @@ class Watchlist(Protocol):
 
 
 class Metrics:
-    """All metrics of one Pluto, in a registry of their own."""
+    """All metrics of one Pluto, in a registry of their own.
 
-    def __init__(self, watchlist: Watchlist) -> None:
+    `refused` counts callers that may not call, by error code; `supervised` what hung or died.
+    """
+
+    def __init__(self, watchlist: Watchlist, refused: Mapping[str, int], supervised: Mapping[str, int]) -> None:
+        self._layers = LayersCollector(watchlist, refused, supervised)
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(LayersCollector(watchlist))
+        self._registry.register(self._layers)
         ProcessCollector(registry=self._registry)
 
-    def text(self) -> bytes:
-        """In Prometheus' text format, CONTENT_TYPE."""
+    def text(self, connections: int, http: Mapping[str, int]) -> bytes:
+        """In Prometheus' text format, CONTENT_TYPE; with what the HTTP server that was asked holds and counts."""
+        self._layers.connections, self._layers.http = connections, http
         return generate_latest(self._registry)
 
 
 class LayersCollector(Collector):
     """Reads the layers whenever the registry asks."""
 
-    def __init__(self, watchlist: Watchlist) -> None:
-        self._watchlist = watchlist
+    def __init__(self, watchlist: Watchlist, refused: Mapping[str, int], supervised: Mapping[str, int]) -> None:
+        self._watchlist, self._refused, self._supervised = watchlist, refused, supervised
+        self.connections = 0
+        self.http: Mapping[str, int] = {}
 
     def collect(self) -> Iterable[Metric]:
         yield _info(self._watchlist.settings)
@@ -79,6 +86,10 @@ class LayersCollector(Collector):
         yield from _streams(self._watchlist.broadcaster)
         yield from _delays(self._watchlist.broadcaster)
         yield from _scraper(self._watchlist.scraper)
+        yield from _http(self.connections, self.http, self._refused)
+        yield _labelled_counter(
+            "pluto_supervision_events", "What hung or died inside Pluto, by event.", "event", self._supervised
+        )
 
 
 def _info(settings: Settings) -> Metric:
@@ -134,7 +145,19 @@ def _scraper(scraper: Scraper) -> Iterator[Metric]:
     yield _labelled_counter("pluto_scraper_events", "What happened to pages and browser, by event.", "event", events)
 
 
-def _after(counters: dict[str, int], prefix: str) -> dict[str, int]:
+def _http(connections: int, counters: Mapping[str, int], refused: Mapping[str, int]) -> Iterator[Metric]:
+    malformed, closed = _after(counters, "refused: "), _after(counters, "closed: ")
+    failed = counters.get("accept failed", 0)
+    yield GaugeMetricFamily("pluto_connections", "Open connections, streams not counted.", connections)
+    yield _labelled_counter(
+        "pluto_requests_refused", "Requests refused before they were looked at, by error.", "error", malformed
+    )
+    yield _labelled_counter("pluto_callers_refused", "Requests of who may not ask, by error.", "error", refused)
+    yield _labelled_counter("pluto_connections_closed", "Connections Pluto closed, by reason.", "reason", closed)
+    yield CounterMetricFamily("pluto_accepts_failed", "Times that no connection could be taken.", failed)
+
+
+def _after(counters: Mapping[str, int], prefix: str) -> dict[str, int]:
     return {name.removeprefix(prefix): count for name, count in counters.items() if name.startswith(prefix)}
 
 
@@ -145,7 +168,7 @@ def _labelled_gauge(name: str, help: str, label: str, values: dict[str, int]) ->
     return family
 
 
-def _labelled_counter(name: str, help: str, label: str, values: dict[str, int]) -> Metric:
+def _labelled_counter(name: str, help: str, label: str, values: Mapping[str, int]) -> Metric:
     family = CounterMetricFamily(name, help, labels=[label])
     for value, count in sorted(values.items())[:MAX_EVENTS]:
         family.add_metric([value], count)

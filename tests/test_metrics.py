@@ -59,7 +59,7 @@ def watchlist() -> Watchlist:
 
 
 def reading_of(watchlist: Watchlist) -> Reading:
-    return Reading(Metrics(watchlist).text().decode())
+    return Reading(Metrics(watchlist, {}, {}).text(0, {}).decode())
 
 
 def test_every_metric_has_its_words_and_a_name_of_ours(server: QuoteServer) -> None:
@@ -119,6 +119,23 @@ def test_hostile_words_are_escaped_and_bounded(watchlist: Watchlist) -> None:
     reasons = [sample.labels["reason"] for sample in reading.samples if sample.name == "pluto_prices_refused_total"]
     assert len(reasons) == MAX_EVENTS
     assert reasons[0] == '"}\n0'
+
+
+def test_refusals_are_counted_by_their_error(server: QuoteServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as malformed:
+        malformed.sendall(b"GET / HTTP/1.1\n\n")
+        assert malformed.recv(64).startswith(b"HTTP/1.1 400")
+    assert server.http.get("/api/tickers", headers={"Host": "rebound.example"}).status_code == 403
+    reading = read(server)
+    assert reading.value("pluto_requests_refused_total", error="malformed_request") == 1
+    assert reading.value("pluto_callers_refused_total", error="forbidden_host") == 1
+    assert reading.value("pluto_connections") >= 1
+    assert reading.value("pluto_accepts_failed_total") == 0
+
+
+def test_what_hung_or_died_is_counted(watchlist: Watchlist) -> None:
+    reading = Reading(Metrics(watchlist, {}, {"scraper_deaths": 2}).text(0, {}).decode())
+    assert reading.value("pluto_supervision_events_total", event="scraper_deaths") == 2
 
 
 def test_without_a_browser_it_says_so(server: QuoteServer) -> None:
