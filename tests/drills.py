@@ -14,13 +14,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 from crowd import Crowd, Pace, crowd_of
 from running import Pluto, Simulator, descendants, running_pluto, running_simulator, wait_until
-from truth import Change, wrongs
+from truth import Change, Sighting, wrongs
 
 COINS = "BTC ETH SOL BNB XRP ADA DOGE TRX AVAX DOT LINK TON LTC BCH ATOM UNI XLM NEAR APT SUI"
 TICKERS = [f"{coin}USDT" for coin in COINS.split()]
@@ -35,6 +35,7 @@ SETTLE_S = 5.5
 DISK_SIZE = "256m"
 FULL_S = 3.0
 HUB_BLOCK_S, SCRAPER_BLOCK_S = 2.0, 20.0
+CLOCK_JUMP_S = 3600.0
 FEW_DESCRIPTORS = 5
 NEWCOMERS = 50
 
@@ -95,6 +96,11 @@ class Stage:
         """Whether whoever sees prices sees none from before."""
         return all(shown.received_at > since for table in self.crowd.tables() for shown in table.values())
 
+    def none_is_ahead(self) -> bool:
+        """Whether nobody sees a price that is dated later than now."""
+        now = time.time() * 1000 + 1
+        return all(shown.received_at <= now for table in self.crowd.tables() for shown in table.values())
+
     def wait_until_well(self, since: float, limit: float = RECOVERY_LIMIT_S) -> float:
         """The seconds it takes from now on."""
         begun = time.monotonic()
@@ -106,7 +112,8 @@ class Stage:
 
     def wrongs(self) -> list[str]:
         """What was wrong with what clients were shown since this was asked last."""
-        found = [wrong for wrong in wrongs(self.crowd.sightings(), self.source.truth()) if wrong not in self.known]
+        sightings = map(_by_true_clock, self.crowd.sightings())
+        found = [wrong for wrong in wrongs(sightings, self.source.truth()) if wrong not in self.known]
         self.known.update(found)
         return found
 
@@ -114,6 +121,14 @@ class Stage:
         """Those of the renderers, the most used first, of the browser, or of the driver."""
         found = [process for process in descendants(self.pluto.process.pid) if _is(process, part)]
         return sorted(found, key=lambda process: -process.memory_info().rss)
+
+
+def _by_true_clock(sighting: Sighting) -> Sighting:
+    """As it would have been dated had Pluto's clock not been ahead."""
+    ahead = 1000 * CLOCK_JUMP_S if sighting.received_at > time.time() * 1000 + 500 * CLOCK_JUMP_S else 0.0
+    return replace(
+        sighting, timestamp=round(sighting.timestamp - ahead), received_at=round(sighting.received_at - ahead)
+    )
 
 
 @dataclass(frozen=True)
@@ -254,6 +269,18 @@ def run_out_of_descriptors(stage: Stage) -> Outcome:
     return Outcome(recovered_s)
 
 
+def jump_clock(stage: Stage) -> Outcome:
+    """Pluto's clock is an hour ahead, then right again: prices are dated by it, and nobody sees one that isn't live."""
+    cut_off = stage.crowd.counters["lost"]
+    stage.pluto.order("clock", CLOCK_JUMP_S)
+    stage.wait_until_well((time.time() + CLOCK_JUMP_S) * 1000)
+    stage.pluto.order("clock", 0)
+    begun = time.monotonic()
+    wait_until(lambda: stage.is_well(0.0) and stage.none_is_ahead(), RECOVERY_LIMIT_S, what="all is dated right again")
+    assert stage.crowd.counters["lost"] == cut_off
+    return Outcome(time.monotonic() - begun)
+
+
 def block_scraper(stage: Stage) -> Outcome:
     stage.pluto.order("hang", SCRAPER_BLOCK_S)
     time.sleep(SCRAPER_BLOCK_S)
@@ -296,6 +323,7 @@ SHORT = (
     Drill("renderer stopped for 8 s", lambda stage: stop(stage, "renderer", 8.0)),
     Drill("source down for 8 s", lambda stage: take_source_down(stage, 8.0)),
     Drill("hub blocked for 2 s", block_hub),
+    Drill("clock an hour ahead, and back", jump_clock),
     Drill("disk full while the browser starts", fill_disk, needs_disk=True),
     Drill("no descriptors for newcomers", run_out_of_descriptors),
     Drill("1000 clients come back at once", lambda stage: reconnect(stage, 1_000)),

@@ -4,7 +4,8 @@ Run by test_supervision.py and drills.py.
 
 A line is one fault: `hang 7` stops the scraper's thread for so many seconds, `die 2` ends it so many times in a row by
 an exception that nobody foresees, `block 3` stops the hub, `raise 0` fails in a callback of the hub, `end 0` ends the
-flush loop. Nothing of Pluto is replaced but the moment at which a fault strikes.
+flush loop, `clock 3600` sets the clock so many seconds off, for this process alone. Nothing of Pluto is replaced but
+the moment at which a fault strikes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import app
 from broadcast import Broadcaster
 from scraper import Scraper
 from supervision import Supervisor
+
+true_time = time.time
 
 
 class Unforeseen(BaseException):
@@ -64,8 +67,14 @@ def obey_orders(loop: Any, scraper: FaultyScraper, broadcaster: Broadcaster) -> 
                 loop.run_callback_threadsafe(block_the_hub, float(number))
             case "raise":
                 loop.run_callback_threadsafe(fail_in_the_hub)
+            case "clock":
+                set_clock(float(number))
             case "end":
                 loop.run_callback_threadsafe(broadcaster._greenlets[0].kill, gevent.GreenletExit, False)
+
+
+def set_clock(ahead_s: float) -> None:
+    time.time = lambda: true_time() + ahead_s
 
 
 def block_the_hub(seconds: float) -> None:

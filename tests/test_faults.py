@@ -1,8 +1,8 @@
 """Whatever fails under load passes: all is well again within seconds, and no client was ever shown a wrong price.
 
 One Pluto with 20 tickers and 200 clients of every transport goes through the drills of `drills.py`, one after another;
-`bench/faults.py` runs the long ones. What a jump of the clock does is tested on the feed alone, which is given its
-clocks: a machine's own can't be set for one program only.
+`bench/faults.py` runs the long ones. What jumps of the clock do to a page's own is tested on the feed alone, which is
+given its clocks.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def test_a_fault_passes_and_no_client_sees_a_wrong_price(stage: Stage, drill: Dr
 
 
 def test_clients_that_read_one_byte_a_second_are_let_go_and_cost_the_others_nothing(stage: Stage) -> None:
-    """Pluto lets them go, or the kernel does (TCP_USER_TIMEOUT), whichever is first; they come back meanwhile."""
+    """They take nothing of what waits for them for too long; they come back meanwhile."""
 
     def let_go() -> int:
         counters = stage.pluto.http.get("/api/performance").raise_for_status().json()["server"]["counters"]
