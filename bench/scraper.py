@@ -296,7 +296,7 @@ def latencies(receipts: Receipts, http: httpx.Client, since: float) -> dict[str,
     from_site, from_page = [], []
     last: dict[str, str] = {}
     for ticker, price, at, shown_at in receipts:
-        if price != last.get(ticker) and at >= since:
+        if price != last.get(ticker, price) and at >= since:  # the first may be an old price that is told again
             times = [change["time"] for change in made[ticker] if change["price"] == price and change["time"] <= at]
             from_site += [at - time_made for time_made in times[-1:]]
             from_page += [at - shown_at] if shown_at else []
