@@ -200,14 +200,15 @@ def kill(stage: Stage, part: str) -> Outcome:
 
 
 def stop(stage: Stage, part: str, seconds: float) -> Outcome:
-    """SIGSTOP, and so many seconds later SIGCONT."""
+    """SIGSTOP, and so many seconds later SIGCONT, if it is still there."""
     stage.settle()
     victim = stage.processes(part)[0]
     victim.suspend()
     stopped = time.monotonic()
     stage.wait_until_troubled()
     time.sleep(max(0.0, stopped + seconds - time.monotonic()))
-    victim.resume()
+    with suppress(psutil.NoSuchProcess):  # Pluto has ended it and goes on with another
+        victim.resume()
     return Outcome(stage.wait_until_well(time.time() * 1000))
 
 
