@@ -271,7 +271,7 @@ def run_out_of_descriptors(stage: Stage) -> Outcome:
 
 
 def jump_clock(stage: Stage) -> Outcome:
-    """Pluto's clock is an hour ahead, then right again: prices are dated by it, and nobody sees one that isn't live."""
+    """Pluto's clock is an hour ahead, then right again: prices are dated by it, and nobody is cut off."""
     cut_off = stage.crowd.counters["lost"]
     stage.pluto.order("clock", CLOCK_JUMP_S)
     stage.wait_until_well((time.time() + CLOCK_JUMP_S) * 1000)
