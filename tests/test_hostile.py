@@ -52,6 +52,7 @@ HARMLESS = {  # what stays live: nothing comes of it
     "XTZUSD": "sets_traps",
 }
 AT_ONCE = 5  # hostile pages: more only wait for the processor
+CUT_OFF_LIMIT_S = 60.0  # hoarding and breeding keep a renderer, and a slow machine, from all else for long
 LONGER = {"GOTO_TIMEOUT_S": 10.0, "PING_LIMIT_S": 20.0, "HEAP_EXCESS": 150.0}
 
 
@@ -132,7 +133,7 @@ def wait_until_cut_off(watched: Watched, reasons: dict[str, str], latenesses: li
                 del unseen[ticker]
         return not unseen and live_of(watched) >= {*HONEST}
 
-    wait_until(is_over, 30, what=f"{unseen} are cut off, the honest live: {watched.now}")
+    wait_until(is_over, CUT_OFF_LIMIT_S, what=f"{reasons} are cut off, the honest live: {watched.now}")
 
 
 def live_of(watched: Watched) -> set[str]:
