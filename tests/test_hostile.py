@@ -140,7 +140,7 @@ def live_of(watched: Watched) -> set[str]:
     return {ticker for ticker, quote in watched.now.items() if quote.state is State.LIVE}
 
 
-@pytest.mark.timeout(120)  # for the first, that has them all
+@pytest.mark.timeout(240)  # for the first, that has them all
 @pytest.mark.parametrize("ticker", CUT_OFF, ids=[fault for fault, _ in CUT_OFF.values()])
 def test_a_hostile_page_is_cut_off_and_says_why(attacked: Attacked, ticker: str) -> None:
     reason = CUT_OFF[ticker][1]
