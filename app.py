@@ -469,9 +469,8 @@ def performance() -> Response:
 
 @routes.get("/metrics")
 def metrics() -> Response:
-    server: Server | None = request.environ.get(HTTP_SERVER)
-    connections, counters = (0, {}) if server is None else (server.connections, server.counters)
-    shown = cast(Metrics, current_app.extensions["pluto.metrics"]).text(connections, counters)
+    collected, http = cast(Metrics, current_app.extensions["pluto.metrics"]), _http_figures()
+    shown = collected.text(http.get("connections", 0), http.get("counters", {}))
     return Response(shown, content_type=METRICS_CONTENT_TYPE, headers={"Cache-Control": "no-store"})
 
 

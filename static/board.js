@@ -212,8 +212,10 @@ class PriceBoard extends HTMLElement {
   #goRound = () => {
     const now = store.now();
     for (const row of this.#round.splice(0, ROWS_A_FRAME).filter(({ isConnected }) => isConnected)) {
+      const view = store.view(row.ticker);
       if (this.#changed.has(row.ticker)) this.#paintRow(row.ticker, now);
-      row.paintSecond(store.view(row.ticker), now);
+      else row.paintAge(view, now);
+      row.paintDay(view);
       row.drawTrend(store.session(row.ticker));
     }
     if (this.#round.length) nextFrame(this.#goRound);

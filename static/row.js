@@ -50,14 +50,8 @@ class PriceRow extends HTMLElement {
     this.#paintName(view);
     this.#paintPrice(view, now);
     this.#paintChange(view);
-    this.#paintAge(view, now);
-    if (begins) this.#paintDay(view);
-  }
-
-  /** Once a second: what changes by the clock alone, and the day's figures, that nobody reads while they flicker. */
-  paintSecond(view, now) {
-    this.#paintAge(view, now);
-    this.#paintDay(view);
+    this.paintAge(view, now);
+    if (begins) this.paintDay(view);
   }
 
   /** The exchange stands before the ticker, unless it is the usual one. */
@@ -100,7 +94,8 @@ class PriceRow extends HTMLElement {
     if (shown.dataset.direction !== way) shown.dataset.direction = way;
   }
 
-  #paintDay(view) {
+  /** The day's figures: once a second, since nobody reads them while they flicker. */
+  paintDay(view) {
     this.#paintRange(view);
     this.#paintVolume(view);
   }
@@ -124,7 +119,8 @@ class PriceRow extends HTMLElement {
     write(this.#parts.value, value && `≈ ${value} ${currency}`.trim());
   }
 
-  #paintAge(view, now) {
+  /** What changes by the clock alone. */
+  paintAge(view, now) {
     write(this.#parts.state, STATE_WORDS[view.state] ?? view.state);
     write(this.#parts.age, age(view, now));
     const why = reason(view);
