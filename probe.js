@@ -9,7 +9,7 @@
 // page's clock in ms since the epoch:
 //   start {}                                  a document begins
 //   page  {…facts}                            once they are there, and whenever address or symbol change
-//   frame {symbol, status, fields, error}     a quote frame of the page's own symbol; fields are partial
+//   frame {symbol, status, fields, error}     quote frames of the page's own symbol that came together; fields are partial
 //   price {text}                              the price element's whole text, when no recent frame explains it
 //   title {text}                              a title with an arrow in it, while there is neither frame nor element
 //   long  {ms}                                this page kept the renderer busy for so long
@@ -71,31 +71,50 @@
     }
   }
 
-  function onQuoteFrame(socket, quote) {
-    if (symbolOf(quote?.n) !== settings.symbol) return;
-    feed = socket;
-    proven.socket = now();
-    const fields = quote.v ?? {};
-    if (fields.lp != null) {
-      recentPrices = recentPrices.filter((recent) => proven.socket - recent.until < EXPLAINED_MS);
-      if (recentPrices.length) recentPrices.at(-1).until = proven.socket;
-      recentPrices.push({ price: Number(fields.lp), until: Infinity });
+  /** The quote that a payload carries: {n, s, v, errmsg}; null if it carries none. */
+  function quoteOf(payload) {
+    if (!payload.includes('"qsd"')) return null;
+    try {
+      const { m, p } = JSON.parse(payload);
+      return m === "qsd" ? p[1] : null;
+    } catch {
+      return null;
     }
-    send("frame", { symbol: settings.symbol, status: quote.s, fields, error: quote.errmsg });
+  }
+
+  /** The frames of the page's own symbol in one message. Parts of one change come together: they are merged. */
+  function* framesOf(payloads) {
+    let frame = null;
+    for (const quote of payloads.map(quoteOf)) {
+      if (symbolOf(quote?.n) !== settings.symbol) continue;
+      const { s: status, v, errmsg: error } = quote;
+      const isPriceNext = frame?.fields.lp !== undefined && v?.lp != null;
+      if (frame !== null && (isPriceNext || frame.status !== status)) {
+        yield frame;
+        frame = null;
+      }
+      frame ??= { symbol: settings.symbol, status, fields: {}, error };
+      for (const name in v) if (v[name] !== null) frame.fields[name] = v[name]; // null says nothing new
+    }
+    if (frame !== null) yield frame;
   }
 
   function onSocketMessage(socket, data) {
     if (typeof data !== "string") return;
-    for (const payload of payloadsOf(data)) {
-      if (socket === feed) proven.socket = now();
-      if (!payload.includes('"qsd"')) continue;
-      try {
-        const { m, p } = JSON.parse(payload);
-        if (m === "qsd") onQuoteFrame(socket, p?.[1]);
-      } catch {
-        // not a quote frame after all
-      }
+    const payloads = [...payloadsOf(data)];
+    if (socket === feed && payloads.length) proven.socket = now();
+    for (const frame of framesOf(payloads)) {
+      feed = socket;
+      proven.socket = now();
+      if (frame.fields.lp !== undefined) rememberPrice(Number(frame.fields.lp));
+      send("frame", frame);
     }
+  }
+
+  function rememberPrice(price) {
+    recentPrices = recentPrices.filter((recent) => proven.socket - recent.until < EXPLAINED_MS);
+    if (recentPrices.length) recentPrices.at(-1).until = proven.socket;
+    recentPrices.push({ price, until: Infinity });
   }
 
   const NativeWebSocket = window.WebSocket;

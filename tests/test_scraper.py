@@ -5,6 +5,7 @@ The scraper runs in this process, against the simulator, with a real Chromium. I
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -361,6 +362,28 @@ def test_socket_and_page_that_disagree_are_stale(watched: Watched, simulator: Si
         assert watched.now["AXSUSD"].source is Source.SOCKET, "its frames are as new as what is painted"
         simulator.clear("AXSUSD")
         watched.wait_until_live("AXSUSD")
+
+
+SAY = """() => {
+  const payload = (v) => JSON.stringify({ m: "qsd", p: ["qs", { n: "%s", s: "ok", v }] });
+  const said = %s.map(payload).map((text) => `~m~${text.length}~m~${text}`).join("");
+  new WebSocket("ws://127.0.0.1:9").dispatchEvent(new MessageEvent("message", { data: said }));
+}"""
+
+
+def test_parts_that_come_together_are_told_at_once_and_no_price_between_is_lost(
+    watched: Watched, simulator: Simulator
+) -> None:
+    parts = [{"lp": 21.5}, {"ch": 1.5, "chp": 7.5}, {"volume": 9}, {"volume": None}, {"lp": 21.6}]
+    with watched.tracking("INJUSD"):
+        watched.wait_until_live("INJUSD")
+        simulator.rate("INJUSD", 0)
+        before = len(watched.quotes)
+        watched.run_in_page("INJUSD", SAY % ("BINANCE:INJUSD", json.dumps(parts)))
+        wait_until(lambda: (watched.now["INJUSD"].price_text or "").startswith("21.6"))
+        told = [quote for quote in watched.quotes[before:] if (quote.price_text or "").startswith("21.")]
+    seen = [(float(quote.price_text or 0), quote.change_percent, quote.volume) for quote in told]
+    assert seen[:2] == [(21.5, 7.5, 9.0), (21.6, 7.5, 9.0)]
 
 
 def strike_open_page(simulator: Simulator, ticker: str, fault: str) -> None:
