@@ -62,7 +62,10 @@ TICK_S = 1.0
 PING_S, PING_LIMIT_S = 3.0, 20.0  # the browser is asked this often for its processes, and hangs if it takes this long
 END_GRACE_S = 0.1  # for processes to follow a browser that has ended; then they are killed
 WEIGH_S = 60.0  # how often memory is looked at
-MAX_OPENING = 4  # pages opening at once: more only slows each other down
+MAX_OPENING = 4  # pages that wait for their first document at once
+# Pages that have no price yet at once: more would only keep each other from the processor, and all come late.
+MAX_LOADING = 3 * (os.cpu_count() or 1)
+LOADING_S = 3.0  # a page that takes longer than this is in nobody's way
 MAX_MESSAGE = 64 * 1024  # characters of one message of the probe
 
 # What a page may cause us, a second and at once. Events are all that we read of it: 1 each, and 1 more per 16 KiB;
@@ -132,6 +135,7 @@ BROWSER_ARGS = [
     "--disable-quic",
     "--deny-permission-prompts",
     "--mute-audio",
+    "--animation-duration-scale=0",  # of the browser's own windows: 30 ms of CPU per page that opens
     "--autoplay-policy=user-gesture-required",
     "--process-per-site",  # the pages of a context share one renderer: 10-12 MB a page instead of 57
     "--disable-features=" + ",".join(DISABLED_FEATURES),
@@ -271,6 +275,7 @@ class Tab:
     reloaded_at: float = float("-inf")
     renew_at: float = float("-inf")  # no renewal before: the last one failed
     refused_host: str = ""  # where it was sent and not let go
+    has_loaded: bool = False  # it has shown its first price
     is_closed: bool = False
     events: TokenBucket = field(default_factory=lambda: TokenBucket(FLOOD_RATE, FLOOD_BURST))
     disturbances: TokenBucket = field(default_factory=lambda: TokenBucket(DISTURBANCE_RATE, DISTURBANCE_BURST))
@@ -582,14 +587,16 @@ class Session:
             self._tabs[feed.ticker] = tab
 
     def _may_open(self) -> bool:
-        """Pages open with some spacing and few at a time, so that nobody is hammered."""
-        opening = sum(tab.began_at is None for group in self._groups for tab in group.tabs)
+        """Pages open with some spacing and few at a time: nobody is hammered, and the first price comes soon."""
+        tabs = [tab for group in self._groups for tab in group.tabs]
+        opening = sum(tab.began_at is None for tab in tabs)
+        loading = sum(not tab.has_loaded and time.monotonic() - tab.born_at < LOADING_S for tab in tabs)
         wait = self._next_opening_at - self._loop.time()
         if wait > 0:
             if self._opening_timer is None or self._opening_timer.when() <= self._loop.time():
                 self._opening_timer = self._loop.call_later(wait, self._spawn, self._reconcile)
             return False
-        return opening < MAX_OPENING
+        return opening < MAX_OPENING and loading < MAX_LOADING
 
     def _begin(self, feed: Feed) -> Tab | None:
         """A tab that starts to open, in a group with room; None while a new group is being made."""
@@ -770,6 +777,9 @@ class Session:
         if kind == "long" and stopped_at is not None and tab.heard_at - stopped_at < FROZEN_LIMIT_S:
             self._reload(tab, tab.heard_at)
         self._scraper.tell(tab.feed)
+        if tab.feed.has_price and not tab.has_loaded:
+            tab.has_loaded = True
+            self._soon(self._reconcile)
         if tab is self._successor and tab.feed.quote(_now_ms()).state is State.LIVE:
             self._take_over(tab)
 

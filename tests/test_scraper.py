@@ -392,6 +392,22 @@ def strike_open_page(simulator: Simulator, ticker: str, fault: str) -> None:
     simulator.fault(ticker, fault)
 
 
+def test_pages_that_have_no_price_yet_are_few_at_a_time(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But one that never has any holds nobody up for long."""
+    monkeypatch.setattr(module, "MAX_LOADING", 1)
+    monkeypatch.setattr(module, "LOADING_S", 4.0)
+    simulator.fault("SEIUSD", "unreadable_price")
+    with (
+        scraping(simulator.url, opening_spacing=0.0) as watched,
+        watched.tracking("SEIUSD", "TIAUSD", "STXUSD", "IMXUSD"),
+    ):
+        watched.wait_for("TIAUSD", State.LIVE)
+        assert watched.counters["pages_opened"] <= 3, "and the next one's"
+        watched.wait_until_live("STXUSD", "IMXUSD")
+        assert watched.now["SEIUSD"].state is not State.LIVE
+    simulator.clear("SEIUSD")
+
+
 # --- pages that change under us ---------------------------------------------------------------------------------------
 
 
