@@ -758,6 +758,7 @@ def run(settings: Settings) -> None:
         layers.callback(server.stop, timeout=STOP_GRACE_S)
         broadcaster.start()
         layers.callback(broadcaster.stop)
+        layers.callback(scraper.begin_stop)
         supervisor.start(lambda sentence: stop.set_exception(GaveUp(sentence)))
         layers.callback(supervisor.stop)
         watchdog = HubWatchdog(supervisor.counters)

@@ -319,7 +319,8 @@ class Session:
             self._loop.call_later(HEAP_CHECK_S, self._soon, self._check_heaps)
             with suppress(BrowserError):
                 self._control.wait_for_event("close", timeout=0)
-            self._scraper.doubt_all(self._end_reason)
+            if not self._scraper.stopping:
+                self._scraper.doubt_all(self._end_reason)
         finally:
             self._control = None
             with suppress(BrowserError):
@@ -940,10 +941,14 @@ class Scraper:
             self._wanted.pop(ticker, None)
         self._wake()
 
-    def stop(self, timeout: float = 2.0) -> None:
-        """Any thread but the scraper's: ends the browser and the thread; what doesn't end in `timeout` s is killed."""
+    def begin_stop(self) -> None:
+        """Any thread: the browser ends soon, and its end is no news: Ctrl-C in a terminal may have ended it already."""
         self.stopping = True
         self._wake()
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """Any thread but the scraper's: ends the browser and the thread; what doesn't end in `timeout` s is killed."""
+        self.begin_stop()
         self._thread.join(timeout)
         if self._thread.is_alive():
             log.warning("the browser doesn't end by itself and is killed")

@@ -42,8 +42,9 @@ def with_live_demo(pluto: Pluto) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("way", ["ctrl_c", "sigterm"])
-def test_a_signal_ends_everything_within_3_seconds(way: str) -> None:
-    with running_pluto("--demo") as pluto:
+def test_a_signal_ends_everything_within_3_seconds(way: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with running_pluto("--demo", log=str(log)) as pluto:
         processes = with_live_demo(pluto)
         started = time.monotonic()
         with pluto.stream() as events:
@@ -52,10 +53,14 @@ def test_a_signal_ends_everything_within_3_seconds(way: str) -> None:
                 os.killpg(pluto.process.pid, signal.SIGINT)
             else:
                 pluto.process.terminate()
-            assert [event.event for event in events][-1] == "shutdown"
+            told = list(events)
+        assert told[-1].event == "shutdown"
         assert pluto.process.wait(10) == 0
         assert time.monotonic() - started < 3
         assert alive(processes) == []
+    news = "".join(event.data for event in told) + log.read_text()
+    assert "stale" not in news
+    assert "no browser" not in news
 
 
 @pytest.fixture
