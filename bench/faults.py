@@ -8,8 +8,8 @@ transports, of whom none may ever be shown a wrong price, nor one as live that i
 again: every client sees every ticker live, by a price that Pluto had after the harm was over: counted from a kill or a
 stop for good; else from when what was stopped, filled or taken away was given back.
 
-Prints the README's table, and writes results/faults.json. A drill that fails says so in its row, and the next goes on
-as soon as all is well. Linux only; the full disk is a tmpfs that takes root.
+Prints the table of docs/measurements.md, and writes results/faults.json. A drill that fails says so in its row, and the
+next goes on as soon as all is well. Linux only; the full disk is a tmpfs that takes root.
 """
 
 from __future__ import annotations

@@ -51,6 +51,7 @@ ALGO AAVE MKR GRT SAND MANA AXS THETA EOS XTZ FTM RUNE INJ SEI TIA STX IMX LDO C
 COINS = COIN_LINE.split()
 SETTLE_S = 13.0  # until what opening left behind is collected
 RECOVERY_LIMIT_S = 60.0
+NAIVE_TIMEOUT_MS = 120_000  # each further browser starts slower than the one before
 LIMITS = {"pluto": 1000, "pluto headed": 20, "shared": 20, "naive": 20}  # tickers; what is beyond is extrapolated
 # Ticker, price text, when the hub's thread had it, and when the page showed it (0 where nobody says), in ms.
 Receipts = list[tuple[str, str, float, float]]
@@ -147,6 +148,7 @@ def run_naive(url: str, count: int, report: Any) -> None:
         for coin in COINS[:count]:
             browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=os.geteuid() != 0)
             page = browser.new_page(locale="en-US")
+            page.set_default_timeout(NAIVE_TIMEOUT_MS)
             page.goto(page_url(url, Ticker(f"{coin}USD")), wait_until="load")
             pages.append((f"{coin}USD", page))
 
