@@ -262,6 +262,22 @@ def test_a_refusal_slows_every_opening_down(watched: Watched, simulator: Simulat
         assert watched.scraper.spacing < module.BLOCKED_SPACING_S
 
 
+def test_pages_that_have_no_price_yet_are_few_at_a_time(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But one that never has any holds nobody up for long."""
+    monkeypatch.setattr(module, "MAX_LOADING", 1)
+    monkeypatch.setattr(module, "LOADING_S", 4.0)
+    simulator.fault("SEIUSD", "unreadable_price")
+    with (
+        scraping(simulator.url, opening_spacing=0.0) as watched,
+        watched.tracking("SEIUSD", "TIAUSD", "STXUSD", "IMXUSD"),
+    ):
+        watched.wait_for("TIAUSD", State.LIVE)
+        assert watched.counters["pages_opened"] <= 3, "and the next one's"
+        watched.wait_until_live("STXUSD", "IMXUSD")
+        assert watched.now["SEIUSD"].state is not State.LIVE
+    simulator.clear("SEIUSD")
+
+
 def test_an_unreachable_host_is_an_error_until_it_can_be_reached() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
@@ -390,22 +406,6 @@ def strike_open_page(simulator: Simulator, ticker: str, fault: str) -> None:
     """A fault that strikes only what is open now: so the page must be open enough to be told."""
     wait_until(lambda: simulator.pages()["steered"].get(f"BINANCE:{ticker}"))
     simulator.fault(ticker, fault)
-
-
-def test_pages_that_have_no_price_yet_are_few_at_a_time(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But one that never has any holds nobody up for long."""
-    monkeypatch.setattr(module, "MAX_LOADING", 1)
-    monkeypatch.setattr(module, "LOADING_S", 4.0)
-    simulator.fault("SEIUSD", "unreadable_price")
-    with (
-        scraping(simulator.url, opening_spacing=0.0) as watched,
-        watched.tracking("SEIUSD", "TIAUSD", "STXUSD", "IMXUSD"),
-    ):
-        watched.wait_for("TIAUSD", State.LIVE)
-        assert watched.counters["pages_opened"] <= 3, "and the next one's"
-        watched.wait_until_live("STXUSD", "IMXUSD")
-        assert watched.now["SEIUSD"].state is not State.LIVE
-    simulator.clear("SEIUSD")
 
 
 # --- pages that change under us ---------------------------------------------------------------------------------------
