@@ -275,7 +275,6 @@ class Tab:
     reloaded_at: float = float("-inf")
     renew_at: float = float("-inf")  # no renewal before: the last one failed
     refused_host: str = ""  # where it was sent and not let go
-    has_loaded: bool = False  # it has shown its first price
     is_closed: bool = False
     events: TokenBucket = field(default_factory=lambda: TokenBucket(FLOOD_RATE, FLOOD_BURST))
     disturbances: TokenBucket = field(default_factory=lambda: TokenBucket(DISTURBANCE_RATE, DISTURBANCE_BURST))
@@ -589,14 +588,14 @@ class Session:
 
     def _may_open(self) -> bool:
         """Pages open with some spacing and few at a time: nobody is hammered, and the first price comes soon."""
-        tabs = [tab for group in self._groups for tab in group.tabs]
-        opening = sum(tab.began_at is None for tab in tabs)
-        loading = sum(not tab.has_loaded and time.monotonic() - tab.born_at < LOADING_S for tab in tabs)
         wait = self._next_opening_at - self._loop.time()
         if wait > 0:
             if self._opening_timer is None or self._opening_timer.when() <= self._loop.time():
                 self._opening_timer = self._loop.call_later(wait, self._spawn, self._reconcile)
             return False
+        tabs = [tab for group in self._groups for tab in group.tabs]
+        opening = sum(tab.began_at is None for tab in tabs)
+        loading = sum(not tab.feed.has_price and time.monotonic() - tab.born_at < LOADING_S for tab in tabs)
         return opening < MAX_OPENING and loading < MAX_LOADING
 
     def _begin(self, feed: Feed) -> Tab | None:
@@ -759,6 +758,7 @@ class Session:
         self._counters["messages"] += 1
         self._notice_sleep()
         tab.heard_at = time.monotonic()
+        had_price = tab.feed.has_price
         try:
             message = json.loads(payload)
             tab.feed.hear(message, _now_ms(), _wall_ms())
@@ -769,6 +769,8 @@ class Session:
             log.debug("%s: malformed message: %s", tab.feed.ticker, printable(str(error)))
         else:
             self._after(tab, message["kind"])
+            if tab.feed.has_price and not had_price:  # another page may load now
+                self._soon(self._reconcile)
 
     def _after(self, tab: Tab, kind: str) -> None:
         if kind == "start" and tab.began_at is not None:
@@ -778,9 +780,6 @@ class Session:
         if kind == "long" and stopped_at is not None and tab.heard_at - stopped_at < FROZEN_LIMIT_S:
             self._reload(tab, tab.heard_at)
         self._scraper.tell(tab.feed)
-        if tab.feed.has_price and not tab.has_loaded:
-            tab.has_loaded = True
-            self._soon(self._reconcile)
         if tab is self._successor and tab.feed.quote(_now_ms()).state is State.LIVE:
             self._take_over(tab)
 
