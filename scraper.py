@@ -448,13 +448,17 @@ class Session:
         self._loop.call_later(PING_S, self._spawn, self._ping)
 
     def _check_frozen(self, group: Group, now: float) -> None:
-        """Tabs of a group share a main thread: an endless loop in one silences all, and one order ends it."""
-        tabs = [tab for tab in group.tabs if tab.began_at is not None and now - tab.began_at > SILENCE_LIMIT_S]
-        silent = [tab for tab in tabs if now - tab.heard_at > SILENCE_LIMIT_S]
+        """Tabs of a group share a main thread: an endless loop in one silences all, and one order ends it.
+
+        A page that has said nothing since it began is still loading, and says nothing about the others either.
+        """
+        begun = [(tab, tab.began_at) for tab in group.tabs if tab.began_at is not None]
+        silent = [tab for tab, _ in begun if now - tab.heard_at > SILENCE_LIMIT_S]
+        speaking = any(began_at < tab.heard_at >= now - SILENCE_LIMIT_S for tab, began_at in begun)
         for tab in silent:
             tab.feed.doubt("the page is frozen")
             self._scraper.tell(tab.feed)
-        if silent and len(silent) == len(tabs):
+        if silent and not speaking:
             self._check_loop(group, silent, now)
             return
         for tab in silent:

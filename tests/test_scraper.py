@@ -507,6 +507,25 @@ def test_an_endless_loop_is_ended_its_page_loaded_again_and_then_replaced(
         assert not warnings_about(caplog, "SEIUSD: error")
 
 
+def test_a_silent_page_beside_one_that_just_came_is_not_taken_for_an_endless_loop(
+    watched: Watched, simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    with watched.tracking("ATOMUSD"):
+        watched.wait_until_live("ATOMUSD")
+        before = len(watched.quotes)
+        simulator.fault("ATOMUSD", "socket_silent")
+        watched.run_in_page("ATOMUSD", "() => { for (let id = 0; id < 10_000; id++) clearInterval(id) }")
+        time.sleep(module.SILENCE_LIMIT_S - 1)
+        with watched.tracking("FILUSD"):
+            watched.wait_for("ATOMUSD", State.STALE, reason="the page is frozen", after=before)
+            wait_until(lambda: warnings_about(caplog, "ATOMUSD"))
+            simulator.clear("ATOMUSD")
+            watched.wait_until_live("ATOMUSD", "FILUSD")
+            assert watched.tab("ATOMUSD").group is watched.tab("FILUSD").group
+            assert warnings_about(caplog, "ATOMUSD") == ["ATOMUSD: the page froze, it is loaded again"]
+            assert not {State.STALE, State.ERROR} & watched.states_since(before, "FILUSD")
+
+
 def test_a_renderer_that_hangs_is_given_up(watched: Watched) -> None:
     with watched.tracking("TIAUSD", "STXUSD"):
         watched.wait_until_live("TIAUSD", "STXUSD")
