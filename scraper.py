@@ -452,9 +452,9 @@ class Session:
 
         A page that has said nothing since it began is still loading, and says nothing about the others either.
         """
-        begun = [(tab, tab.began_at) for tab in group.tabs if tab.began_at is not None]
-        silent = [tab for tab, _ in begun if now - tab.heard_at > SILENCE_LIMIT_S]
-        speaking = any(began_at < tab.heard_at >= now - SILENCE_LIMIT_S for tab, began_at in begun)
+        begun = [tab for tab in group.tabs if tab.began_at is not None]
+        silent = [tab for tab in begun if now - tab.heard_at > SILENCE_LIMIT_S]
+        speaking = [tab for tab in begun if tab not in silent and tab.heard_at != tab.began_at]
         for tab in silent:
             tab.feed.doubt("the page is frozen")
             self._scraper.tell(tab.feed)
