@@ -21,7 +21,9 @@ How tests and people steer it (a ticker is `BTCUSD`; `?exchange=` means another 
 from __future__ import annotations
 
 import argparse
+import atexit
 import functools
+import gc
 import json
 import logging
 import math
@@ -977,6 +979,7 @@ def read_arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = read_arguments()
+    atexit.register(gc.freeze)  # no search for garbage when it ends: whoever started it waits
     simulator = Simulator(options.seed, options.rate, options.heartbeat)
     server = SimulatorServer(options.host, options.port, simulator, options.weight)
     try:
