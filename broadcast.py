@@ -38,11 +38,10 @@ from gevent.event import Event
 from geventwebsocket.websocket import Header, WebSocket
 
 from quotes import PlutoError, Quote, State, Ticker, parse_ticker, wire_fields
+from watchlist import Change
 
 log = logging.getLogger("pluto.broadcast")
 
-HAND_OVER = "pluto.hand_over"  # where in a WSGI environment a server that can give connections away says so
-ADDRESS = "pluto.address"  # where in one the address is that a stream counts for; nothing, when it isn't counted
 FLUSH_INTERVAL_S = 0.05  # the design card's figure
 MIN_RATE, MAX_RATE = 0.1, 20.0  # batches a second that a stream may ask for
 HEARTBEAT_S = 15.0
@@ -325,6 +324,7 @@ class Broadcaster:
     def __init__(
         self,
         *,
+        simulated: bool = False,
         max_streams: int = 10_000,
         max_streams_per_address: int = 100,
         interval: float = FLUSH_INTERVAL_S,
@@ -337,6 +337,7 @@ class Broadcaster:
         self.lateness_max_s = 0.0  # of a flush after its time
         self.flush_max_s = 0.0
         self.delays = Delays()
+        self._simulated = simulated  # every quote of a ticker whose page has said nothing yet
         self._max_streams, self._max_streams_per_address = max_streams, max_streams_per_address
         self._interval, self._heartbeat, self._lag_limit = interval, heartbeat, lag_limit
         self._vanished_after_ms = 1000 * VANISHED_AFTER * lag_limit
@@ -386,13 +387,20 @@ class Broadcaster:
 
     # --- the table ----------------------------------------------------------------------------------------------------
 
-    def track(self, ticker: Ticker, *, simulated: bool) -> None:
+    def follow(self, change: Change) -> None:
+        """The watchlist changed."""
+        if change.is_tracked:
+            self.track(change.ticker)
+        else:
+            self.untrack(change.ticker)
+
+    def track(self, ticker: Ticker) -> None:
         """From now on quotes of this ticker are taken; until the first comes, it is starting."""
         with self._lock:
             self._handoff.pop(ticker, None)
         self._taken.pop(ticker, None)
         self._removed.pop(ticker, None)
-        self._set_entry(Quote(ticker, State.STARTING, simulated=simulated), self.sequence + 1)
+        self._set_entry(Quote(ticker, State.STARTING, simulated=self._simulated), self.sequence + 1)
         self._change_list()
 
     def untrack(self, ticker: Ticker) -> None:

@@ -10,10 +10,12 @@ survives.
 from __future__ import annotations
 
 import re
+import time
+from collections import Counter
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, NewType
+from typing import Any, NewType, Protocol
 
 DEFAULT_EXCHANGE = "BINANCE"
 MAX_PRICE_DIGITS = 20
@@ -65,12 +67,43 @@ def failure_fields(code: str, message: str) -> dict[str, Any]:
     return {"success": False, "message": message, "code": code}
 
 
+class QuoteSource(Protocol):
+    """What feeds the broadcaster with quotes. Any thread may call it.
+
+    `last_tick` is the monotonic time, in seconds, at which it was last seen running.
+    """
+
+    counters: Counter[str]
+    last_tick: float
+
+    def add(self, ticker: Ticker) -> None:
+        """From now on quotes of this ticker come."""
+
+    def remove(self, ticker: Ticker) -> None:
+        """From now on none comes."""
+
+    def start(self) -> None: ...
+
+    def begin_stop(self) -> None:
+        """It ends soon, and its end is no news."""
+
+    def stop(self) -> None: ...
+
+    def restart(self) -> None:
+        """Starts again after its thread has died."""
+
+    def tell_again(self) -> None:
+        """Every quote comes once more within a second, changed or not."""
+
+    @property
+    def is_running(self) -> bool: ...
+
+    @property
+    def has_browser(self) -> bool: ...
+
+
 class InvalidTicker(PlutoError):
     code = "invalid_ticker"
-
-
-class TooManyTickers(PlutoError):
-    code = "too_many_tickers"
 
 
 class UnreadablePrice(PlutoError):
@@ -89,6 +122,8 @@ class Quote:
 
     Times are whole milliseconds since the epoch. `timestamp` is when the page showed the price, `source_time` the
     exchange's own time of it, `received_at` when Pluto had it. `change_percent` is over 24 h, in percent, signed.
+    `proven_until` is the end of the proof that the price is current, in ms of `steady_ms`: past it nobody shows the
+    price as live. It never leaves Pluto's own processes.
     """
 
     ticker: Ticker
@@ -113,6 +148,7 @@ class Quote:
     simulated: bool = False
     reason: str | None = None
     next_try_at: int | None = None
+    proven_until: float | None = None
 
     @property
     def price(self) -> float | None:
@@ -201,7 +237,11 @@ def price_from_number(number: object, decimals: int | None) -> str:
     return parse_price(f"{exact.normalize():f}" if decimals is None else f"{exact:.{decimals}f}")
 
 
-_WIRE_NAMES = {field.name: re.sub(r"_(\w)", lambda match: match[1].upper(), field.name) for field in fields(Quote)}
+_WIRE_NAMES = {
+    field.name: re.sub(r"_(\w)", lambda match: match[1].upper(), field.name)
+    for field in fields(Quote)
+    if field.name != "proven_until"  # it stays between Pluto's own processes
+}
 
 
 def wire_fields(quote: Quote, sequence: int) -> dict[str, Any]:
@@ -215,3 +255,11 @@ def wire_fields(quote: Quote, sequence: int) -> dict[str, Any]:
             wire[wire_name] = value
     wire["sequence"] = sequence
     return wire
+
+
+def steady_ms() -> float:
+    """Our clock, in ms: it never jumps, and counts what the machine slept where the system can tell (Linux)."""
+    return time.clock_gettime(_STEADY_CLOCK) * 1000
+
+
+_STEADY_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

@@ -24,28 +24,26 @@ import math
 import os
 import random
 import re
-import shutil
-import subprocess
-import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote as url_quote
 from urllib.parse import urlsplit
 
 import psutil
 from greenlet import greenlet
-from playwright.sync_api import Browser, BrowserContext, CDPSession, Dialog, Page, Playwright, sync_playwright
+from playwright.sync_api import BrowserContext, CDPSession, Dialog, Page, Playwright, sync_playwright
 from playwright.sync_api import Error as BrowserError
 
-from feed import Feed, PageTrouble, Trouble, printable
-from quotes import PlutoError, Quote, State, Ticker, split_ticker
+from quotes import PlutoError, Quote, State, Ticker, steady_ms
+from tradingview.browser import environment, launch, temporary_folder, temporary_root
+from tradingview.feed import Feed, PageTrouble, Trouble, printable
+from tradingview.site import BINDING, COOKIE_CHOICE, COOKIE_NAME, PROBE, page_url
+from watchlist import Change
 
 log = logging.getLogger("pluto.scraper")
 
@@ -84,68 +82,6 @@ BLOCKED_SPACING_S = 2.0  # after a refusal the next page opens this much later, 
 SPACING_LIMIT_S = 60.0
 RECYCLE_RETRY_S = 600.0
 
-BINDING = "plutoProbe"
-PROBE = (Path(__file__).parent / "probe.js").read_text(encoding="utf-8")
-
-# No price comes from these hosts. They are refused where names are resolved, which costs nothing per request.
-BLOCKED_HOSTS = (
-    "telemetry.*",  # TradingView's own measurements
-    "snowplow-pixel.*",
-    "pushstream.*",  # notices; the quotes come from the data. socket
-    "s3-symbol-logo.*",  # images
-    "*.googletagmanager.com",
-    "*.google-analytics.com",
-    "*.doubleclick.net",
-    "*.googlesyndication.com",
-    "*.facebook.com",
-    "*.facebook.net",
-    "*.twitter.com",
-    "*.amplitude.com",
-    "*.segment.com",
-    "*.segment.io",
-)
-FOLDER_PREFIX = "pluto-"  # of one browser's files; Pluto's process id follows
-MAX_ROOT = 36  # characters of the folder around it: a socket's whole path has 103 at most, Chromium takes 45 of them
-BROWSER_NAMES = ("chromium", "chromium-browser", "google-chrome")
-# Chromium takes only the last list of features, so Playwright's own (for 1.65) is told again.
-DISABLED_FEATURES = (
-    "WebUIOmniboxPopup",  # else each context has a second renderer, 60 MB, for the address bar that nobody sees
-    "WebUIOmniboxAimPopup",
-    "SpareRendererForSitePerProcess",
-    "AimEnabled",
-    "AvoidCorsURLLoaderRestartOnRedirect",
-    "AvoidUnnecessaryBeforeUnloadCheckSync",
-    "DestroyProfileOnBrowserClose",
-    "HttpsFirstBalancedModeAutoEnable",
-    "HttpsUpgrades",
-    "LensOverlay",
-    "MediaRouter",
-    "NetworkTimeServiceQuerying",
-    "OptimizationHints",
-    "PaintHolding",
-    "PreconnectToSearch",
-    "ThirdPartyStoragePartitioning",
-)
-BROWSER_ARGS = [
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--disable-quic",
-    "--deny-permission-prompts",
-    "--mute-audio",
-    "--animation-duration-scale=0",  # of the browser's own windows: 30 ms of CPU per page that opens
-    "--autoplay-policy=user-gesture-required",
-    "--process-per-site",  # the pages of a context share one renderer: 10-12 MB a page instead of 57
-    "--disable-features=" + ",".join(DISABLED_FEATURES),
-    "--host-resolver-rules=" + ", ".join(f"MAP {host} ~NOTFOUND" for host in BLOCKED_HOSTS),
-]
-SLIM_ARGS = ["--blink-settings=imagesEnabled=false", "--disable-remote-fonts"]  # where nobody looks at the pages
-# Playwright's own, that would let pages open windows unasked and change their address without end.
-REFUSED_ARGS = ["--disable-popup-blocking", "--disable-ipc-flooding-protection"]
-COOKIE_NAME, COOKIE_CHOICE = "cookiePrivacyPreferenceBannerProduction", "ignored"  # no banner, nothing accepted
-
 # What Chromium calls a failed request, in a user's words.
 NETWORK_ERRORS = {
     "ERR_NAME_NOT_RESOLVED": "its name is not resolved",
@@ -162,10 +98,6 @@ NETWORK_ERRORS = {
     "ERR_TOO_MANY_REDIRECTS": "it sends the page round in circles",
     "ERR_UNSAFE_REDIRECT": "it sent the page where no web page may go",
 }
-
-
-class BrowserMissing(PlutoError):
-    code = "browser_missing"
 
 
 class BrowserEnded(PlutoError):
@@ -194,36 +126,6 @@ class ScraperSettings:
     @property
     def host(self) -> str:
         return urlsplit(self.source_url).netloc
-
-
-def page_url(source_url: str, ticker: Ticker) -> str:
-    exchange, symbol = split_ticker(ticker)
-    return f"{source_url}/symbols/{url_quote(symbol, safe='')}/?exchange={url_quote(exchange, safe='')}"
-
-
-def find_browser(path: str | None, playwrights_own: str | None = None) -> str:
-    """The browser to start: the path if given, else Playwright's own if installed, else one on the PATH.
-
-    Raises BrowserMissing with what to do about it.
-    """
-    if path:
-        if os.access(path, os.X_OK) and not os.path.isdir(path):
-            return path
-        raise BrowserMissing(f"{path} is no program that can be run; set PLUTO_BROWSER to a Chromium, or unset it.")
-    if playwrights_own and os.access(playwrights_own, os.X_OK):
-        return playwrights_own
-    for name in BROWSER_NAMES:
-        if (found := shutil.which(name)) and _runs(found):
-            return found
-    raise BrowserMissing("No Chromium found: install the package 'chromium', or set PLUTO_BROWSER to a browser's path.")
-
-
-def _runs(path: str) -> bool:
-    """Whether this is a browser at all: Ubuntu's chromium-browser only says that one should install a snap."""
-    try:
-        return subprocess.run([path, "--version"], capture_output=True, timeout=10).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
 
 
 # --- one life of the browser ------------------------------------------------------------------------------------------
@@ -307,7 +209,7 @@ class Session:
     def run(self) -> None:
         """Starts the browser and returns when `Scraper.stop` was called; raises BrowserEnded when it ends otherwise."""
         self._soon(self._tick)
-        browser = self._launch()
+        browser = launch(self._playwright, self._settings.browser, headed=self._settings.headed)
         try:
             self._watch = browser.new_browser_cdp_session()
             self._ping()
@@ -326,23 +228,6 @@ class Session:
                 browser.close()
         if not self._scraper.stopping:
             raise BrowserEnded(self._end_reason)
-
-    def _launch(self) -> Browser:
-        settings = self._settings
-        chromium = self._playwright.chromium
-        path = find_browser(settings.browser, chromium.executable_path)
-        browser = chromium.launch(
-            executable_path=path,
-            args=BROWSER_ARGS if settings.headed else BROWSER_ARGS + SLIM_ARGS,
-            ignore_default_args=REFUSED_ARGS,
-            headless=not settings.headed,
-            chromium_sandbox=os.geteuid() != 0,  # Chromium refuses to be sandboxed as root
-            handle_sigint=False,
-            handle_sigterm=False,
-            handle_sighup=False,
-        )
-        log.info("browser: %s (%s), version %s", path, "headed" if settings.headed else "headless", browser.version)
-        return browser
 
     def _new_context(self) -> BrowserContext:
         """Pages in en-US and UTC, whatever the machine's: prices are parsed in that locale only."""
@@ -502,7 +387,7 @@ class Session:
             if now - tab.born_at > OPENING_LIMIT_S:
                 self._fail(tab, PageTrouble(State.ERROR, "the page could not be opened: the browser doesn't get to it"))
             return
-        tab.feed.choose(_now_ms(), _wall_ms())
+        tab.feed.choose(steady_ms(), _wall_ms())
         self._scraper.tell(tab.feed)
         if tab.page is not None and tab.page.is_closed():
             self._fail(tab, PageTrouble(State.ERROR, "the page closed itself"))
@@ -586,7 +471,7 @@ class Session:
             self._close(self._tabs.pop(ticker))
         waiting = [feed for ticker, feed in feeds.items() if ticker not in self._tabs]
         for feed in sorted(waiting, key=lambda feed: feed.due_at):  # who failed waits behind who was never tried
-            if feed.due_at > _now_ms() or not self._may_open() or (tab := self._begin(feed)) is None:
+            if feed.due_at > steady_ms() or not self._may_open() or (tab := self._begin(feed)) is None:
                 return
             self._tabs[feed.ticker] = tab
 
@@ -765,7 +650,7 @@ class Session:
         had_price = tab.feed.has_price
         try:
             message = json.loads(payload)
-            tab.feed.hear(message, _now_ms(), _wall_ms())
+            tab.feed.hear(message, steady_ms(), _wall_ms())
         except PageTrouble as trouble:
             self._fail(tab, trouble)
         except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
@@ -784,7 +669,7 @@ class Session:
         if kind == "long" and stopped_at is not None and tab.heard_at - stopped_at < FROZEN_LIMIT_S:
             self._reload(tab, tab.heard_at)
         self._scraper.tell(tab.feed)
-        if tab is self._successor and tab.feed.quote(_now_ms()).state is State.LIVE:
+        if tab is self._successor and tab.feed.quote(steady_ms()).state is State.LIVE:
             self._take_over(tab)
 
     def _on_crash(self, tab: Tab) -> None:
@@ -932,6 +817,13 @@ class Scraper:
         for feed in self.wanted_feeds().values():
             feed.told = None
 
+    def follow(self, change: Change) -> None:
+        """The watchlist changed."""
+        if change.is_tracked:
+            self.add(change.ticker)
+        else:
+            self.remove(change.ticker)
+
     def add(self, ticker: Ticker) -> None:
         """Any thread: from now on this ticker has a page."""
         with self._lock:
@@ -989,9 +881,9 @@ class Scraper:
             self._pause(reason, _backoff(failures) if failures else 0.0)
 
     def _run_session(self) -> None:
-        with _temporary_folder() as folder:
+        with temporary_folder() as folder:
             before = set(psutil.Process().children())
-            with _environment("TMPDIR", folder):
+            with environment("TMPDIR", folder):
                 playwright = sync_playwright().start()
             started = (child for child in psutil.Process().children() if child not in before)
             self._driver = next((child for child in started if "run-driver" in child.cmdline()), None)
@@ -1055,7 +947,7 @@ class Scraper:
 
     def tell(self, feed: Feed) -> None:
         """Emits the feed's quote if it says anything new."""
-        quote = feed.quote(_now_ms())
+        quote = feed.quote(steady_ms())
         if quote == feed.told or self._wanted.get(feed.ticker) is not feed:
             return
         before, feed.told = feed.told, quote
@@ -1086,46 +978,10 @@ class Scraper:
         log.log(level, "%s: %s: %s; next try in %.0f s", feed.ticker, trouble.state, trouble.reason, delay)
         feed.complaint = trouble.reason
         told = Trouble(
-            trouble.state, trouble.reason, round(_wall_ms() + delay * 1000), retry_at=_now_ms() + delay * 1000
+            trouble.state, trouble.reason, round(_wall_ms() + delay * 1000), retry_at=steady_ms() + delay * 1000
         )
         feed.fail(told, void_price=trouble.void_price)
         self.tell(feed)
-
-
-@contextmanager
-def _temporary_folder() -> Iterator[str]:
-    """A place for all that driver and browser write: a browser that is killed leaves its profile behind.
-
-    So does a Pluto that is killed itself; what it left is removed here, by the next one.
-    """
-    root = _temporary_root()
-    for left in Path(root).glob(f"{FOLDER_PREFIX}*-*"):
-        pid = left.name.removeprefix(FOLDER_PREFIX).partition("-")[0]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
-    prefix = f"{FOLDER_PREFIX}{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=root, ignore_cleanup_errors=True) as folder:
-        yield folder
-
-
-def _temporary_root() -> str:
-    """Where the user wants temporary files, even if it is full; else where the browser's sockets have short paths."""
-    root = os.environ.get("TMPDIR") or tempfile.gettempdir()
-    return root if len(root) <= MAX_ROOT or not os.path.isdir("/tmp") else "/tmp"
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Playwright starts its driver with this process's environment, and takes no other."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def _retry_delay(trouble: PageTrouble, failures: int) -> float:
@@ -1146,7 +1002,7 @@ def _backoff(failures: int) -> float:
 
 def _session_reason(error: BaseException) -> str:
     if "ENOSPC" in str(error) or "No space left" in str(error):
-        return f"the folder for temporary files is full ({printable(_temporary_root())})"
+        return f"the folder for temporary files is full ({printable(temporary_root())})"
     return _first_line(error)
 
 
@@ -1159,14 +1015,6 @@ def _wall_ms() -> float:
     return time.time() * 1000
 
 
-def _now_ms() -> float:
-    """Our clock: it never jumps, and counts what the machine slept where the system can tell (Linux)."""
-    return time.clock_gettime(_CLOCK) * 1000
-
-
 def _slept_s() -> float:
     """How long the machine has slept in all; only differences mean anything."""
-    return time.clock_gettime(_CLOCK) - time.clock_gettime(time.CLOCK_MONOTONIC)
-
-
-_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return steady_ms() / 1000 - time.monotonic()

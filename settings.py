@@ -6,17 +6,24 @@ This file owns every option's name, default, words and check. It starts nothing 
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
-import secrets
+import re
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
-from access import MIN_TOKEN, AccessSettings, hosts_of, is_loopback, networks_of, origins_of
 from quotes import InvalidTicker, Ticker, parse_ticker
-from scraper import ScraperSettings
 
 VERSION = "0.1.0"
 DEMO_TICKERS = "BTCUSD,ETHUSD,SOLUSD"
+MIN_TOKEN = 16  # characters
+
+_HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def _setting(default: Any, help: str, choices: tuple[str, ...] = (), *, secret: bool = False) -> Any:
@@ -65,30 +72,6 @@ class Settings:
     def headed(self) -> bool:
         has_display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
         return self.browser_mode == "headed" or (self.browser_mode == "auto" and has_display)
-
-    def for_scraper(self, source_url: str) -> ScraperSettings:
-        return ScraperSettings(
-            source_url,
-            self.browser or None,
-            self.headed,
-            simulated=self.demo,
-            group_size=1 if self.isolation == "page" else self.group_size,
-            opening_spacing=self.opening_spacing,
-            page_max_age=self.page_max_age,
-            page_max_heap=self.page_max_heap,
-            browser_max_memory=self.browser_max_memory,
-        )
-
-    def for_access(self, bound: str) -> AccessSettings:
-        """For a server that listens on this address: beyond the machine itself, never without a token."""
-        return AccessSettings(
-            bound,
-            hosts_of(self.allowed_hosts) | {self.host.lower()},
-            origins_of(self.allowed_origins),
-            networks_of(self.trusted_proxies),
-            self.access_token or ("" if is_loopback(bound) else secrets.token_urlsafe(24)),
-            self.additions_per_minute,
-        )
 
     @property
     def start_tickers(self) -> list[Ticker]:
@@ -192,3 +175,55 @@ def _check_access(parser: argparse.ArgumentParser, settings: Settings) -> None:
             read(getattr(settings, name))
         except ValueError as error:
             parser.error(f"{flag_of(name)}: {error}")
+
+
+# --- what an option may hold ---
+
+
+def hosts_of(text: str) -> frozenset[str]:
+    """Names or addresses, separated by commas. Raises ValueError."""
+    hosts = frozenset(part.lower() for part in _parts(text))
+    for host in hosts:
+        if host_name(host) != host:
+            raise ValueError(f"{host!r} is not a name or address without a port, such as pluto.example.com or [::1]")
+    return hosts
+
+
+def origins_of(text: str) -> frozenset[str]:
+    """Origins as browsers send them, separated by commas. Raises ValueError."""
+    origins = frozenset(part.lower() for part in _parts(text))
+    for origin in origins:
+        url = urlsplit(origin)
+        if url.scheme not in ("http", "https") or host_name(url.netloc) is None or origin != url.geturl() or url.path:
+            raise ValueError(f"{origin!r} is not an origin such as https://example.com or http://localhost:3000")
+    return origins
+
+
+def networks_of(text: str) -> tuple[Network, ...]:
+    """Addresses or networks, separated by commas. Raises ValueError."""
+    return tuple(ipaddress.ip_network(part) for part in _parts(text))
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+@lru_cache(maxsize=1024)
+def address_of(text: str) -> Address | None:
+    """An address as written by a socket or a header; an IPv4 address in IPv6's clothes is the IPv4 address."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def is_loopback(text: str) -> bool:
+    address = address_of(text)
+    return address is not None and address.is_loopback
+
+
+def host_name(host: str) -> str | None:
+    """A Host header without its port; None when it is malformed."""
+    match = _HOST.fullmatch(host.lower())
+    return match[1] if match else None

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
 
-from scraper import find_browser
+from tradingview.browser import find_browser
 
 HERE = Path(__file__).parent
 TICKERS = 50

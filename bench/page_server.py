@@ -18,12 +18,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import gevent
 from gevent.event import Event
 
-from app import Watchlist, create_app
+from app import assemble, create_app
 from broadcast import Broadcaster
 from quotes import Quote, Source, State, Ticker
-from scraper import Scraper, ScraperSettings
-from server import listen, make_server
 from settings import Settings
+from web.server import listen, make_server
 
 DECIMALS = (2, 4, 5, 8)
 VOLATILITY = 0.0003  # a step of the walk, as a part of the price
@@ -82,13 +81,13 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20.0, help="batches a second")
     options = parser.parse_args()
 
-    broadcaster = Broadcaster()
-    watchlist = Watchlist(Scraper(ScraperSettings(), broadcaster.put), broadcaster, Settings(max_tickers=1000))
+    parts = assemble(Settings(demo=True, max_tickers=1000))
+    broadcaster = parts.broadcaster
     markets = [Market(number) for number in range(options.tickers)]
     for market in markets:
-        broadcaster.track(market.ticker, simulated=True)
+        broadcaster.track(market.ticker)
     listener = listen("127.0.0.1", 0)
-    server = make_server(listener, create_app(watchlist))
+    server = make_server(listener, create_app(parts))
     broadcaster.start()
     server.start()
     threading.Thread(target=feed, args=[broadcaster, markets, 1 / options.rate], daemon=True).start()

@@ -40,9 +40,11 @@ import httpx  # noqa: E402
 import psutil  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
 
-from feed import PageClock  # noqa: E402
-from quotes import Quote, State, Ticker  # noqa: E402
-from scraper import Scraper, ScraperSettings, _now_ms, find_browser, page_url  # noqa: E402
+from quotes import Quote, State, Ticker, steady_ms  # noqa: E402
+from scraper import Scraper, ScraperSettings  # noqa: E402
+from tradingview.browser import find_browser  # noqa: E402
+from tradingview.feed import PageClock  # noqa: E402
+from tradingview.site import page_url  # noqa: E402
 
 COIN_LINE = """
 BTC ETH SOL BNB XRP ADA DOGE TRX AVAX DOT LINK TON LTC BCH ATOM UNI XLM NEAR APT SUI ARB OP FIL HBAR VET ICP ETC XMR
@@ -81,7 +83,7 @@ def run_pluto(url: str, count: int, report: Any, *, headed: bool) -> None:
         watcher.send()
 
     # The page's clock is this machine's here; reconciling would take the least delay for none.
-    ahead = _now_ms() - time.time() * 1000
+    ahead = steady_ms() - time.time() * 1000
     PageClock.ours = lambda self, at: at + ahead  # type: ignore[method-assign]
     settings = ScraperSettings(url, os.environ.get("PLUTO_BROWSER"), headed=headed)
     scraper = Scraper(settings, emit)
@@ -313,7 +315,7 @@ def percentiles(name: str, waits: list[float]) -> dict[str, float | None]:
 
 @contextmanager
 def simulator() -> Iterator[tuple[str, httpx.Client]]:
-    command = [sys.executable, str(PROJECT / "simulator.py"), "--port", "0", "--until-stdin-closes"]
+    command = [sys.executable, "-m", "simulator", "--port", "0", "--until-stdin-closes"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[1]

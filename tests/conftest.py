@@ -13,10 +13,9 @@ from flask import Flask
 from playwright.sync_api import Browser, Page, sync_playwright
 from running import Pluto, Simulator, running_pluto, running_simulator
 
-from app import Watchlist, create_app
-from broadcast import Broadcaster
-from scraper import Scraper, ScraperSettings, find_browser
+from app import assemble, create_app
 from settings import Settings
+from tradingview.browser import find_browser
 
 
 @pytest.fixture(scope="session")
@@ -67,5 +66,4 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def application() -> Flask:
     """The application of a Pluto that is not started."""
-    broadcaster = Broadcaster()
-    return create_app(Watchlist(Scraper(ScraperSettings(), broadcaster.put), broadcaster, Settings()))
+    return create_app(assemble(Settings()))

@@ -20,7 +20,7 @@ import gevent
 import app
 from broadcast import Broadcaster
 from scraper import Scraper
-from supervision import Supervisor
+from web.supervision import Supervisor
 
 true_time = time.time
 

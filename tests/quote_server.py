@@ -20,13 +20,12 @@ import gevent
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
-from access import SECURITY_HEADERS
-from app import Watchlist, create_app
+from app import assemble, create_app
 from broadcast import Broadcaster
 from quotes import Quote, Source, State, parse_ticker
-from scraper import Scraper, ScraperSettings
-from server import Limits, listen, make_server
 from settings import Settings
+from web.access import SECURITY_HEADERS, access_settings
+from web.server import Limits, listen, make_server
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -72,22 +71,18 @@ def main() -> None:
     if options.open_files:
         resource.setrlimit(resource.RLIMIT_NOFILE, (options.open_files, options.open_files))
 
-    broadcaster = Broadcaster(
+    settings = Settings(
         max_streams=options.max_streams,
         max_streams_per_address=options.max_streams_per_address,
-        heartbeat=options.heartbeat,
-        lag_limit=options.lag_limit,
-    )
-    scraper = Scraper(ScraperSettings(), broadcaster.put)
-    settings = Settings(
         max_tickers=options.max_tickers,
         additions_per_minute=options.additions_per_minute,
         access_token=options.access_token,
         allowed_hosts=options.allowed_hosts,
         trusted_proxies=options.trusted_proxies,
     )
-    watchlist = Watchlist(scraper, broadcaster, settings)
-    application = beside_trials(create_app(watchlist, settings.for_access("127.0.0.1")))
+    parts = assemble(settings, heartbeat=options.heartbeat, lag_limit=options.lag_limit)
+    broadcaster = parts.broadcaster
+    application = beside_trials(create_app(parts, access_settings(settings, "127.0.0.1")))
     listener = listen("127.0.0.1", 0)
     if options.foreign:
         server: WSGIServer = WSGIServer(listener, application, log=None)

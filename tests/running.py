@@ -113,7 +113,7 @@ class Pluto:
 
 @contextmanager
 def running_simulator(*options: str) -> Iterator[Simulator]:
-    with _program("simulator.py", "--port", "0", *options) as process:
+    with _program("-m", "simulator", "--port", "0", *options) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("simulator: "), line
@@ -150,7 +150,7 @@ def _program(
 ) -> Iterator[subprocess.Popen[str]]:
     errors = open(log, "w") if log else None  # noqa: SIM115
     process = subprocess.Popen(
-        [*starter.split(), sys.executable, str(PROJECT / file), *options],
+        [*starter.split(), sys.executable, file if file == "-m" else str(PROJECT / file), *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 from running import PROJECT, Pluto, Simulator, running_pluto, running_simulator
 
-from scraper import find_browser
+from tradingview.browser import find_browser
 
 SEED = "7"
 TICKERS = ("1000SATSUSDT", "BTCUSD", "BTCUSDT.P", "COINBASE:BTCUSD", "ETHUSD", "PEPEUSDT", "SOLUSD")

@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from playwright.sync_api import Browser, Page, expect
 from running import PROJECT, QuoteServer, alive, clean_environment, descendants, quote_server, wait_until
 
-import access
-import app
-from access import AccessSettings, Limiter, hosts_of, networks_of, origins_of
 from quotes import PlutoError
-from settings import Settings, read_settings
+from settings import Settings, hosts_of, networks_of, origins_of, read_settings
+from web import access
+from web.access import AccessSettings, Limiter, access_settings
+from web.errors import ANSWERS
 
 SERVICE = "/crypto.v1.CryptoPriceService"
 TOKEN = "correct-horse-battery-staple"
@@ -315,12 +315,12 @@ def test_a_session_ends_with_its_time_and_with_its_token(monkeypatch: pytest.Mon
 
 
 def test_beyond_this_machine_there_is_always_a_token() -> None:
-    assert [Settings().for_access(bound).token for bound in ("127.0.0.1", "127.3.2.1", "::1")] == ["", "", ""]
-    made = {Settings().for_access(bound).token for bound in ("0.0.0.0", "::", "192.168.1.2", "::ffff:10.0.0.1")}
+    assert [access_settings(Settings(), bound).token for bound in ("127.0.0.1", "127.3.2.1", "::1")] == ["", "", ""]
+    made = {access_settings(Settings(), bound).token for bound in ("0.0.0.0", "::", "192.168.1.2", "::ffff:10.0.0.1")}
     assert len(made) == 4
     assert min(map(len, made)) >= 32
-    assert Settings(access_token=TOKEN).for_access("0.0.0.0").token == TOKEN
-    assert TOKEN not in repr(Settings(access_token=TOKEN)) + repr(Settings(access_token=TOKEN).for_access("::"))
+    assert access_settings(Settings(access_token=TOKEN), "0.0.0.0").token == TOKEN
+    assert TOKEN not in repr(Settings(access_token=TOKEN)) + repr(access_settings(Settings(access_token=TOKEN), "::"))
 
 
 # --- how often --------------------------------------------------------------------------------------------------------
@@ -413,7 +413,7 @@ def test_a_limiter_lets_a_minutes_worth_through_at_once_and_then_as_it_grows(
     with pytest.MonkeyPatch.context() as patch:
         now = 1000.0
         passed: list[float] = []
-        patch.setattr("access.time.monotonic", lambda: now)
+        patch.setattr("web.access.time.monotonic", lambda: now)
         limiter = Limiter(per_minute)
         for pause in (0, *pauses):
             now += pause
@@ -460,7 +460,7 @@ def test_every_answer_has_the_headers_that_protect_a_browser(guarded: QuoteServe
 
 def test_the_error_table_knows_every_error_of_access() -> None:
     errors = {error for error in vars(access).values() if isinstance(error, type) and issubclass(error, PlutoError)}
-    assert errors - {PlutoError} <= app.ANSWERS.keys()
+    assert errors - {PlutoError} <= ANSWERS.keys()
 
 
 def test_neither_a_right_nor_a_wrong_token_is_ever_written(tmp_path: Path) -> None:

@@ -152,13 +152,14 @@ class Stage:
         interval: float = 0.001,
         heartbeat: float = FOREVER_S,
         max_streams: int = 1000,
+        simulated: bool = False,
     ) -> Broadcaster:
         """A started one that has told of its tickers."""
-        broadcaster = Broadcaster(interval=interval, heartbeat=heartbeat, max_streams=max_streams)
+        broadcaster = Broadcaster(simulated=simulated, interval=interval, heartbeat=heartbeat, max_streams=max_streams)
         broadcaster.start()
         self._ends.callback(broadcaster.stop)
         for ticker in tickers:
-            broadcaster.track(ticker, simulated=False)
+            broadcaster.track(ticker)
         if tickers:
             settle(broadcaster)
         return broadcaster
@@ -448,14 +449,14 @@ def test_a_quote_that_still_waits_does_not_outlive_its_tickers_removal() -> None
     broadcaster = Broadcaster()  # not started: it flushes when we say so
     tickers = [Ticker(f"T{number}") for number in range(1000)]
     for ticker in tickers:
-        broadcaster.track(ticker, simulated=False)
+        broadcaster.track(ticker)
         broadcaster.put(live(ticker, 1))
     broadcaster.flush()
     waiting = [entry.quote.ticker for entry in broadcaster.entries if entry.quote.state is State.STARTING]
     assert waiting
     for ticker in waiting:
         broadcaster.untrack(ticker)
-        broadcaster.track(ticker, simulated=False)
+        broadcaster.track(ticker)
     while broadcaster.waiting:
         broadcaster.flush()
     assert {entry.quote.state for entry in broadcaster.entries if entry.quote.ticker in waiting} == {State.STARTING}
@@ -464,9 +465,10 @@ def test_a_quote_that_still_waits_does_not_outlive_its_tickers_removal() -> None
 # --- the list of tickers ----------------------------------------------------------------------------------------------
 
 
-def test_a_new_ticker_is_listed_and_starting(stage: Stage, broadcaster: Broadcaster) -> None:
+def test_a_new_ticker_is_listed_and_starting(stage: Stage) -> None:
+    broadcaster = stage.broadcaster(BTC, ETH, SOL, simulated=True)
     client = stage.client(broadcaster)
-    broadcaster.track(Ticker("ADAUSD"), simulated=True)
+    broadcaster.track(Ticker("ADAUSD"))
     settle(broadcaster)
     client.catch_up()
     assert list(client.table) == broadcaster.tickers == ["ADAUSD", "BTCUSD", "ETHUSD", "SOLUSD"]
@@ -512,7 +514,7 @@ def test_a_ticker_that_comes_back_starts_anew(stage: Stage, broadcaster: Broadca
     settle(broadcaster)
     broadcaster.untrack(BTC)
     broadcaster.put(live(BTC, 2))
-    broadcaster.track(BTC, simulated=False)
+    broadcaster.track(BTC)
     settle(broadcaster)
     client = stage.client(broadcaster)
     assert client.table[BTC]["state"] == "starting"
@@ -559,7 +561,7 @@ def test_a_filter_lets_only_its_tickers_through(stage: Stage, broadcaster: Broad
     assert updates(client.read()) == {"BTCUSD": "3"}
     broadcaster.untrack(BTC)
     assert client.read() == [("tickers", {"type": "tickers", "tickers": []})]
-    broadcaster.track(Ticker("NOSUCH"), simulated=False)
+    broadcaster.track(Ticker("NOSUCH"))
     client.read()
     assert set(client.table) == {"NOSUCH"}
 
@@ -606,7 +608,7 @@ def test_a_client_that_does_not_read_is_conflated_and_ends_with_the_right_table(
         broadcaster.put(live(BTC, price))
         broadcaster.put(stale(ETH, f"{price} " * 1000))  # soon more than a socket's buffers hold
         if price == 200:  # only once each: lost, if what was never sent counts as sent
-            broadcaster.track(Ticker("ADAUSD"), simulated=False)
+            broadcaster.track(Ticker("ADAUSD"))
             broadcaster.untrack(SOL)
         settle(broadcaster)
         brisk.catch_up()
@@ -718,7 +720,7 @@ def test_removals_are_remembered_in_bounded_number(stage: Stage, broadcaster: Br
     """A client that was away for more removals than are remembered gets everything instead."""
     client = stage.client(broadcaster)
     for number in range(3_000):
-        broadcaster.track(Ticker(f"T{number}"), simulated=False)
+        broadcaster.track(Ticker(f"T{number}"))
         broadcaster.untrack(Ticker(f"T{number}"))
         if number % 100 == 0:
             settle(broadcaster)
@@ -739,7 +741,7 @@ def change(broadcaster: Broadcaster, what: str, ticker: Ticker, number: int) -> 
         case "status":
             broadcaster.put(stale(ticker, f"silence {number}"))
         case "track" if broadcaster.entry(ticker) is None:
-            broadcaster.track(ticker, simulated=False)
+            broadcaster.track(ticker)
         case "untrack":
             broadcaster.untrack(ticker)
 
@@ -769,7 +771,7 @@ def test_a_client_that_has_caught_up_holds_the_servers_table_however_often_it_le
                 client = come_back(client, broadcaster, remembering=what == "leave")
             case _:
                 change(broadcaster, what, ticker, number)
-    broadcaster.track(Ticker("LAST"), simulated=False)
+    broadcaster.track(Ticker("LAST"))
     settle(broadcaster)
     client.catch_up()
     assert client.table == table_of(broadcaster)

@@ -26,9 +26,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from running import QuoteServer, quote_server, wait_until
 
-import app
 from broadcast import Entry
-from connect import as_json, as_proto, price_update
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceClientSync
 from proto.crypto.v1.crypto_service_pb2 import (
     AddTickerRequest,
@@ -42,6 +40,8 @@ from proto.crypto.v1.crypto_service_pb2 import (
 )
 from quotes import PlutoError, Quote, Source, parse_ticker
 from quotes import State as QuoteState
+from web.connect import as_json, as_proto, price_update
+from web.errors import ANSWERS
 
 SERVICE = "/crypto.v1.CryptoPriceService"
 TYPES = ["application/connect+json", "application/connect+proto", "application/grpc-web+json", "application/grpc-web"]
@@ -209,7 +209,7 @@ def test_every_state_and_source_has_a_value() -> None:
 
 
 def test_every_error_has_a_status_and_a_connect_code() -> None:
-    for error, answer in app.ANSWERS.items():
+    for error, answer in ANSWERS.items():
         assert issubclass(error, PlutoError)
         assert 400 <= answer.status < 600
         assert Code(answer.connect)

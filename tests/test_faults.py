@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running import wait_until
 
-from feed import CLOCK_STEP_MS, PROOF_LIMIT_MS, Feed
 from quotes import State, Ticker
+from tradingview.feed import CLOCK_STEP_MS, PROOF_LIMIT_MS, Feed
 
 pytestmark = [
     pytest.mark.timeout(120),  # the first test opens 20 pages, on whatever machine

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feed import DISAGREEMENT_LIMIT_MS, PROOF_LIMIT_MS, Feed, PageTrouble, Trouble
 from quotes import Quote, Source, State, Ticker, UnreadablePrice, parse_price, wire_fields
+from tradingview.feed import DISAGREEMENT_LIMIT_MS, PROOF_LIMIT_MS, Feed, PageTrouble, Trouble
 
 NOW = 1_795_000_000_000  # by the wall, and by the page's clock, in ms
 UPTIME = 50_000_000  # by our own clock at that moment

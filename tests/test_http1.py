@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from http1 import (
+from web.http1 import (
     MAX_BODY,
     MAX_CHUNK_EXTENSIONS,
     MAX_FIELDS,

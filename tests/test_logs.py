@@ -21,7 +21,7 @@ import httpx
 import pytest
 from running import PROJECT, clean_environment, wait_until
 
-from logs import FORMATTERS, MAX_LINE, MAX_LINES, log_failure
+from web.logs import FORMATTERS, MAX_LINE, MAX_LINES, log_failure
 
 HOSTILE = [
     "BTC\r\n12:00:00 INFO    all is well",

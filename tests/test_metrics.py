@@ -17,12 +17,12 @@ from running import PROJECT, Pluto, QuoteServer, quote_server, wait_until
 from test_live import tracked
 from test_streams import raw_stream
 
-from app import Watchlist
-from broadcast import Broadcaster, Histogram
-from metrics import DELAYS, MAX_EVENTS, Metrics
+from app import assemble
+from broadcast import Histogram
 from quotes import Quote, Source, State, Ticker
-from scraper import Scraper
 from settings import VERSION, Settings
+from web.metrics import DELAYS, MAX_EVENTS, Metrics
+from web.parts import Parts
 
 BTC = Ticker("BTCUSD")
 SAMPLE_NAME = re.compile(r"\b(?:pluto|process)_\w+")
@@ -52,14 +52,13 @@ def read(server: QuoteServer | Pluto) -> Reading:
 
 
 @pytest.fixture
-def watchlist() -> Watchlist:
+def parts() -> Parts:
     """The layers without a browser or a client, in this process, none of them started."""
-    settings, broadcaster = Settings(demo=True), Broadcaster()
-    return Watchlist(Scraper(settings.for_scraper("http://127.0.0.1"), broadcaster.put), broadcaster, settings)
+    return assemble(Settings(demo=True), "http://127.0.0.1")
 
 
-def reading_of(watchlist: Watchlist) -> Reading:
-    return Reading(Metrics(watchlist, {}, {}).text(0, {}).decode())
+def reading_of(parts: Parts) -> Reading:
+    return Reading(Metrics(parts, {}).text(0, {}).decode())
 
 
 def test_every_metric_has_its_words_and_a_name_of_ours(server: QuoteServer) -> None:
@@ -102,20 +101,20 @@ def test_tickers_and_streams_are_counted(server: QuoteServer) -> None:
     wait_until(lambda: 'pluto_streams_dropped_total{reason="closed"} 1.0' in read(server).text)
 
 
-def test_a_thousand_tickers_have_as_many_series_as_one(watchlist: Watchlist) -> None:
-    few = reading_of(watchlist)
+def test_a_thousand_tickers_have_as_many_series_as_one(parts: Parts) -> None:
+    few = reading_of(parts)
     for number in range(1000):
-        watchlist.broadcaster.track(Ticker(f"COIN{number}USD"), simulated=True)
-    many = reading_of(watchlist)
+        parts.broadcaster.track(Ticker(f"COIN{number}USD"))
+    many = reading_of(parts)
     assert many.value("pluto_tickers", state="starting") == 1000
     assert [(sample.name, sample.labels) for sample in many.samples] == [
         (sample.name, sample.labels) for sample in few.samples
     ]
 
 
-def test_hostile_words_are_escaped_and_bounded(watchlist: Watchlist) -> None:
-    watchlist.scraper.counters.update({f'refused: "}}\n{number}': 1 for number in range(MAX_EVENTS * 2)})
-    reading = reading_of(watchlist)
+def test_hostile_words_are_escaped_and_bounded(parts: Parts) -> None:
+    parts.source.counters.update({f'refused: "}}\n{number}': 1 for number in range(MAX_EVENTS * 2)})
+    reading = reading_of(parts)
     reasons = [sample.labels["reason"] for sample in reading.samples if sample.name == "pluto_prices_refused_total"]
     assert len(reasons) == MAX_EVENTS
     assert reasons[0] == '"}\n0'
@@ -133,8 +132,9 @@ def test_refusals_are_counted_by_their_error(server: QuoteServer) -> None:
     assert reading.value("pluto_accepts_failed_total") == 0
 
 
-def test_what_hung_or_died_is_counted(watchlist: Watchlist) -> None:
-    reading = Reading(Metrics(watchlist, {}, {"scraper_deaths": 2}).text(0, {}).decode())
+def test_what_hung_or_died_is_counted(parts: Parts) -> None:
+    parts.supervisor.counters["scraper_deaths"] += 2
+    reading = reading_of(parts)
     assert reading.value("pluto_supervision_events_total", event="scraper_deaths") == 2
 
 
@@ -147,9 +147,9 @@ def test_without_a_browser_it_says_so(server: QuoteServer) -> None:
     assert server.http.post("/metrics").status_code == 405
 
 
-def test_a_price_is_timed_on_its_way_once(watchlist: Watchlist) -> None:
-    broadcaster, now_ms = watchlist.broadcaster, round(time.time() * 1000)
-    broadcaster.track(BTC, simulated=True)
+def test_a_price_is_timed_on_its_way_once(parts: Parts) -> None:
+    broadcaster, now_ms = parts.broadcaster, round(time.time() * 1000)
+    broadcaster.track(BTC)
     price = {"price_text": "1.5", "source": Source.SOCKET, "timestamp": now_ms - 400, "received_at": now_ms - 100}
     for state in (State.LIVE, State.STALE, State.LIVE):  # one price; proven, doubted, and proven again
         broadcaster.put(Quote(BTC, state, **price))  # type: ignore[arg-type]
@@ -158,16 +158,16 @@ def test_a_price_is_timed_on_its_way_once(watchlist: Watchlist) -> None:
     assert (sum(page.counts), page.total_s) == (1, 0.3)
     assert sum(handoff.counts) == 1
     assert 0.1 <= handoff.total_s < 5
-    reading = reading_of(watchlist)
+    reading = reading_of(parts)
     assert reading.value("pluto_page_delay_seconds_bucket", le="0.25") == 0
     assert reading.value("pluto_page_delay_seconds_bucket", le="0.5") == 1
     assert reading.value("pluto_page_delay_seconds_bucket", le="+Inf") == 1
     assert reading.value("pluto_page_delay_seconds_sum") == 0.3
 
 
-def test_what_was_never_live_and_a_clock_set_back_distort_nothing(watchlist: Watchlist) -> None:
-    broadcaster, now_ms = watchlist.broadcaster, round(time.time() * 1000)
-    broadcaster.track(BTC, simulated=True)
+def test_what_was_never_live_and_a_clock_set_back_distort_nothing(parts: Parts) -> None:
+    broadcaster, now_ms = parts.broadcaster, round(time.time() * 1000)
+    broadcaster.track(BTC)
     day_ms = 86_400_000
     for state, shown_at, received_at in (
         (State.SNAPSHOT, now_ms - day_ms, now_ms),

@@ -35,7 +35,7 @@ def with_live_demo(pluto: Pluto) -> list[psutil.Process]:
         assert pluto.wait_for(ticker, "live")["simulated"] is True
     processes = descendants(pluto.process.pid)
     names = " ".join(" ".join(process.cmdline()) for process in alive(processes))
-    assert "simulator.py" in names
+    assert "simulator" in names
     assert "run-driver" in names
     assert "--type=renderer" in names
     return processes

@@ -28,9 +28,10 @@ import pytest
 from running import Simulator, alive, running_simulator, wait_until
 
 import scraper as module
-from feed import Feed, PageTrouble
 from quotes import Quote, Source, State, Ticker
 from scraper import Scraper, ScraperSettings
+from tradingview import browser
+from tradingview.feed import Feed, PageTrouble
 
 SHORTER = {
     "GOTO_TIMEOUT_S": 3.0,
@@ -688,8 +689,8 @@ def test_a_candidate_that_only_says_to_install_a_browser_is_passed_over(
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(module, "BROWSER_NAMES", ("chromium", "google-chrome"))
-    assert module.find_browser(None) == str(tmp_path / "google-chrome")
+    monkeypatch.setattr(browser, "BROWSER_NAMES", ("chromium", "google-chrome"))
+    assert browser.find_browser(None) == str(tmp_path / "google-chrome")
 
 
 def test_feed_takes_the_place_of_another_only_while_its_ticker_is_wanted() -> None:

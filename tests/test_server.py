@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import QuoteServer, quote_server, wait_until
 
-from app import Closing, WebSocketReader
-from http1 import MAX_BODY
-from server import Limits
+from web.http1 import MAX_BODY
+from web.server import Limits
+from web.websocket import Closing, WebSocketReader
 
 HOST = b"\r\nHost: localhost"
 LIVEZ = b"GET /livez HTTP/1.1" + HOST + b"\r\n\r\n"

@@ -27,7 +27,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 from playwright.sync_api import TimeoutError as BrowserTimeout
 
-PROGRAM = Path(__file__).resolve().parent.parent / "simulator.py"
+PROJECT = Path(__file__).resolve().parent.parent
 PRICE = ".js-symbol-header-ticker .js-symbol-last"
 READY = ".quote-ticker-inited"
 EMPTY_PRICE = '<span class="last-KLji300y js-symbol-last" data-qa-id="symbol-last-value"></span>'
@@ -71,7 +71,7 @@ class Simulation:
 
 @contextmanager
 def simulation(*options: str) -> Iterator[Simulation]:
-    command = [sys.executable, str(PROGRAM), "--port", "0", "--until-stdin-closes", *options]
+    command = [sys.executable, "-m", "simulator", "--port", "0", "--until-stdin-closes", *options]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -228,7 +228,7 @@ def test_the_end_of_standard_input_ends_it_while_a_socket_is_open() -> None:
 
 def test_a_taken_port_is_one_sentence_and_exit_code_1(tradingview: Simulation) -> None:
     port = str(urlsplit(tradingview.url).port)
-    command = [sys.executable, str(PROGRAM), "--port", port]
+    command = [sys.executable, "-m", "simulator", "--port", port]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=5)
     assert ended.returncode == 1
     assert ended.stdout == ""

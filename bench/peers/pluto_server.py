@@ -15,28 +15,26 @@ import time
 
 import gevent
 
-from app import Watchlist, create_app
+from app import assemble, create_app
 from broadcast import Batch, Broadcaster, Entry, messages
 from quotes import Quote, Source, State, Ticker, wire_fields
-from scraper import Scraper
-from server import listen, make_server
 from settings import Settings
+from web.server import listen, make_server
 
 TICKER = Ticker("BTCUSD")
 
 
 def main(rate: float, size: int, count: int = 1) -> None:
     sys.setswitchinterval(0.0005)  # as app.main has it
-    settings = Settings(demo=True)
-    broadcaster = Broadcaster(max_streams=settings.max_streams)
-    scraper = Scraper(settings.for_scraper("http://127.0.0.1"), broadcaster.put)  # never started
+    parts = assemble(Settings(demo=True), "http://127.0.0.1")  # its scraper is never started
+    broadcaster = parts.broadcaster
     listener = listen("127.0.0.1", 0)
-    server = make_server(listener, create_app(Watchlist(scraper, broadcaster, settings)))
+    server = make_server(listener, create_app(parts))
     server.start()
     broadcaster.start()
     tickers = [TICKER, *(Ticker(f"COIN{number}USD") for number in range(1, count))]
     for ticker in tickers:
-        broadcaster.track(ticker, simulated=True)
+        broadcaster.track(ticker)
     if rate:
         threading.Thread(target=feed, args=(broadcaster, tickers, rate, padding(size)), daemon=True).start()
     print(f"port {listener.getsockname()[1]}", flush=True)

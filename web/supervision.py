@@ -24,8 +24,7 @@ from enum import StrEnum
 import gevent
 
 from broadcast import Broadcaster
-from quotes import State
-from scraper import Scraper
+from quotes import QuoteSource, State
 
 log = logging.getLogger("pluto.supervision")
 
@@ -97,10 +96,10 @@ class HubWatchdog:
 class Supervisor:
     """Watches the scraper's thread: no price stays live behind its back, and it is started again when it dies."""
 
-    def __init__(self, scraper: Scraper, broadcaster: Broadcaster) -> None:
+    def __init__(self, source: QuoteSource, broadcaster: Broadcaster) -> None:
         self.state = ScraperState.RUNNING
         self.counters: Counter[str] = Counter()
-        self._scraper, self._broadcaster = scraper, broadcaster
+        self._source, self._broadcaster = source, broadcaster
         self._deaths: deque[float] = deque(maxlen=DEATHS)
         self._give_up: Callable[[str], None] = log.critical
         self._greenlet: gevent.Greenlet[[], None] | None = None
@@ -120,7 +119,7 @@ class Supervisor:
         """Why only a restart of the whole program would help; None while it wouldn't."""
         if self.state is ScraperState.FAILED:
             return "the scraper died again and again"
-        if self.state is ScraperState.HANGING and time.monotonic() - self._scraper.last_tick > HANG_LIMIT_S:
+        if self.state is ScraperState.HANGING and time.monotonic() - self._source.last_tick > HANG_LIMIT_S:
             return "the scraper hangs for good"
         if self._greenlet is not None and self._greenlet.dead:
             return "nobody watches the scraper any more"
@@ -129,9 +128,9 @@ class Supervisor:
     def _watch(self) -> None:
         while self.state is not ScraperState.FAILED:
             gevent.sleep(CHECK_S)
-            if not self._scraper.is_running:
+            if not self._source.is_running:
                 self._on_death()
-            elif time.monotonic() - self._scraper.last_tick > TICK_LIMIT_S:
+            elif time.monotonic() - self._source.last_tick > TICK_LIMIT_S:
                 self._on_hang()
             elif self.state is ScraperState.HANGING:
                 self._on_return()
@@ -152,7 +151,7 @@ class Supervisor:
     def _on_return(self) -> None:
         self.state = ScraperState.RUNNING
         log.warning("the scraper is back")
-        self._scraper.tell_again()
+        self._source.tell_again()
 
     def _on_death(self) -> None:
         self.state = ScraperState.RESTARTING
@@ -166,5 +165,5 @@ class Supervisor:
             self._give_up(f"The scraper died {DEATHS} times within a minute, so Pluto ends; the log says of what.")
             return
         gevent.sleep(RESTART_FIRST_S * 2.0 ** (recent - 1))
-        self._scraper.restart()
+        self._source.restart()
         self.state = ScraperState.RUNNING

@@ -13,25 +13,23 @@ import hmac
 import ipaddress
 import logging
 import math
-import re
+import secrets
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from itsdangerous import BadSignature, TimestampSigner
 from werkzeug.http import dump_cookie, parse_cookie
 
-from broadcast import ADDRESS
 from quotes import PlutoError
+from settings import Network, Settings, address_of, host_name, hosts_of, is_loopback, networks_of, origins_of
+from web.wsgi import ADDRESS
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-MIN_TOKEN = 16  # characters
 FAILURES_PER_MINUTE = 10  # wrong tokens from an address
 MAX_ADDRESSES = 10_000  # that a limiter remembers
 COOKIE = "pluto_session"
@@ -73,10 +71,7 @@ CORS_HEADERS = [
     ("Access-Control-Max-Age", "600"),
 ]
 
-_HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?")
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Refuse = Callable[[PlutoError, "WSGIEnvironment"], "WSGIApplication"]
 
 log = logging.getLogger("pluto.access")
@@ -97,32 +92,16 @@ class AccessSettings:
     additions_per_minute: int = 60
 
 
-def hosts_of(text: str) -> frozenset[str]:
-    """Names or addresses, separated by commas. Raises ValueError."""
-    hosts = frozenset(part.lower() for part in _parts(text))
-    for host in hosts:
-        if _host_name(host) != host:
-            raise ValueError(f"{host!r} is not a name or address without a port, such as pluto.example.com or [::1]")
-    return hosts
-
-
-def origins_of(text: str) -> frozenset[str]:
-    """Origins as browsers send them, separated by commas. Raises ValueError."""
-    origins = frozenset(part.lower() for part in _parts(text))
-    for origin in origins:
-        url = urlsplit(origin)
-        if url.scheme not in ("http", "https") or _host_name(url.netloc) is None or origin != url.geturl() or url.path:
-            raise ValueError(f"{origin!r} is not an origin such as https://example.com or http://localhost:3000")
-    return origins
-
-
-def networks_of(text: str) -> tuple[Network, ...]:
-    """Addresses or networks, separated by commas. Raises ValueError."""
-    return tuple(ipaddress.ip_network(part) for part in _parts(text))
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def access_settings(settings: Settings, bound: str) -> AccessSettings:
+    """For a server that listens on this address: beyond the machine itself, never without a token."""
+    return AccessSettings(
+        bound,
+        hosts_of(settings.allowed_hosts) | {settings.host.lower()},
+        origins_of(settings.allowed_origins),
+        networks_of(settings.trusted_proxies),
+        settings.access_token or ("" if is_loopback(bound) else secrets.token_urlsafe(24)),
+        settings.additions_per_minute,
+    )
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -153,33 +132,12 @@ class TooManyRequests(PlutoError):
 # --- addresses --------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1024)
-def _address(text: str) -> Address | None:
-    """An address as written by a socket or a header; an IPv4 address in IPv6's clothes is the IPv4 address."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
-
-
-def is_loopback(text: str) -> bool:
-    address = _address(text)
-    return address is not None and address.is_loopback
-
-
 def _counted_as(text: str) -> str:
     """What an address is counted as: of IPv6 its network of 64 bits, in which one machine may have any address."""
-    address = _address(text)
+    address = address_of(text)
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Address(int(address) >> 64 << 64))
     return text
-
-
-def _host_name(host: str) -> str | None:
-    """A Host header without its port; None when it is malformed."""
-    match = _HOST.fullmatch(host.lower())
-    return match[1] if match else None
 
 
 class Limiter:
@@ -221,7 +179,7 @@ class Access:
         self.refused: Counter[str] = Counter()  # by the error's code
         self._application, self._refuse, self._addition_paths = application, refuse, additions
         self._token, self._origins, self._proxies = settings.token.encode(), settings.origins, settings.proxies
-        bound = _address(settings.bound)
+        bound = address_of(settings.bound)
         self._has_any_address = bound is not None and bound.is_unspecified
         own = f"[{settings.bound}]" if ":" in settings.bound else settings.bound
         self._hosts = {"localhost", "127.0.0.1", "[::1]", own, *settings.hosts}
@@ -280,13 +238,13 @@ class Access:
             environ[ADDRESS] = _counted_as(address)
 
     def _is_proxy(self, text: str) -> bool:
-        address = _address(text)
+        address = address_of(text)
         return address is not None and any(address in network for network in self._proxies)
 
     def _address_behind(self, address: str, forwarded_for: str) -> str:
         """The nearest address that is no trusted proxy: what stands left of it, its owner may have made up."""
         for text in reversed(forwarded_for.split(",")):
-            behind = _address(text.strip())
+            behind = address_of(text.strip())
             if behind is None or not self._is_proxy(address):
                 break
             address = str(behind)
@@ -296,10 +254,10 @@ class Access:
 
     def _check_host(self, host: str) -> None:
         """Against DNS rebinding: a foreign page whose name suddenly means this machine still sends that name."""
-        name = _host_name(host)
+        name = host_name(host)
         if name in self._hosts:
             return
-        address = _address((name or "").strip("[]"))  # a browser that was sent to an address has looked no name up
+        address = address_of((name or "").strip("[]"))  # a browser that was sent to an address has looked no name up
         if address is None or not (address.is_loopback or self._has_any_address):
             raise ForbiddenHost(
                 f"Pluto is not known here as {host[:100]!r}: call it by localhost or its address, "

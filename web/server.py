@@ -34,10 +34,11 @@ from gevent.pool import Pool
 from gevent.pywsgi import Input, WSGIHandler, WSGIServer
 from gevent.timeout import Timeout
 
-from broadcast import HAND_OVER, LAST_CHUNK
-from connect import BEGAN_AT, HTTP2_PREFACE, refuse_http2
-from http1 import Head, Refusal, find_head_end, malformed, parse_head, read_chunked
+from broadcast import LAST_CHUNK
 from quotes import failure_fields
+from web.connect import HTTP2_PREFACE, refuse_http2
+from web.http1 import Head, Refusal, find_head_end, malformed, parse_head, read_chunked
+from web.wsgi import BEGAN_AT, HAND_OVER, HTTP_SERVER, RETRY_AFTER_S
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -46,8 +47,6 @@ BACKLOG = 4096
 RECEIVE_SIZE = 16 * 1024
 MAX_LINGER = 16 * 1024 * 1024  # bytes of a refused request that are read and thrown away
 PREFACE_LINE = f"{HTTP2_PREFACE}\r\n".encode()
-HTTP_SERVER = "pluto.server"  # where in a WSGI environment the Server is
-RETRY_AFTER_S = "5"  # sent with every 503
 ACCEPT_PAUSE_S = 0.1  # until accepting is tried again when there is no descriptor left
 ACCEPT_LOG_INTERVAL_S = 60.0
 IDLE_S = 1.0  # a connection on which nothing was said for so long may be closed for its descriptor

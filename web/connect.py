@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote as percent_encoded
 
 from connectrpc.code import Code
@@ -26,8 +26,6 @@ from google.protobuf.message import Message
 from protobuf.wkt import Any as AnyMessage
 
 from broadcast import (
-    ADDRESS,
-    HAND_OVER,
     MAX_RATE,
     Batch,
     Broadcaster,
@@ -53,6 +51,8 @@ from proto.crypto.v1.crypto_service_pb2 import (
     StreamPricesRequest,
 )
 from quotes import InvalidTicker, PlutoError, Ticker, parse_ticker, wire_fields
+from watchlist import Outcome, Watchlist
+from web.wsgi import ADDRESS, BEGAN_AT, HAND_OVER
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -66,7 +66,6 @@ GRPC_REFUSAL = [("Content-Type", "application/grpc"), ("grpc-status", "12"), ("g
 LAST_WORDS = "Pluto is shutting down; come back in a moment."
 TIME_IS_UP = "The deadline that came with the request has passed."
 
-BEGAN_AT = "pluto.began_at"  # where in a WSGI environment a server says when the request began, on the monotonic clock
 HTTP2_PREFACE = "PRI * HTTP/2.0"  # the first line of what a client sends that begins with HTTP/2, as gRPC does
 HTTP2_PREFACE_REST = len("\r\nSM\r\n\r\n")
 MAX_HTTP2_FRAME = 16 * 1024
@@ -176,26 +175,7 @@ FORMATS = {
 # --- the service ------------------------------------------------------------------------------------------------------
 
 
-class Change(Protocol):
-    """What came of adding or removing a ticker, as a sentence."""
-
-    @property
-    def message(self) -> str: ...
-
-
 Changed = TypeVar("Changed", AddTickerResponse, RemoveTickerResponse)
-
-
-class Watchlist(Protocol):
-    """What the service needs of the layer above: the tickers that are tracked, and who broadcasts them."""
-
-    broadcaster: Broadcaster
-
-    def add(self, ticker: Ticker) -> Change:
-        """Raises TooManyTickers."""
-
-    def remove(self, ticker: Ticker) -> Change:
-        """Also of a ticker that isn't tracked."""
 
 
 class Listing:
@@ -247,8 +227,8 @@ _call: ContextVar[Call] = ContextVar("call")
 class Service(CryptoPriceServiceSync):
     """The four calls. `code_of` gives the Connect code of an error of ours."""
 
-    def __init__(self, watchlist: Watchlist, code_of: Callable[[PlutoError], str]) -> None:
-        self._watchlist, self._code_of = watchlist, code_of
+    def __init__(self, watchlist: Watchlist, broadcaster: Broadcaster, code_of: Callable[[PlutoError], str]) -> None:
+        self._watchlist, self._broadcaster, self._code_of = watchlist, broadcaster, code_of
         self.listing = Listing([])
 
     def add_ticker(self, request: AddTickerRequest, context: RequestContext[Any, Any]) -> AddTickerResponse:
@@ -258,7 +238,7 @@ class Service(CryptoPriceServiceSync):
         return self._change(self._watchlist.remove, request.ticker, context, RemoveTickerResponse)
 
     def _change(
-        self, change: Callable[[Ticker], Change], text: str, context: RequestContext[Any, Any], response: type[Changed]
+        self, change: Callable[[Ticker], Outcome], text: str, context: RequestContext[Any, Any], response: type[Changed]
     ) -> Changed:
         """A malformed ticker is no error here, but an answer that says so, as in the original."""
         with self._answering(context):
@@ -269,7 +249,7 @@ class Service(CryptoPriceServiceSync):
 
     def get_tickers(self, request: GetTickersRequest, context: RequestContext[Any, Any]) -> GetTickersResponse:
         with self._answering(context):
-            entries = self._watchlist.broadcaster.entries
+            entries = self._broadcaster.entries
             if self.listing.entries != entries:
                 self.listing = Listing(entries)
             context.response_headers["cache-control"] = "no-store"
@@ -278,7 +258,7 @@ class Service(CryptoPriceServiceSync):
     def stream_prices(self, request: StreamPricesRequest, context: RequestContext[Any, Any]) -> Iterator[PriceUpdate]:
         """Admits the client. To the library the stream is empty: what it holds is the broadcaster's to send."""
         with self._answering(context) as seconds_left:
-            call, broadcaster = _call.get(), self._watchlist.broadcaster
+            call, broadcaster = _call.get(), self._broadcaster
             wish = Wish(
                 _format_of(context),
                 filter_of(request.tickers),
@@ -326,8 +306,8 @@ def _format_of(context: RequestContext[Any, Any]) -> Format:
 class ConnectApplication:
     """The service as a WSGI application, to be mounted at `path`."""
 
-    def __init__(self, watchlist: Watchlist, code_of: Callable[[PlutoError], str]) -> None:
-        service = Service(watchlist, code_of)
+    def __init__(self, watchlist: Watchlist, broadcaster: Broadcaster, code_of: Callable[[PlutoError], str]) -> None:
+        service = Service(watchlist, broadcaster, code_of)
         codecs = [ListingCodec(codec, service) for codec in google_protobuf_codecs()]
         self._library = CryptoPriceServiceWSGIApplication(service, read_max_bytes=MAX_MESSAGE, codecs=codecs)
         self.path = f"{self._library.path}/"

@@ -63,7 +63,7 @@ MAX_RATE = 1_000
 VOLATILITY = 0.0002  # a step of the walk, as a part of the price
 HOMING = 0.001  # how strongly the walk is drawn back to where it began
 
-PAGE_FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "simulator")
+PAGE_FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
 QUOTE_PATH = "/socket.io/websocket"
 PUSH_PATH = "/message-pipe-ws/public"  # TradingView's pushstream: no quotes on it
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -18,9 +17,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYP
 from prometheus_client.registry import Collector
 
 from broadcast import Broadcaster, Histogram
-from quotes import State
-from scraper import Scraper
+from quotes import QuoteSource, State
 from settings import VERSION, Settings
+from web.parts import Parts
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
@@ -46,22 +45,14 @@ DELAYS = (
 )
 
 
-class Watchlist(Protocol):
-    """What is looked at: the layers that count, and the caps."""
-
-    broadcaster: Broadcaster
-    scraper: Scraper
-    settings: Settings
-
-
 class Metrics:
     """All metrics of one Pluto, in a registry of their own.
 
-    `refused` counts callers that may not call, by error code; `supervised` what hung or died.
+    `refused` counts callers that may not call, by error code.
     """
 
-    def __init__(self, watchlist: Watchlist, refused: Mapping[str, int], supervised: Mapping[str, int]) -> None:
-        self._layers = LayersCollector(watchlist, refused, supervised)
+    def __init__(self, parts: Parts, refused: Mapping[str, int]) -> None:
+        self._layers = LayersCollector(parts, refused)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self._layers)
         ProcessCollector(registry=self._registry)
@@ -75,20 +66,23 @@ class Metrics:
 class LayersCollector(Collector):
     """Reads the layers whenever the registry asks."""
 
-    def __init__(self, watchlist: Watchlist, refused: Mapping[str, int], supervised: Mapping[str, int]) -> None:
-        self._watchlist, self._refused, self._supervised = watchlist, refused, supervised
+    def __init__(self, parts: Parts, refused: Mapping[str, int]) -> None:
+        self._parts, self._refused = parts, refused
         self.connections = 0
         self.http: Mapping[str, int] = {}
 
     def collect(self) -> Iterable[Metric]:
-        yield _info(self._watchlist.settings)
-        yield from _watched(self._watchlist)
-        yield from _streams(self._watchlist.broadcaster)
-        yield from _delays(self._watchlist.broadcaster)
-        yield from _scraper(self._watchlist.scraper)
+        yield _info(self._parts.settings)
+        yield from _watched(self._parts)
+        yield from _streams(self._parts.broadcaster)
+        yield from _delays(self._parts.broadcaster)
+        yield from _scraper(self._parts.source)
         yield from _http(self.connections, self.http, self._refused)
         yield _labelled_counter(
-            "pluto_supervision_events", "What hung or died inside Pluto, by event.", "event", self._supervised
+            "pluto_supervision_events",
+            "What hung or died inside Pluto, by event.",
+            "event",
+            self._parts.supervisor.counters,
         )
 
 
@@ -100,12 +94,12 @@ def _info(settings: Settings) -> Metric:
     return info
 
 
-def _watched(watchlist: Watchlist) -> Iterator[Metric]:
-    states = [entry.quote.state for entry in watchlist.broadcaster.entries]
+def _watched(parts: Parts) -> Iterator[Metric]:
+    states = [entry.quote.state for entry in parts.broadcaster.entries]
     counts = {str(state): states.count(state) for state in State}
     yield _labelled_gauge("pluto_tickers", "Tracked tickers, by state.", "state", counts)
-    yield GaugeMetricFamily("pluto_tickers_limit", "--max-tickers.", watchlist.settings.max_tickers)
-    yield GaugeMetricFamily("pluto_streams_limit", "--max-streams.", watchlist.settings.max_streams)
+    yield GaugeMetricFamily("pluto_tickers_limit", "--max-tickers.", parts.settings.max_tickers)
+    yield GaugeMetricFamily("pluto_streams_limit", "--max-streams.", parts.settings.max_streams)
 
 
 def _streams(broadcaster: Broadcaster) -> Iterator[Metric]:
@@ -131,12 +125,12 @@ def _delays(broadcaster: Broadcaster) -> Iterator[Metric]:
         yield HistogramMetricFamily(name, help, buckets, histogram.total_s)
 
 
-def _scraper(scraper: Scraper) -> Iterator[Metric]:
-    counters = dict(scraper.counters)  # one step: the scraper's thread goes on counting
+def _scraper(source: QuoteSource) -> Iterator[Metric]:
+    counters = dict(source.counters)  # one step: the scraper's thread goes on counting
     prices, refused = _after(counters, "prices_"), _after(counters, "refused: ")
     events = {name: count for name, count in counters.items() if not name.startswith(("prices_", "refused: "))}
-    silence = time.monotonic() - scraper.last_tick
-    yield GaugeMetricFamily("pluto_browser_up", "1 while there is a browser.", scraper.has_browser)
+    silence = time.monotonic() - source.last_tick
+    yield GaugeMetricFamily("pluto_browser_up", "1 while there is a browser.", source.has_browser)
     yield GaugeMetricFamily(
         "pluto_scraper_silence_seconds", "Since the scraper's thread was last seen running.", silence
     )

@@ -1,0 +1,39 @@
+"""TradingView's site, as facts: its addresses, the hosts that no price comes from, its cookie, and the probe's text.
+
+This file owns what is known of the site and nothing that is done with it. Any thread may read it. Sources of the facts:
+recordings and the site's own bundles, 2018 to September 2026.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote as url_quote
+
+from quotes import Ticker, split_ticker
+
+BINDING = "plutoProbe"
+PROBE = (Path(__file__).parent / "probe.js").read_text(encoding="utf-8")
+
+# No price comes from these hosts. They are refused where names are resolved, which costs nothing per request.
+BLOCKED_HOSTS = (
+    "telemetry.*",  # TradingView's own measurements
+    "snowplow-pixel.*",
+    "pushstream.*",  # notices; the quotes come from the data. socket
+    "s3-symbol-logo.*",  # images
+    "*.googletagmanager.com",
+    "*.google-analytics.com",
+    "*.doubleclick.net",
+    "*.googlesyndication.com",
+    "*.facebook.com",
+    "*.facebook.net",
+    "*.twitter.com",
+    "*.amplitude.com",
+    "*.segment.com",
+    "*.segment.io",
+)
+COOKIE_NAME, COOKIE_CHOICE = "cookiePrivacyPreferenceBannerProduction", "ignored"  # no banner, nothing accepted
+
+
+def page_url(source_url: str, ticker: Ticker) -> str:
+    exchange, symbol = split_ticker(ticker)
+    return f"{source_url}/symbols/{url_quote(symbol, safe='')}/?exchange={url_quote(exchange, safe='')}"

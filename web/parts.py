@@ -1,0 +1,27 @@
+"""The parts of one running Pluto, as its web layers see them.
+
+This file owns one record and nothing else: no code runs here. Each part stays the owner of what is its own.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from broadcast import Broadcaster
+from quotes import QuoteSource
+from settings import Settings
+from watchlist import Watchlist
+from web.supervision import Supervisor
+
+
+@dataclass(frozen=True)
+class Parts:
+    """`source` feeds the broadcaster; `started_at` is in seconds since the epoch."""
+
+    settings: Settings
+    watchlist: Watchlist
+    source: QuoteSource
+    broadcaster: Broadcaster
+    supervisor: Supervisor
+    started_at: float = field(default_factory=time.time)

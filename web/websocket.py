@@ -1,0 +1,160 @@
+"""WebSocket: the handshake, what a client says, and how its conversation ends.
+
+This file owns the reading half of a WebSocket (RFC 6455): frames in, bounded messages out, the filter that a client
+sets, its pings and its goodbye. It never sends prices: the broadcaster does. Everything here runs on the hub thread,
+and nothing here waits.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+
+from geventwebsocket.exceptions import WebSocketError
+from geventwebsocket.handler import WebSocketHandler
+from geventwebsocket.websocket import Header, WebSocket
+from werkzeug.datastructures import Headers
+
+from broadcast import Broadcaster, Client, filter_of, websocket_frame, websocket_text
+from quotes import PlutoError, failure_fields
+from web.errors import NoWebSocket
+
+MAX_WEBSOCKET_MESSAGE = 4 * 1024
+
+
+class Closing(Exception):
+    """A conversation ends: the close code (RFC 6455, 7.4) that the client is told, and whose doing it is."""
+
+    def __init__(self, close_code: int, reason: str = "violation") -> None:
+        super().__init__(close_code)
+        self.close_code, self.reason = close_code, reason
+
+
+class WebSocketReader:
+    """What a client says on a WebSocket: bytes in, (opcode, payload) messages out. Bounded, and it never waits.
+
+    The frame headers are gevent-websocket's; what its 2017 release lets pass is refused here.
+    """
+
+    def __init__(self) -> None:
+        self._unread = b""
+        self._opcode: int | None = None  # of the fragmented message under way
+        self._fragments = b""
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Raises Closing at a violation; what was yielded before it still counts."""
+        self._unread += data
+        while (frame := self._next_frame()) is not None:
+            header, payload = frame
+            if header.opcode >= WebSocket.OPCODE_CLOSE:
+                yield header.opcode, payload
+            elif (message := self._defragment(header, payload)) is not None:
+                yield message
+
+    def _next_frame(self) -> tuple[Header, bytes] | None:
+        stream = io.BytesIO(self._unread)
+        try:
+            header = Header.decode_header(stream)
+        except WebSocketError as error:
+            if "Unexpected EOF" in str(error):
+                return None
+            raise Closing(1002) from None
+        if header.flags or not header.mask:
+            raise Closing(1002)
+        if header.length + len(self._fragments) > MAX_WEBSOCKET_MESSAGE:
+            raise Closing(1009)
+        payload = stream.read(header.length)
+        if len(payload) < header.length:
+            return None
+        self._unread = stream.read()
+        return header, bytes(header.unmask_payload(payload))
+
+    def _defragment(self, header: Header, payload: bytes) -> tuple[int, bytes] | None:
+        is_continuation = header.opcode == WebSocket.OPCODE_CONTINUATION
+        if is_continuation != (self._opcode is not None):
+            raise Closing(1002)
+        if not is_continuation:
+            if header.opcode != WebSocket.OPCODE_TEXT:
+                raise Closing(1003 if header.opcode == WebSocket.OPCODE_BINARY else 1002)
+            self._opcode = header.opcode
+        self._fragments += payload
+        if not header.fin:
+            return None
+        message = self._opcode or 0, self._fragments
+        self._opcode, self._fragments = None, b""
+        return message
+
+
+class WebSocketSession:
+    """One client's side of the conversation: its filter, its pings, its goodbye."""
+
+    def __init__(self, broadcaster: Broadcaster, client: Client) -> None:
+        self._broadcaster, self._client = broadcaster, client
+        self._reader = WebSocketReader()
+
+    def receive(self, data: bytes) -> None:
+        try:
+            for opcode, payload in self._reader.feed(data):
+                self._on_message(opcode, payload)
+        except Closing as closing:
+            self._leave(closing)
+        except UnicodeDecodeError:
+            self._leave(Closing(1007))
+
+    def _on_message(self, opcode: int, payload: bytes) -> None:
+        if opcode == WebSocket.OPCODE_PING:
+            self._broadcaster.write(self._client, websocket_frame(WebSocket.OPCODE_PONG, payload))
+        elif opcode == WebSocket.OPCODE_CLOSE:
+            raise Closing(_close_code_of(payload), "closed")
+        elif opcode == WebSocket.OPCODE_TEXT:
+            self._on_text(payload.decode())
+        elif opcode != WebSocket.OPCODE_PONG:
+            raise Closing(1002)
+
+    def _on_text(self, text: str) -> None:
+        try:
+            message = json.loads(text)
+            tickers = filter_of(str(ticker) for ticker in message["tickers"])
+        except PlutoError as error:
+            self._refuse(error.code, str(error))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            self._refuse("bad_request", 'Send {"tickers":["BTCUSD"]} to choose tickers; an empty list chooses all.')
+        else:
+            self._broadcaster.change_wish(self._client, replace(self._client.wish, tickers=tickers))
+
+    def _refuse(self, code: str, message: str) -> None:
+        error = {"type": "error", **failure_fields(code, message)}
+        self._broadcaster.write(self._client, websocket_text(json.dumps(error)))
+
+    def _leave(self, closing: Closing) -> None:
+        last_words = websocket_frame(WebSocket.OPCODE_CLOSE, struct.pack("!H", closing.close_code))
+        self._broadcaster.leave(self._client, last_words, closing.reason)
+
+
+def _close_code_of(payload: bytes) -> int:
+    """The code a client closes with, to be echoed. Raises Closing when it may not be sent."""
+    if not payload:
+        return 1000
+    code = int.from_bytes(payload[:2], "big")
+    payload[2:].decode()
+    is_defined = code in (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011) or 3000 <= code < 5000
+    if len(payload) < 2 or not is_defined:
+        raise Closing(1002)
+    return code
+
+
+def websocket_accept(headers: Headers) -> str:
+    """The handshake's answer (RFC 6455, 4.2). Raises what is wrong with the question."""
+    key = headers.get("Sec-WebSocket-Key", "")
+    try:
+        is_key = len(base64.b64decode(key, validate=True)) == 16
+    except ValueError:
+        is_key = False
+    if not is_key or headers.get("Sec-WebSocket-Version") != "13":
+        raise NoWebSocket("The handshake lacks a valid Sec-WebSocket-Key, or Sec-WebSocket-Version: 13.")
+    return base64.b64encode(hashlib.sha1((key + WebSocketHandler.GUID).encode()).digest()).decode()
