@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NewType, Protocol
@@ -148,7 +148,7 @@ class Quote:
     simulated: bool = False
     reason: str | None = None
     next_try_at: int | None = None
-    proven_until: float | None = None
+    proven_until: float | None = field(default=None, compare=False)
 
     @property
     def price(self) -> float | None:

@@ -159,7 +159,12 @@ class Feed:
             state, reason = self.trouble.state, self.trouble.reason
             return replace(self._known, state=state, reason=reason, next_try_at=self.trouble.next_try_at)
         state, stale_reason = self._state(now)
-        return replace(self._known, state=state, reason=stale_reason)
+        return replace(self._known, state=state, reason=stale_reason, proven_until=self._proven_until())
+
+    def _proven_until(self) -> float | None:
+        """When the proof of what is shown runs out, by our clock; None without one."""
+        proven = None if self._known.source is None else self._proven.get(self._known.source)
+        return None if proven is None else proven + PROOF_LIMIT_MS
 
     def _state(self, now: float) -> tuple[State, str | None]:
         if self._known.price_text is None or self._known.source is None:
