@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import httpx
@@ -14,6 +15,7 @@ import settings
 from quotes import parse_ticker
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
+SETTINGS = (PROJECT / "docs" / "settings.md").read_text(encoding="utf-8")
 
 
 def test_adding_answers_at_once_and_says_whether_it_is_new(pluto: Pluto) -> None:
@@ -159,12 +161,18 @@ def test_the_chart_script_comes_from_the_package(pluto: Pluto) -> None:
     assert "LightweightCharts" in answer.text
 
 
-def test_the_readme_shows_the_settings_table() -> None:
+def test_the_documented_settings_are_the_settings_table() -> None:
     rows = [
         f"| `{flag}` | `{variable}` | {f'`{default}`' if default else ''} | {text} |"
         for flag, variable, default, text in settings.settings_table()
     ]
-    assert "\n".join(rows) in README
+    assert "\n".join(rows) in SETTINGS
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
+    assert len(README.splitlines()) <= 150
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (PROJECT / target).exists(), target
 
 
 def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:

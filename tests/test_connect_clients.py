@@ -147,13 +147,13 @@ def test_the_proto_file_keeps_what_clients_of_the_original_know(tmp_path: Path) 
 
 
 def curl_lines() -> list[str]:
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    return [line for line in readme.splitlines() if "curl " in line and "crypto.v1.CryptoPriceService" in line]
+    text = (PROJECT / "docs" / "api.md").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if "curl " in line and "crypto.v1.CryptoPriceService" in line]
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not there")
 @pytest.mark.parametrize("line", curl_lines())
-def test_the_readmes_curl_lines_work_as_they_stand(server: QuoteServer, line: str) -> None:
+def test_the_documented_curl_lines_work_as_they_stand(server: QuoteServer, line: str) -> None:
     command = line.replace("localhost:8080", f"127.0.0.1:{server.port}")
     assert command != line
     done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=15)
@@ -164,7 +164,7 @@ def test_the_readmes_curl_lines_work_as_they_stand(server: QuoteServer, line: st
     server.untrack("ADAUSD")
 
 
-def test_the_readme_shows_every_call_with_curl() -> None:
+def test_every_call_is_documented_with_curl() -> None:
     called = {match[1] for line in curl_lines() if (match := re.search(r"Service/(\w+)", line))}
     assert called == {"AddTicker", "RemoveTicker", "GetTickers", "StreamPrices"}
 
