@@ -3,7 +3,7 @@
 
 import { copyPrice, remove } from "./actions.js";
 import { SessionChart } from "./chart.js";
-import { age, amount, decimals, difference, direction, exactTime, figure, grouped, latency, nextTry, percent, priceRuns, reason, secondTime, STATE_WORDS } from "./format.js";
+import { age, amount, decimals, difference, direction, exactTime, figure, grouped, latency, nextTry, percent, priceRuns, reason, secondTime, STATE_WORDS, tradeAge } from "./format.js";
 import { clock, nextFrame } from "./frame.js";
 import { ARROWS, write, writeRuns } from "./row.js";
 import { settings } from "./settings.js";
@@ -103,7 +103,7 @@ class TickerDetail extends HTMLElement {
     this.#paintPrice(view, now);
     this.#paintState(view, now);
     this.#parts.known.hidden = !view.priceText && !session.length;
-    this.#paintFacts(view);
+    this.#paintFacts(view, now);
     this.#paintChanges(session);
     this.#chart?.update(session);
   };
@@ -132,13 +132,13 @@ class TickerDetail extends HTMLElement {
     write(this.#parts.reason, [reason(view), nextTry(view, now)].filter(Boolean).join(" "));
   }
 
-  #paintFacts(view) {
+  #paintFacts(view, now) {
     const places = this.#places;
     for (const name of ["open", "high", "low", "bid", "ask"]) this.#fact(name, figure(view[name], places));
     this.#fact("volume", amount(view.volume));
     this.#fact("source", view.source ? (SOURCES[view.source] ?? view.source) : "");
     this.#fact("calculated", view.calculated ? "Calculated by TradingView; the exchange doesn't trade this pair." : "");
-    this.#fact("sourceTime", view.sourceTime ? exactTime(view.sourceTime) : "");
+    this.#fact("sourceTime", view.sourceTime ? `${exactTime(view.sourceTime)}, ${tradeAge(view, now)}` : "");
     this.#fact("timestamp", view.timestamp ? exactTime(view.timestamp) : "");
     this.#fact("toPluto", latency(view.receivedAt - view.timestamp));
     this.#fact("toHere", store.clocksAgree ? latency(view.heardAt - view.receivedAt) : "");

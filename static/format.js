@@ -1,6 +1,7 @@
 /* Owns how things are written: prices, changes, amounts, times, states. Pure functions, text in and text out.
    Never touches the document, and never rounds a price: what the exchange gave is what is printed. */
 
+const DAY_MS = 86_400_000;
 const MINUS = "\u2212";
 const THIN = "\u202f"; // a narrow space at which no line breaks
 const AMOUNT = new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 4 });
@@ -15,6 +16,7 @@ export const STATE_WORDS = {
   snapshot: "snapshot",
   live: "live",
   stale: "stale",
+  closed: "closed",
   not_found: "not found",
   blocked: "blocked",
   error: "error",
@@ -123,15 +125,25 @@ export function latency(ms) {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
-/** What stands after the state: "3 s", "since 14:02", "from 09:30". */
+const OLD_TRADE = 60_000; // ms from which the age of the last trade is told
+
+/** What stands after the state: "3 s", "last trade 4 min ago", "since 14:02", "from 09:30". */
 export function age(view, now) {
-  if (view.state === "live") {
+  if (view.state === "live" || view.state === "closed") {
+    if (now - view.sourceTime > OLD_TRADE) return `last trade ${tradeAge(view, now)}`;
     const quiet = now - view.timestamp;
     return quiet >= 2500 ? duration(quiet) : "";
   }
   if (view.state === "stale") return `since ${clockTime(view.since, now)}`;
   if (view.state === "snapshot" && view.timestamp) return `from ${clockTime(view.timestamp, now)}`;
   return "";
+}
+
+/** How long ago the exchange last traded: "4 min ago", "3 days ago"; empty when unknown. */
+export function tradeAge({ sourceTime }, now) {
+  const ms = now - sourceTime;
+  if (!Number.isFinite(ms)) return "";
+  return ms < 2 * DAY_MS ? `${duration(ms)} ago` : `${Math.floor(ms / DAY_MS)} days ago`;
 }
 
 /** Why a price isn't live, as a sentence; empty when nothing is known or nothing is wrong. */
