@@ -58,8 +58,8 @@ def obey_orders(loop: Any, scraper: FaultyScraper, broadcaster: Broadcaster) -> 
         fault, number = line.split()
         match fault:
             case "hang":
-                assert scraper._session is not None
-                scraper._session._loop.call_soon_threadsafe(time.sleep, float(number))
+                assert scraper.session is not None
+                scraper.session.loop.call(time.sleep, float(number))
             case "die":
                 scraper.deaths_due = int(number)
                 scraper.kill_driver()

@@ -13,16 +13,15 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from running import Simulator, descendants, running_pluto, running_simulator, wait_until
-from test_scraper import SHORTER, Watched, scraping
+from test_scraper import LESS_PATIENT, Watched, scraping
 
-import scraper as module
 from quotes import Quote, State
 
 HONEST = ("BTCUSD", "ETHUSD")
@@ -53,7 +52,7 @@ HARMLESS = {  # what stays live: nothing comes of it
 }
 AT_ONCE = 5  # hostile pages: more only wait for the processor
 CUT_OFF_LIMIT_S = 60.0  # hoarding and breeding keep a renderer, and a slow machine, from all else for long
-LONGER = {"GOTO_TIMEOUT_S": 10.0, "PING_LIMIT_S": 20.0, "HEAP_EXCESS": 150.0}
+PATIENCE = replace(LESS_PATIENT, answer=10.0, ping_limit=20.0, heap_excess=150.0)
 
 
 @dataclass
@@ -87,15 +86,12 @@ def simulator() -> Iterator[Simulator]:
 
 @pytest.fixture(scope="module")
 def attacked(simulator: Simulator) -> Iterator[Attacked]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (SHORTER | LONGER).items():
-            patch.setattr(module, name, value)
-        for ticker, (fault, _) in CUT_OFF.items():
-            simulator.fault(ticker, fault)
-        for ticker, fault in HARMLESS.items():
-            simulator.fault(ticker, fault)
-        with scraping(simulator.url, page_max_heap=30.0) as watched, watched.tracking(*HONEST):
-            yield attack(watched)
+    for ticker, (fault, _) in CUT_OFF.items():
+        simulator.fault(ticker, fault)
+    for ticker, fault in HARMLESS.items():
+        simulator.fault(ticker, fault)
+    with scraping(simulator.url, PATIENCE, page_max_heap=30.0) as watched, watched.tracking(*HONEST):
+        yield attack(watched)
 
 
 def attack(watched: Watched) -> Attacked:
@@ -189,13 +185,13 @@ def test_a_ticker_whose_page_was_cut_off_is_apart_until_it_is_renewed(attacked: 
     watched = attacked.watched
     with watched.tracking("ADAUSD", "DOTUSD"):
         watched.wait_until_live("ADAUSD", "DOTUSD")
-        group = watched.tab("ADAUSD").group
-        assert watched.tab("DOTUSD").group is group
-        watched.run(lambda: watched.session._cut_off(watched.tab("DOTUSD"), "the page floods"))
+        group = watched.group("ADAUSD")
+        assert watched.group("DOTUSD") is group
+        watched.run_in_page("DOTUSD", "() => { setTimeout(() => { for (let i = 0; i < 2_000; i++) console.log(i) }) }")
         watched.wait_for("DOTUSD", State.ERROR, reason="the page floods")
         watched.wait_until_live("ADAUSD", "DOTUSD")
-        assert watched.tab("ADAUSD").group is group
-        assert watched.tab("DOTUSD").group is not group
+        assert watched.group("ADAUSD") is group
+        assert watched.group("DOTUSD") is not group
 
 
 def test_a_page_that_is_closed_is_opened_again(attacked: Attacked) -> None:
@@ -204,7 +200,7 @@ def test_a_page_that_is_closed_is_opened_again(attacked: Attacked) -> None:
         watched.wait_until_live("LTCUSD")
         page = watched.tab("LTCUSD").page
         assert page is not None
-        watched.run(page.close)
+        watched.session.loop.call(page.close)
         watched.wait_for("LTCUSD", State.ERROR, reason="the page closed itself")
         watched.wait_until_live("LTCUSD")
 

@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -27,38 +27,41 @@ import psutil
 import pytest
 from running import Simulator, alive, running_simulator, wait_until
 
-import scraper as module
 from quotes import Quote, Source, State, Ticker
-from scraper import Scraper, ScraperSettings
+from scraper import Scraper, ScraperSettings, Session
 from tradingview import browser
-from tradingview.feed import Feed, PageTrouble
+from tradingview.feed import PageTrouble
+from tradingview.group import Group
+from tradingview.patience import Patience
+from tradingview.tab import Tab, retry_after
 
-SHORTER = {
-    "GOTO_TIMEOUT_S": 3.0,
-    "PRICE_DEADLINE_S": 5.0,
-    "PULSE_S": 0.5,
-    "SILENCE_LIMIT_S": 3.0,
-    "FROZEN_LIMIT_S": 6.0,
-    "PING_S": 0.5,
-    "PING_LIMIT_S": 4.0,
-    "NOT_FOUND_RETRY_S": 1.0,
-    "BLOCKED_RETRY_S": 1.0,
-    "BLOCKED_SPACING_S": 0.3,
-    "SETTLED_S": 1.0,
-    "GOOD_SESSION_S": 0.5,
-    "WEIGH_S": 1.0,
-    "HEAP_CHECK_S": 1.0,
-}
+LESS_PATIENT = Patience(
+    answer=3.0,
+    first_price=5.0,
+    settled=1.0,
+    pulse=0.5,
+    silence=3.0,
+    frozen=6.0,
+    heap_check=1.0,
+    ping=0.5,
+    ping_limit=4.0,
+    weigh=1.0,
+    good_session=0.5,
+    not_found_retry=1.0,
+    blocked_retry=1.0,
+    blocked_spacing=0.3,
+)
 RENDERER, BROWSER, DRIVER = "--type=renderer", "--remote-debugging-pipe", "run-driver"
 
 
 class Watched:
     """A running scraper, and everything that it has emitted."""
 
-    def __init__(self, settings: ScraperSettings) -> None:
+    def __init__(self, settings: ScraperSettings, patience: Patience) -> None:
+        self.drivers_of_others = drivers()
         self.quotes: list[Quote] = []
         self.now: dict[str, Quote] = {}
-        self.scraper = Scraper(settings, self._emit)
+        self.scraper = Scraper(settings, self._emit, patience)
         self.counters = self.scraper.counters
 
     def _emit(self, quote: Quote) -> None:
@@ -102,37 +105,34 @@ class Watched:
         results = SimpleQueue[Any]()
         page = self.tab(ticker).page
         assert page is not None
-        self.run(lambda: results.put(page.evaluate(script)))
+        self.session.loop.call(lambda: results.put(page.evaluate(script)))
         return results.get(timeout=10)
 
     def crash(self, ticker: str) -> None:
         """Kills the renderer that shows this ticker; the call itself never returns."""
-        channel = self.tab(ticker).channel
-        assert channel is not None
-        self.run(lambda: print(channel.send("Page.crash")))
+        self.session.loop.call(self.tab(ticker).ask, "Page.crash")
 
-    def tab(self, ticker: str) -> module.Tab:
-        return self.session._tabs[Ticker(ticker)]
+    def tab(self, ticker: str) -> Tab:
+        return self.session.tabs[Ticker(ticker)]
+
+    def group(self, ticker: str) -> Group:
+        return next(group for group in self.session.groups if self.tab(ticker) in group.tabs)
 
     @property
-    def session(self) -> module.Session:
-        assert self.scraper._session is not None
-        return self.scraper._session
-
-    def run(self, work: Callable[[], None]) -> None:
-        self.session._loop.call_soon_threadsafe(self.session._spawn, work)
+    def session(self) -> Session:
+        assert self.scraper.session is not None
+        return self.scraper.session
 
 
 @contextmanager
-def scraping(url: str, **settings: Any) -> Iterator[Watched]:
+def scraping(url: str, patience: Patience = LESS_PATIENT, **settings: Any) -> Iterator[Watched]:
     settings.setdefault("opening_spacing", 0.05)
-    watched = Watched(ScraperSettings(url, os.environ.get("PLUTO_BROWSER"), **settings))
+    watched = Watched(ScraperSettings(url, os.environ.get("PLUTO_BROWSER"), **settings), patience)
     watched.scraper.start()
     try:
         yield watched
     finally:
-        driver = watched.scraper._driver
-        processes = [driver, *driver.children(recursive=True)] if driver is not None and driver.is_running() else []
+        processes = processes_of(watched, "")
         watched.scraper.stop(timeout=10)
         assert not watched.scraper.is_running
         assert psutil.wait_procs(processes, timeout=3)[1] == []
@@ -146,22 +146,20 @@ def is_of(process: psutil.Process, *marks: str) -> bool:
     return any(mark in part for part in command for mark in marks)
 
 
+def drivers() -> set[psutil.Process]:
+    """The drivers of all Playwrights in this process."""
+    return {process for process in psutil.Process().children() if is_of(process, DRIVER)}
+
+
 def processes_of(watched: Watched, mark: str) -> list[psutil.Process]:
-    """The driver itself, the browser, or its renderers, of this scraper."""
-    driver = watched.scraper._driver
-    assert driver is not None
-    if mark is DRIVER:
-        return [driver]
-    found = [process for process in driver.children(recursive=True) if is_of(process, mark)]
-    return [process for process in found if mark is RENDERER or not is_of(process, "--type=")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _shorter_patience() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in SHORTER.items():
-            patch.setattr(module, name, value)
-        yield
+    """The driver itself, the browser, or its renderers, of this scraper; all with an empty mark."""
+    found = [
+        process
+        for driver in drivers() - watched.drivers_of_others
+        for process in [driver, *driver.children(recursive=True)]
+        if is_of(process, mark)
+    ]
+    return [process for process in found if mark is not BROWSER or not is_of(process, "--type=")]
 
 
 @pytest.fixture(scope="module")
@@ -176,11 +174,11 @@ def watched(shared: Watched) -> Watched:
     """Without a page, and as quick to open one as at its start."""
 
     def is_empty() -> bool:
-        session = shared.scraper._session
-        return session is not None and not session._groups
+        session = shared.scraper.session
+        return session is not None and not session.groups
 
     wait_until(is_empty, timeout=30, what="no page is left of the test before")
-    shared.scraper.spacing = shared.scraper.settings.opening_spacing
+    shared.scraper.pace.spacing = shared.scraper.settings.opening_spacing
     return shared
 
 
@@ -225,14 +223,14 @@ def troubled(simulator: Simulator) -> Troubled:
     for ticker, (fault, *_) in FAULTS.items():
         simulator.fault(ticker, fault)
     with scraping(simulator.url, opening_spacing=0.01) as watched, watched.tracking(*FAULTS):
-        module.log.addHandler(handler)
+        logging.getLogger("pluto").addHandler(handler)
         for ticker, (_, state, _) in FAULTS.items():
             watched.wait_for(ticker, state, timeout=30)
         seen = Troubled(list(watched.quotes), list(warnings), watched.counters.copy(), set())
         for ticker in FAULTS:
             simulator.clear(ticker)
         wait_until(lambda: all(quote.state is State.LIVE for quote in watched.now.values()), timeout=40)
-        module.log.removeHandler(handler)
+        logging.getLogger("pluto").removeHandler(handler)
         seen.live_again = {ticker for ticker, quote in watched.now.items() if quote.state is State.LIVE}
     return seen
 
@@ -254,22 +252,21 @@ def test_a_page_that_gives_no_price_says_why_and_is_tried_again(troubled: Troubl
 
 def test_a_refusal_slows_every_opening_down(watched: Watched, simulator: Simulator) -> None:
     simulator.fault("XMRUSD", "forbidden")
-    before = watched.scraper.spacing
+    before = watched.scraper.pace.spacing
     with watched.tracking("XMRUSD"):
         watched.wait_for("XMRUSD", State.BLOCKED)
-        assert watched.scraper.spacing > before
+        assert watched.scraper.pace.spacing > before
         simulator.clear("XMRUSD")
         watched.wait_until_live("XMRUSD")
-        assert watched.scraper.spacing < module.BLOCKED_SPACING_S
+        assert watched.scraper.pace.spacing < LESS_PATIENT.blocked_spacing
 
 
-def test_pages_that_have_no_price_yet_are_few_at_a_time(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_that_have_no_price_yet_are_few_at_a_time(simulator: Simulator) -> None:
     """But one that never has any holds nobody up for long."""
-    monkeypatch.setattr(module, "MAX_LOADING", 1)
-    monkeypatch.setattr(module, "LOADING_S", 4.0)
+    patience = replace(LESS_PATIENT, max_loading=1, loading=4.0)
     simulator.fault("SEIUSD", "unreadable_price")
     with (
-        scraping(simulator.url, opening_spacing=0.0) as watched,
+        scraping(simulator.url, patience, opening_spacing=0.0) as watched,
         watched.tracking("SEIUSD", "TIAUSD", "STXUSD", "IMXUSD"),
     ):
         watched.wait_for("TIAUSD", State.LIVE)
@@ -305,11 +302,9 @@ def test_an_unreachable_host_is_an_error_until_it_can_be_reached() -> None:
     ],
 )
 def test_the_next_try_is_as_far_away_as_the_trouble_deserves(
-    monkeypatch: pytest.MonkeyPatch, trouble: PageTrouble, failures: int, least: float, most: float
+    trouble: PageTrouble, failures: int, least: float, most: float
 ) -> None:
-    monkeypatch.setattr(module, "NOT_FOUND_RETRY_S", 600.0)
-    monkeypatch.setattr(module, "BLOCKED_RETRY_S", 120.0)
-    assert least <= module._retry_delay(trouble, failures) <= most
+    assert least <= Patience().retry_delay(trouble, failures) <= most
 
 
 @pytest.mark.parametrize(
@@ -317,12 +312,12 @@ def test_the_next_try_is_as_far_away_as_the_trouble_deserves(
     [("120", 120, 120), ("0", 1, 1), ("999999", 3600, 3600), ("Thu, 01 Jan 2015 00:00:00 GMT", 1, 1)],
 )
 def test_retry_after_is_seconds_or_a_date(text: str, least: float, most: float) -> None:
-    assert least <= (module._retry_after(text) or 0) <= most
+    assert least <= (retry_after(text) or 0) <= most
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5", "1e9", "Thu, 99 Jan 2015 00:00:00 GMT"])
 def test_a_retry_after_that_says_nothing_is_ignored(text: str) -> None:
-    assert module._retry_after(text) is None
+    assert retry_after(text) is None
 
 
 # --- strategies -------------------------------------------------------------------------------------------------------
@@ -464,7 +459,7 @@ def test_a_page_may_not_leave_open_windows_or_ask_for_anything(watched: Watched,
         wait_until(lambda: watched.counters["popups_refused"] >= 1)
         assert watched.run_in_page("THETAUSD", "() => typeof window.plutoProbe") == "undefined"
         assert watched.run_in_page("THETAUSD", "() => document.querySelector('iframe').contentWindow.length") == 0
-        assert watched.counters["frames_refused"] >= 1
+        assert watched.counters["iframes_refused"] >= 1
         reach = "host => fetch(`http://${host}/robots.txt`, {mode: 'no-cors'}).then(() => true, () => false)"
         assert watched.run_in_page("THETAUSD", f"() => ({reach})('other.localhost:{port}')") is True
         assert watched.run_in_page("THETAUSD", f"() => ({reach})('telemetry.localhost:{port}')") is False
@@ -516,13 +511,13 @@ def test_a_silent_page_beside_one_that_just_came_is_not_taken_for_an_endless_loo
         before = len(watched.quotes)
         simulator.fault("ATOMUSD", "socket_silent")
         watched.run_in_page("ATOMUSD", "() => { for (let id = 0; id < 10_000; id++) clearInterval(id) }")
-        time.sleep(module.SILENCE_LIMIT_S - 1)
+        time.sleep(LESS_PATIENT.silence - 1)
         with watched.tracking("FILUSD"):
             watched.wait_for("ATOMUSD", State.STALE, reason="the page is frozen", after=before)
             wait_until(lambda: warnings_about(caplog, "ATOMUSD"))
             simulator.clear("ATOMUSD")
             watched.wait_until_live("ATOMUSD", "FILUSD")
-            assert watched.tab("ATOMUSD").group is watched.tab("FILUSD").group
+            assert watched.group("ATOMUSD") is watched.group("FILUSD")
             assert warnings_about(caplog, "ATOMUSD") == ["ATOMUSD: the page froze, it is loaded again"]
             assert not {State.STALE, State.ERROR} & watched.states_since(before, "FILUSD")
 
@@ -546,7 +541,7 @@ def test_a_killed_renderer_takes_nobody_elses_price_away(watched: Watched) -> No
     tickers = ("IMXUSD", "LDOUSD", "CRVUSD", "SNXUSD")
     with watched.tracking(*tickers):
         watched.wait_until_live(*tickers)
-        first = [ticker for ticker in tickers if watched.tab(ticker).group is watched.tab("IMXUSD").group]
+        first = [ticker for ticker in tickers if watched.group(ticker) is watched.group("IMXUSD")]
         second = sorted({*tickers} - {*first})
         assert len(first) == len(second) == 2
         before, crashes = len(watched.quotes), watched.counters["pages_crashed"]
@@ -572,7 +567,7 @@ def test_a_browser_or_driver_that_is_killed_or_hangs_is_started_again(
 ) -> None:
     with watched.tracking("COMPUSD", "ZECUSD"):
         watched.wait_until_live("COMPUSD", "ZECUSD")
-        time.sleep(module.GOOD_SESSION_S)
+        time.sleep(LESS_PATIENT.good_session)
         before, starts = len(watched.quotes), watched.counters["browser_starts"]
         (driver,) = processes_of(watched, DRIVER)
         processes = alive([driver, *driver.children(recursive=True)])
@@ -589,7 +584,7 @@ def test_a_browser_or_driver_that_is_killed_or_hangs_is_started_again(
 
 
 @pytest.mark.parametrize("limit", [{"page_max_age": 2 / 3600}, {"page_max_heap": 0.001}])
-def test_pages_are_renewed_without_a_gap_or_a_duplicate(simulator: Simulator, limit: dict[str, float]) -> None:
+def test_pages_are_renewed_without_a_gap_or_a_duplicate(simulator: Simulator, limit: dict[str, Any]) -> None:
     with scraping(simulator.url, **limit) as watched, watched.tracking("DASHUSD", "KAVAUSD"):
         watched.wait_until_live("DASHUSD", "KAVAUSD")
         before = len(watched.quotes)
@@ -627,12 +622,14 @@ def test_every_ticker_can_have_a_renderer_of_its_own(simulator: Simulator) -> No
 
 
 def test_after_the_machine_slept_nothing_is_live_until_it_is_proven(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with watched.tracking("ENAUSD"):
+    """The system's clock that counts sleep is replaced; all of Pluto runs on it as after a real sleep."""
+    true_clock, slept_s = time.clock_gettime, 3600.0
+    with scraping(simulator.url) as watched, watched.tracking("ENAUSD"):
         watched.wait_until_live("ENAUSD")
-        before, slept = len(watched.quotes), module._slept_s()
-        monkeypatch.setattr(module, "_slept_s", lambda: slept + 3600)
+        before = len(watched.quotes)
+        monkeypatch.setattr(time, "clock_gettime", lambda clock: true_clock(clock) + slept_s)
         watched.wait_for("ENAUSD", State.STALE, reason="this computer was asleep", after=before)
         watched.wait_until_live("ENAUSD")
 
@@ -694,9 +691,10 @@ def test_a_candidate_that_only_says_to_install_a_browser_is_passed_over(
 
 
 def test_feed_takes_the_place_of_another_only_while_its_ticker_is_wanted() -> None:
+    ticker = Ticker("BTCUSD")
     scraper = Scraper(ScraperSettings(), lambda quote: None)
-    old, new = (Feed(Ticker("BTCUSD"), simulated=False, counters=scraper.counters) for _ in range(2))
-    assert not scraper.replace(old, new)
-    scraper.add(Ticker("BTCUSD"))
-    assert scraper.replace(scraper.wanted_feeds()[Ticker("BTCUSD")], new)
-    assert scraper.wanted_feeds() == {Ticker("BTCUSD"): new}
+    old, new = scraper.new_feed(ticker), scraper.new_feed(ticker)
+    assert not scraper.tickers.replace(old, new)
+    scraper.add(ticker)
+    assert scraper.tickers.replace(scraper.tickers.tracked()[ticker].feed, new)
+    assert scraper.tickers.tracked()[ticker].feed is new

@@ -113,10 +113,6 @@ class Feed:
 
     def __init__(self, ticker: Ticker, *, simulated: bool, counters: Counter[str]) -> None:
         self.ticker = ticker
-        self.told: Quote | None = None  # the quote last emitted
-        self.failures = 0  # in a row
-        self.cut_offs = 0  # how often its page had to be kept from hurting others
-        self.complaint: str | None = None  # the reason last logged
         exchange, symbol = split_ticker(ticker)
         self.symbol = f"{exchange}:{symbol}"
         self.trouble: Trouble | None = None
@@ -202,7 +198,6 @@ class Feed:
 
     def succeed(self, old: Feed) -> None:
         """Takes the place of the feed whose page was open until now; a price that both show stays as old as it is."""
-        self.told, self.failures, self.complaint = old.told, old.failures, old.complaint
         before, shown = old._known, self._known
         if before.timestamp is None or shown.timestamp is None:
             return

@@ -33,6 +33,23 @@ BLOCKED_HOSTS = (
 )
 COOKIE_NAME, COOKIE_CHOICE = "cookiePrivacyPreferenceBannerProduction", "ignored"  # no banner, nothing accepted
 
+# What Chromium calls a failed request, in a user's words.
+NETWORK_ERRORS = {
+    "ERR_NAME_NOT_RESOLVED": "its name is not resolved",
+    "ERR_CONNECTION_REFUSED": "the connection was refused",
+    "ERR_CONNECTION_RESET": "the connection was reset",
+    "ERR_CONNECTION_CLOSED": "the connection was closed",
+    "ERR_INTERNET_DISCONNECTED": "there is no network",
+    "ERR_NETWORK_CHANGED": "the network changed",
+    "ERR_TIMED_OUT": "it doesn't answer",
+    "ERR_CONNECTION_TIMED_OUT": "it doesn't answer",
+    "ERR_PROXY_CONNECTION_FAILED": "the proxy can't be reached",
+    "ERR_TUNNEL_CONNECTION_FAILED": "the proxy refused",
+    "ERR_EMPTY_RESPONSE": "it sent an empty answer",
+    "ERR_TOO_MANY_REDIRECTS": "it sends the page round in circles",
+    "ERR_UNSAFE_REDIRECT": "it sent the page where no web page may go",
+}
+
 
 def page_url(source_url: str, ticker: Ticker) -> str:
     exchange, symbol = split_ticker(ticker)

@@ -1,0 +1,133 @@
+"""A group: pages that share a browser context, and with it a renderer, a main thread, a heap and a crash.
+
+This file owns the context, and what befalls all its pages at once: endless loops, and a heap that grows. It never
+decides which ticker gets a page or when. Everything runs on the thread that drives Playwright.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+from playwright.sync_api import Browser, BrowserContext
+
+from quotes import State
+from tradingview.feed import PageTrouble
+from tradingview.loop import Loop
+from tradingview.patience import Patience
+from tradingview.tab import Tab, new_context
+
+log = logging.getLogger("pluto.group")
+
+HEAP_PARTS = ("totalSize", "embedderHeapUsedSize", "backingStorageSize")  # script's, the document's, and buffers
+
+
+class Frozen(PageTrouble):
+    """The page's renderer is busy without end, and nobody knows by which page."""
+
+
+class Group:
+    """A context, None while it is being made, and the tabs in it.
+
+    No page opens any more in a group that retires. A group that is apart has a single tab, of a ticker whose page was
+    cut off before.
+    """
+
+    def __init__(self, loop: Loop, patience: Patience, counters: Counter[str], *, is_apart: bool) -> None:
+        self.context: BrowserContext | None = None
+        self.tabs: set[Tab] = set()
+        self.is_retiring, self.is_apart = False, is_apart
+        self._loop, self._patience, self._counters = loop, patience, counters
+        self._is_tidy = True  # what opening left behind has been collected
+        self._stopped_at: float | None = None  # when an endless loop was stopped last
+
+    def add(self, tab: Tab) -> None:
+        self.tabs.add(tab)
+        self._is_tidy = False
+
+    def prepare(self, browser: Browser, source_url: str) -> BrowserContext:
+        """Makes the context. Raises BrowserError when the browser can't."""
+        self.context = new_context(browser, source_url)
+        return self.context
+
+    def release(self, tab: Tab) -> None:
+        """Closes the page of a tab that has left the group; after the last one, the context."""
+        if self.tabs:
+            tab.close()
+            return
+        context, self.context = self.context, None
+        if context is not None:  # closing it kills even a renderer that hangs
+            context.close()
+
+    # Called once a second.
+
+    def check(self, now: float) -> None:
+        self._check_frozen(now)
+        self._tidy(now)
+
+    def _check_frozen(self, now: float) -> None:
+        """An endless loop in one page silences all, and one order ends it.
+
+        A page that has said nothing since it began is still loading, and says nothing about the others either.
+        """
+        begun = [tab for tab in self.tabs if tab.began_at is not None]
+        silent = [tab for tab in begun if now - tab.heard_at > self._patience.silence]
+        speaking = [tab for tab in begun if tab not in silent and tab.heard_at != tab.began_at]
+        for tab in silent:
+            tab.feed.doubt("the page is frozen")
+        if silent and not speaking:
+            self._check_loop(silent, now)
+            return
+        for tab in silent:
+            if now - tab.heard_at > self._patience.frozen:
+                self._reload(tab, now)
+
+    def _check_loop(self, silent: list[Tab], now: float) -> None:
+        """All is silent: first the script that runs is stopped, then the group is given up."""
+        if self._stopped_at is None or now - self._stopped_at > self._patience.frozen:
+            self._stopped_at = now
+            self._counters["pages_frozen"] += len(silent)
+            names = ", ".join(sorted(tab.ticker for tab in silent))
+            log.warning("%s: frozen, the script that runs there is stopped", names)
+            # V8 ends an endless loop at this order even while the page's main thread is busy.
+            self._loop.soon(silent[0].ask, "Runtime.terminateExecution")
+        elif all(now - tab.heard_at > self._patience.frozen for tab in silent):
+            self.is_retiring = True
+            for tab in list(self.tabs):
+                tab.fail(Frozen(State.ERROR, "the page is frozen"))
+
+    def on_long_task(self, tab: Tab) -> None:
+        """The tab's page kept the renderer busy: if a loop was just stopped, it was this page's."""
+        if self._stopped_at is not None and tab.heard_at - self._stopped_at < self._patience.frozen:
+            self._reload(tab, tab.heard_at)
+
+    def _reload(self, tab: Tab, now: float) -> None:
+        """A page that froze is loaded again once; when that was of no use, another takes its place."""
+        if now - tab.reloaded_at < self._patience.reload_memory:
+            tab.cut_off("the page freezes again and again")
+            return
+        self._counters["pages_reloaded"] += 1
+        log.warning("%s: the page froze, it is loaded again", tab.ticker)
+        tab.reloaded_at = tab.heard_at = now
+        self._loop.soon(tab.load)
+
+    def _tidy(self, now: float) -> None:
+        """Collects once what the opening of its pages left behind, a third of the heap; idle pages wouldn't soon."""
+        if not self._is_tidy and self.tabs and all(tab.has_settled(now) for tab in self.tabs):
+            self._is_tidy = True
+            self._loop.soon(next(iter(self.tabs)).ask, "HeapProfiler.collectGarbage")
+
+    # Called less often.
+
+    def check_heap(self, page_max_mb: float) -> None:
+        """A renderer that has grown is renewed; one that grows at once, nobody knows by which page, is given up."""
+        tab = next((tab for tab in self.tabs if tab.began_at is not None), None)
+        if tab is None:
+            return
+        usage = tab.ask("Runtime.getHeapUsage")
+        share = page_max_mb * max(1, len(self.tabs))
+        self.is_retiring |= usage.get("totalSize", 0) / 1e6 > share
+        heap = sum(usage.get(part, 0) for part in HEAP_PARTS) / 1e6
+        if heap > share + self._patience.heap_excess:
+            for other in list(self.tabs):
+                other.cut_off(f"the page's renderer took {heap:.0f} MB")
