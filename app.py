@@ -31,7 +31,7 @@ from broadcast import Broadcaster
 from quotes import PlutoError
 from scraper import Scraper, ScraperSettings
 from settings import VERSION, Settings, read_settings, variable_of
-from tradingview.browser import find_browser
+from tradingview.browser import check_sandbox, find_browser
 from watchlist import Watchlist
 from web.access import SECURITY_HEADERS, Access, AccessSettings, access_settings
 from web.connect import ConnectApplication
@@ -79,6 +79,8 @@ def _scraper_settings(settings: Settings, source_url: str) -> ScraperSettings:
         source_url.rstrip("/"),
         settings.browser or None,
         settings.headed,
+        or_headless=settings.browser_mode == "auto",
+        sandbox=settings.sandbox,
         simulated=settings.demo,
         group_size=1 if settings.isolation == "page" else settings.group_size,
         opening_spacing=settings.opening_spacing,
@@ -183,6 +185,7 @@ def run(settings: Settings) -> None:
     """Starts the layers from the bottom up, waits for a signal, stops them from the top down. Raises GaveUp."""
     if settings.browser:
         find_browser(settings.browser)
+    check_sandbox(settings.sandbox)
     gevent.get_hub().print_exception = log_failure  # type: ignore[assignment, method-assign]
     stop: AsyncResult[None] = AsyncResult()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from enum import StrEnum
@@ -100,6 +101,10 @@ class QuoteSource(Protocol):
 
     @property
     def has_browser(self) -> bool: ...
+
+    @property
+    def health(self) -> Mapping[str, str]:
+        """What /health says of it beside that; empty while nothing is known."""
 
 
 class InvalidTicker(PlutoError):

@@ -17,26 +17,30 @@ one Playwright call while events, commands and the tick run as greenlets of its 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
-from playwright.sync_api import Browser, BrowserContext, CDPSession, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, CDPSession, Playwright
 from playwright.sync_api import Error as BrowserError
 
 from quotes import PlutoError, Quote, State, Ticker, steady_ms
-from tradingview.browser import environment, launch, temporary_folder, temporary_root
-from tradingview.feed import Feed, PageTrouble, Trouble, printable
+from tradingview.browser import Launcher, LaunchSettings
+from tradingview.diagnosis import death_of, disk_is_full
+from tradingview.driver import Driver
+from tradingview.feed import Feed, PageTrouble, Trouble
 from tradingview.group import Frozen, Group
 from tradingview.loop import Loop
+from tradingview.machine import is_full, temporary_folder, temporary_root
 from tradingview.patience import Patience
 from tradingview.tab import Crashed, Harmful, Tab, first_line, network_reason
 from watchlist import Change
@@ -50,7 +54,9 @@ class BrowserEnded(PlutoError):
 
 @dataclass(frozen=True)
 class ScraperSettings:
-    """`source_url` has no trailing slash; `browser` is a path or None; `simulated` marks every quote from the start.
+    """`source_url` has no trailing slash; `simulated` marks every quote from the start.
+
+    `browser`, `headed`, `or_headless` and `sandbox` are those of LaunchSettings.
 
     `group_size` is how many tickers share a renderer, `opening_spacing` the seconds between two openings,
     `page_max_age` the hours after which a page is renewed. `page_max_heap` (a page's share of its renderer's heap) and
@@ -60,6 +66,8 @@ class ScraperSettings:
     source_url: str = "https://www.tradingview.com"
     browser: str | None = None
     headed: bool = False
+    or_headless: bool = False
+    sandbox: str = "auto"
     simulated: bool = False
     group_size: int = 16
     opening_spacing: float = 0.1
@@ -284,7 +292,9 @@ class Session:
     def run(self) -> None:
         """Starts the browser and returns when `Scraper.stop` was called; raises BrowserEnded when it ends otherwise."""
         self.loop.soon(self._tick)
-        browser = self._browser = launch(self._playwright, self._settings.browser, headed=self._settings.headed)
+        browser, _ = self._scraper.launcher.launch(self._playwright)
+        self._browser = browser
+        self._settings = replace(self._settings, headed=self._scraper.launcher.headed)
         try:
             self._processes.watch(browser.new_browser_cdp_session())
             self._control = browser.new_context()
@@ -557,7 +567,9 @@ class Scraper:
         self.session: Session | None = None  # the browser that runs now
         self.stopping = False
         self.last_tick = time.monotonic()
-        self._driver: psutil.Process | None = None
+        launch = LaunchSettings(settings.browser, settings.headed, settings.or_headless, settings.sandbox)
+        self.launcher = Launcher(launch, self._show_alive)
+        self._driver: Driver | None = None
         self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
 
     def start(self) -> None:
@@ -620,6 +632,12 @@ class Scraper:
     def has_browser(self) -> bool:
         return self.session is not None
 
+    @property
+    def health(self) -> Mapping[str, str]:
+        if (sandbox := self.launcher.sandbox) is None:
+            return {}
+        return {"sandbox": "on"} if sandbox.is_on else {"sandbox": "off", "sandboxReason": sandbox.reason}
+
     def _wake(self) -> None:
         if (session := self.session) is not None:
             session.wake()
@@ -644,19 +662,19 @@ class Scraper:
             self._pause(reason, self.patience.backoff(failures) if failures else 0.0)
 
     def _run_session(self) -> None:
-        with temporary_folder() as folder:
-            before = set(psutil.Process().children())
-            with environment("TMPDIR", folder):
-                playwright = sync_playwright().start()
-            started = (child for child in psutil.Process().children() if child not in before)
-            self._driver = next((child for child in started if "run-driver" in child.cmdline()), None)
-            session = Session(playwright, self)
-            try:
-                session.run()
-            finally:
-                self.session = None
-                playwright.stop()
-                session.end_processes()
+        with temporary_folder() as folder, ExitStack() as after_driver:
+            self._driver = Driver(folder)
+            with self._driver.running(self._show_alive) as playwright:
+                session = Session(playwright, self)
+                after_driver.callback(session.end_processes)
+                try:
+                    session.run()
+                finally:
+                    self.session = None
+
+    def _show_alive(self) -> None:
+        """Also from another thread, while driver or browser keep this one waiting in their start."""
+        self.last_tick = time.monotonic()
 
     def _pause(self, reason: str, seconds: float) -> None:
         """Tells every ticker that there is no browser, and waits until it is tried again."""
@@ -678,12 +696,8 @@ class Scraper:
 
     def kill_driver(self) -> None:
         """Kills Playwright's driver and all it started. The browser's session then ends as after any other death."""
-        if self._driver is None:
-            return
-        with suppress(psutil.NoSuchProcess):
-            for process in [*self._driver.children(recursive=True), self._driver]:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
+        if self._driver is not None:
+            self._driver.kill()
 
     def on_session(self, session: Session) -> None:
         self.counters["browser_starts"] += 1
@@ -691,9 +705,12 @@ class Scraper:
 
 
 def _session_reason(error: BaseException) -> str:
-    if "ENOSPC" in str(error) or "No space left" in str(error):
-        return f"the folder for temporary files is full ({printable(temporary_root())})"
-    return first_line(error)
+    if isinstance(error, PlutoError):
+        return str(error)
+    root = temporary_root()
+    if isinstance(error, OSError):
+        return disk_is_full(root) if error.errno == errno.ENOSPC else first_line(error)
+    return death_of("the browser", str(error), root, is_full=is_full(root)).sentence
 
 
 def _browser_process(pid: int) -> psutil.Process | None:

@@ -55,6 +55,7 @@ class Settings:
     browser_mode: str = _setting(
         "auto", "auto is headed where there is a display, headless elsewhere", ("auto", "headed", "headless")
     )
+    sandbox: str = _setting("auto", "auto is on wherever the browser can use its sandbox", ("auto", "on", "off"))
     source_url: str = _setting("https://www.tradingview.com", "where the symbol pages are")
     isolation: str = _setting(
         "group", "group lets several tickers share a renderer, page gives each its own", ("group", "page")

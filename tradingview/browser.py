@@ -1,7 +1,9 @@
-"""The browser: which Chromium is started, with which flags, and in which temporary folder it writes.
+"""The browser: which Chromium is started, with which flags, and with its sandbox or without.
 
-This file owns finding and launching Chromium. It opens no page and knows nothing of tickers. Everything runs on the
-thread that drives Playwright.
+This file owns finding and launching Chromium. It opens no page of a ticker. Everything runs on the thread that drives
+Playwright; `Launcher.sandbox` may be read by any.
+
+    python -m tradingview.browser     prints the path of the browser that works here; run.sh calls it once
 """
 
 from __future__ import annotations
@@ -10,27 +12,29 @@ import logging
 import os
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 from playwright.sync_api import Browser, Playwright
+from playwright.sync_api import Error as BrowserError
 
 from quotes import PlutoError
+from tradingview.diagnosis import Death, Kind, death_of
+from tradingview.driver import Driver, waiting
+from tradingview.machine import is_full, temporary_folder, temporary_root
 from tradingview.site import BLOCKED_HOSTS
 
 log = logging.getLogger("pluto.browser")
 
-FOLDER_PREFIX = "pluto-"  # of one browser's files; Pluto's process id follows
-MAX_ROOT = 36  # characters of the folder around it: a socket's whole path has 103 at most, Chromium takes 45 of them
+LAUNCH_LIMIT_S = 60.0
+VERSION_LIMIT_S = 10.0
+TRIAL_LIMIT_S = 180.0  # for all browsers together, where run.sh looks for one that works
+NO_BROWSER_WORKS, NO_BROWSER_FOUND = 1, 3  # exit codes of this file as a program
 BROWSER_NAMES = ("chromium", "chromium-browser", "google-chrome")
-# Chromium takes only the last list of features, so Playwright's own (for 1.65) is told again.
-DISABLED_FEATURES = (
-    "WebUIOmniboxPopup",  # else each context has a second renderer, 60 MB, for the address bar that nobody sees
-    "WebUIOmniboxAimPopup",
-    "SpareRendererForSitePerProcess",
+# Chromium takes only the last list of features, so Playwright's own is told again; a test compares the two.
+PLAYWRIGHTS_DISABLED_FEATURES = (
     "AimEnabled",
     "AvoidCorsURLLoaderRestartOnRedirect",
     "AvoidUnnecessaryBeforeUnloadCheckSync",
@@ -43,7 +47,16 @@ DISABLED_FEATURES = (
     "OptimizationHints",
     "PaintHolding",
     "PreconnectToSearch",
+    "TcpPortRandomizationWin",
     "ThirdPartyStoragePartitioning",
+    "msEdgeUpdateLaunchServicesPreferredVersion",
+    "msForceBrowserSignIn",
+)
+DISABLED_FEATURES = (
+    *PLAYWRIGHTS_DISABLED_FEATURES,
+    "WebUIOmniboxPopup",  # else each context has a second renderer, 60 MB, for the address bar that nobody sees
+    "WebUIOmniboxAimPopup",
+    "SpareRendererForSitePerProcess",
 )
 BROWSER_ARGS = [
     "--disable-gpu",
@@ -63,85 +76,209 @@ BROWSER_ARGS = [
 SLIM_ARGS = ["--blink-settings=imagesEnabled=false", "--disable-remote-fonts"]  # where nobody looks at the pages
 # Playwright's own, that would let pages open windows unasked and change their address without end.
 REFUSED_ARGS = ["--disable-popup-blocking", "--disable-ipc-flooding-protection"]
+# Switches of the kernel that keep an ordinary user's browser from making the namespaces of its sandbox: each with the
+# value that forbids it, and the value that allows it.
+USER_NAMESPACE_SWITCHES = (
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),  # Ubuntu 23.10 and newer
+    ("kernel.unprivileged_userns_clone", "0", "1"),  # older Debian
+    ("user.max_user_namespaces", "0", "15000"),
+)
 
 
 class BrowserMissing(PlutoError):
     code = "browser_missing"
 
 
-def find_browser(path: str | None, playwrights_own: str | None = None) -> str:
-    """The browser to start: the path if given, else Playwright's own if installed, else one on the PATH.
+class BrowserFailed(PlutoError):
+    """No browser starts as it should."""
+
+    code = "browser_failed"
+
+
+@dataclass(frozen=True)
+class LaunchSettings:
+    """`browser` is a path or None; `or_headless` allows a headed browser to be headless where it can open no window.
+
+    `sandbox` is on, off or auto: on wherever it can be used.
+    """
+
+    browser: str | None = None
+    headed: bool = False
+    or_headless: bool = False
+    sandbox: str = "auto"
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """Whether the browser is in its sandbox; if not, why."""
+
+    is_on: bool
+    reason: str = ""
+
+
+# --- finding ----------------------------------------------------------------------------------------------------------
+
+
+def find_browsers(path: str | None, playwrights_own: str | None = None) -> Iterator[str]:
+    """The browsers to try: only the path if given; else Playwright's own, then those on the PATH.
 
     Raises BrowserMissing with what to do about it.
     """
     if path:
-        if os.access(path, os.X_OK) and not os.path.isdir(path):
-            return path
-        raise BrowserMissing(f"{path} is no program that can be run; set PLUTO_BROWSER to a Chromium, or unset it.")
-    if playwrights_own and os.access(playwrights_own, os.X_OK):
-        return playwrights_own
-    for name in BROWSER_NAMES:
-        if (found := shutil.which(name)) and _runs(found):
-            return found
-    raise BrowserMissing("No Chromium found: install the package 'chromium', or set PLUTO_BROWSER to a browser's path.")
+        if not os.access(path, os.X_OK) or os.path.isdir(path):
+            raise BrowserMissing(f"{path} is no program that can be run; set PLUTO_BROWSER to a Chromium, or unset it.")
+        yield path
+        return
+    if has_own := bool(playwrights_own and os.access(playwrights_own, os.X_OK)):
+        yield str(playwrights_own)
+    found = [where for name in BROWSER_NAMES if (where := shutil.which(name)) and _is_browser(where)]
+    if not found and not has_own:
+        raise BrowserMissing(
+            "No Chromium found: install the package 'chromium', or set PLUTO_BROWSER to a browser's path."
+        )
+    yield from found
 
 
-def _runs(path: str) -> bool:
+def find_browser(path: str | None, playwrights_own: str | None = None) -> str:
+    """The first of `find_browsers`."""
+    return next(find_browsers(path, playwrights_own))
+
+
+def _is_browser(path: str) -> bool:
     """Whether this is a browser at all: Ubuntu's chromium-browser only says that one should install a snap."""
     try:
-        return subprocess.run([path, "--version"], capture_output=True, timeout=10).returncode == 0
+        return subprocess.run([path, "--version"], capture_output=True, timeout=VERSION_LIMIT_S).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 
 
-def launch(playwright: Playwright, path: str | None, *, headed: bool) -> Browser:
-    """Starts the browser at this path, or the one that `find_browser` finds."""
-    found = find_browser(path, playwright.chromium.executable_path)
-    browser = playwright.chromium.launch(
-        executable_path=found,
-        args=BROWSER_ARGS if headed else BROWSER_ARGS + SLIM_ARGS,
-        ignore_default_args=REFUSED_ARGS,
-        headless=not headed,
-        chromium_sandbox=os.geteuid() != 0,  # Chromium refuses to be sandboxed as root
-        handle_sigint=False,
-        handle_sigterm=False,
-        handle_sighup=False,
-    )
-    log.info("browser: %s (%s), version %s", found, "headed" if headed else "headless", browser.version)
-    return browser
+# --- launching --------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def temporary_folder() -> Iterator[str]:
-    """A place for all that driver and browser write: a browser that is killed leaves its profile behind.
+class Launcher:
+    """Starts the browser whenever one is needed. What it gave up, a sandbox or windows, it doesn't try again.
 
-    So does a Pluto that is killed itself; what it left is removed here, by the next one.
+    `sandbox` is None until a browser has started. `show_alive` is called while the thread is blocked.
     """
-    root = temporary_root()
-    for left in Path(root).glob(f"{FOLDER_PREFIX}*-*"):
-        pid = left.name.removeprefix(FOLDER_PREFIX).partition("-")[0]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
-    prefix = f"{FOLDER_PREFIX}{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=root, ignore_cleanup_errors=True) as folder:
-        yield folder
 
+    def __init__(self, settings: LaunchSettings, show_alive: Callable[[], object] = lambda: None) -> None:
+        self.sandbox: Sandbox | None = None
+        self.headed = settings.headed
+        self._settings, self._show_alive = settings, show_alive
+        self._no_sandbox = _reason_for_no_sandbox(settings.sandbox)
 
-def temporary_root() -> str:
-    """Where the user wants temporary files, even if it is full; else where the browser's sockets have short paths."""
-    root = os.environ.get("TMPDIR") or tempfile.gettempdir()
-    return root if len(root) <= MAX_ROOT or not os.path.isdir("/tmp") else "/tmp"
+    def launch(self, playwright: Playwright, *, opening_a_page: bool = False) -> tuple[Browser, str]:
+        """The first browser that starts, and its path. Raises BrowserMissing, or BrowserFailed for all others."""
+        check_sandbox(self._settings.sandbox)
+        while True:
+            deaths = []
+            for path in self._browsers(playwright):
+                try:
+                    browser = self._start(playwright, path)
+                    if opening_a_page:
+                        browser.new_page().goto("about:blank", timeout=LAUNCH_LIMIT_S * 1000)
+                except BrowserError as error:
+                    root = temporary_root()
+                    deaths.append(death_of(path, str(error), root, is_full=is_full(root)))
+                else:
+                    self._note_start(browser, path, deaths)
+                    return browser, path
+            self._relent(deaths)
 
+    def _browsers(self, playwright: Playwright) -> list[str]:
+        with waiting(self._show_alive, VERSION_LIMIT_S * len(BROWSER_NAMES), lambda: None):
+            return list(find_browsers(self._settings.browser, playwright.chromium.executable_path))
 
-@contextmanager
-def environment(name: str, value: str) -> Iterator[None]:
-    """Playwright starts its driver with this process's environment, and takes no other."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
+    def _start(self, playwright: Playwright, path: str) -> Browser:
+        return playwright.chromium.launch(
+            executable_path=path,
+            args=BROWSER_ARGS if self.headed else BROWSER_ARGS + SLIM_ARGS,
+            ignore_default_args=REFUSED_ARGS,
+            headless=not self.headed,
+            chromium_sandbox=not self._no_sandbox,
+            timeout=LAUNCH_LIMIT_S * 1000,
+            handle_sigint=False,
+            handle_sigterm=False,
+            handle_sighup=False,
+        )
+
+    def _note_start(self, browser: Browser, path: str, deaths: list[Death]) -> None:
+        self.sandbox = Sandbox(not self._no_sandbox, self._no_sandbox)
+        for death in deaths:
+            log.info("another browser takes its place: %s", death.sentence)
+        mode, sandbox = "headed" if self.headed else "headless", "off" if self._no_sandbox else "on"
+        log.info("browser: %s (%s, sandbox %s), version %s", path, mode, sandbox, browser.version)
+
+    def _relent(self, deaths: list[Death]) -> None:
+        """Gives up windows or the sandbox, if that is why no browser has started; else raises BrowserFailed."""
+        kinds = {death.kind for death in deaths}
+        if Kind.NO_DISPLAY in kinds and self.headed:
+            if not self._settings.or_headless:
+                raise BrowserFailed(f"{_no_display()}; start one, or use --browser-mode headless")
+            self.headed = False
+            log.warning("%s, so the browser is headless", _no_display())
+        elif kinds == {Kind.NO_SANDBOX} and not self._no_sandbox:
+            if self._settings.sandbox == "on":
+                raise BrowserFailed(f"no browser finds a usable sandbox, as --sandbox on asks; {sandbox_way_back()}")
+            self._no_sandbox = f"no browser finds a usable sandbox; to bring it back, {sandbox_way_back()}"
+            log.warning("the browser runs without its sandbox: %s", self._no_sandbox)
         else:
-            os.environ[name] = before
+            raise BrowserFailed("; ".join(dict.fromkeys(death.sentence for death in deaths)))
+
+
+def _reason_for_no_sandbox(sandbox: str) -> str:
+    if sandbox == "off":
+        return "--sandbox off"
+    is_root = sandbox == "auto" and os.geteuid() == 0
+    return "Pluto runs as root, for whom Chromium has no sandbox; start it as another user" if is_root else ""
+
+
+def check_sandbox(sandbox: str) -> None:
+    """Raises BrowserFailed where --sandbox on can't be kept, whatever the browser."""
+    if sandbox == "on" and os.geteuid() == 0:
+        raise BrowserFailed("--sandbox on needs another user: Chromium has no sandbox for root.")
+
+
+def _no_display() -> str:
+    names = ("DISPLAY", "WAYLAND_DISPLAY")
+    asked = " and ".join(f"{name} is {os.environ[name]}" for name in names if os.environ.get(name))
+    return f"no display server answers ({asked or 'neither DISPLAY nor WAYLAND_DISPLAY is set'})"
+
+
+def sandbox_way_back(switches: Path = Path("/proc/sys")) -> str:
+    """What to do on this machine for a sandbox; `switches` is where the kernel shows its own."""
+    for name, forbids, allows in USER_NAMESPACE_SWITCHES:
+        try:
+            value = (switches / name.replace(".", "/")).read_text().strip()
+        except OSError:
+            continue
+        if value == forbids:
+            line = f"run: sudo sysctl -w {name}={allows}"
+            profile = "give the browser the AppArmor profile in SECURITY.md, or " if "apparmor" in name else ""
+            return f"{profile}{line}"
+    return "let the container's seccomp profile allow user namespaces, or install Debian's package chromium-sandbox"
+
+
+# --- as a program -----------------------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    """Tries the browsers with a real start and a blank page."""
+    logging.getLogger("pluto").addHandler(logging.NullHandler())
+    path = os.environ.get("PLUTO_BROWSER")
+    launcher = Launcher(LaunchSettings(path))
+    try:
+        with temporary_folder() as folder:
+            driver = Driver(folder)
+            with waiting(lambda: None, TRIAL_LIMIT_S, driver.kill), driver.running(lambda: None) as playwright:
+                browser, found = launcher.launch(playwright, opening_a_page=True)
+                browser.close()
+    except (PlutoError, OSError) as error:
+        print(error, file=sys.stderr)
+        return NO_BROWSER_FOUND if isinstance(error, BrowserMissing) and not path else NO_BROWSER_WORKS
+    print(found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,12 +6,12 @@ with the defaults; tests are less patient.
 
 from __future__ import annotations
 
-import os
 import random
 from dataclasses import dataclass
 
 from quotes import State
 from tradingview.feed import PageTrouble
+from tradingview.machine import usable_cpus
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Patience:
     # Opening pages, and opening them again.
     max_opening: int = 4  # pages that wait for their first document at once
     # Pages that have no price yet at once: more would only keep each other from the processor, and all come late.
-    max_loading: int = 3 * (os.cpu_count() or 1)
+    max_loading: int = 3 * usable_cpus()
     loading: float = 3.0  # a page that loads for longer no longer holds up others
     retry_first: float = 1.0
     retry_limit: float = 60.0

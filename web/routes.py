@@ -190,6 +190,7 @@ def health() -> Response:
     return jsonify(
         status="ok" if is_well else "degraded",
         browser=browser,
+        **parts().source.health,
         scraper=scraper,
         broadcaster="running" if flushing else "failed",
         tickers={state: count for state, count in states.items() if count},

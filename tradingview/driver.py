@@ -1,0 +1,148 @@
+"""Playwright's driver: the Node.js process that starts the browser, from its start to its end.
+
+This file owns the driver's process, the environment that driver and browser get, and how long the driver may take to
+start. It opens no browser. A `Driver` is used on the thread that drives Playwright; `kill` may be called on any.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import psutil
+from playwright._impl._driver import compute_driver_executable
+from playwright.sync_api import Error as BrowserError
+from playwright.sync_api import Playwright, sync_playwright
+
+from quotes import PlutoError
+from tradingview.diagnosis import first_line, shown
+
+START_LIMIT_S = 45.0
+BEAT_S = 0.5
+# Variables that can only harm: options for another Node.js, Playwright's debugger, another machine's browser.
+HARMFUL = ("NODE_OPTIONS", "PWDEBUG", "SELENIUM_REMOTE_URL")
+SET_UP_ANEW = "remove the folder .venv and start ./run.sh again"
+LIBRARY_PACKAGES = {"libatomic.so.1": "libatomic1", "libstdc++.so.6": "libstdc++6"}
+
+
+class DriverFailed(PlutoError):
+    code = "driver_failed"
+
+
+class Driver:
+    """One life of the driver, which writes into `folder` and is known by it. It is ended if it starts for too long."""
+
+    def __init__(self, folder: str, start_limit: float = START_LIMIT_S) -> None:
+        self._folder, self._start_limit = folder, start_limit
+        self._is_too_slow = False
+
+    @contextmanager
+    def running(self, show_alive: Callable[[], object]) -> Iterator[Playwright]:
+        """Starts the driver, and stops it however this ends: its event loop must not stay behind in the thread.
+
+        Raises DriverFailed. While it starts, the thread is blocked, and another one calls `show_alive`.
+        """
+        with ExitStack() as running:
+            with waiting(show_alive, self._start_limit, self._on_limit), _environment(self._folder):
+                self._try_node()
+                try:
+                    playwright = running.enter_context(sync_playwright())
+                except Exception as error:  # Playwright raises whatever comes up when its driver dies
+                    raise self._failure(error) from None
+            yield playwright
+
+    def _on_limit(self) -> None:
+        self._is_too_slow = True
+        self.kill()
+
+    def _failure(self, error: Exception) -> DriverFailed:
+        if self._is_too_slow:
+            return DriverFailed(
+                f"Playwright's driver did not start within {self._start_limit:.0f} s and was ended: "
+                f"the machine is too busy, or the driver is broken; wait, or {SET_UP_ANEW}"
+            )
+        return DriverFailed(f"Playwright's driver ended as it started ({shown(str(error))}): {SET_UP_ANEW}")
+
+    def _try_node(self) -> None:
+        """A Node.js that can't run would only say so on Pluto's standard error, beside a traceback."""
+        try:
+            node = compute_driver_executable()[0]
+            tried = subprocess.run(
+                [node, "--version"], capture_output=True, text=True, errors="replace", timeout=self._start_limit
+            )
+        except BrowserError as error:
+            raise DriverFailed(f"Playwright has no Node.js ({shown(first_line(str(error)))}): {SET_UP_ANEW}") from None
+        except subprocess.TimeoutExpired as error:
+            self._is_too_slow = True
+            raise self._failure(error) from None
+        except OSError as error:
+            raise DriverFailed(f"Playwright's Node.js can't be run ({node}: {error.strerror}): {SET_UP_ANEW}") from None
+        if tried.returncode != 0:
+            raise DriverFailed(node_failure(node, tried.stderr or f"exit code {tried.returncode}"))
+
+    @property
+    def process(self) -> psutil.Process | None:
+        """The driver, if it runs: also while it starts."""
+        for child in psutil.Process().children():
+            with suppress(psutil.Error):
+                if child.environ().get("TMPDIR") == self._folder:
+                    return child
+        return None
+
+    def kill(self) -> None:
+        """Any thread: kills the driver and all it started."""
+        if (driver := self.process) is None:
+            return
+        with suppress(psutil.NoSuchProcess):
+            for process in [*driver.children(recursive=True), driver]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+def node_failure(node: str, said: str) -> str:
+    if found := re.search(r"error while loading shared libraries: ([^\s:]+)", said):
+        package = LIBRARY_PACKAGES.get(found[1], "the package that has it")
+        install = f"install it (Debian, Ubuntu: sudo apt install {package})"
+        return f"Playwright's driver lacks the library {found[1]}: {install}"
+    last = ([line for line in said.splitlines() if line.strip()] or [""])[-1]
+    return f"Playwright's Node.js can't run ({node} said: {shown(last)}): {SET_UP_ANEW}"
+
+
+@contextmanager
+def waiting(show_alive: Callable[[], object], limit: float, give_up: Callable[[], object]) -> Iterator[None]:
+    """For what blocks this thread: another one calls `show_alive` meanwhile, and after `limit` s `give_up` instead."""
+    ended = threading.Event()
+    deadline = time.monotonic() + limit
+
+    def watch() -> None:
+        while not ended.wait(BEAT_S):
+            (show_alive if time.monotonic() < deadline else give_up)()
+
+    watcher = threading.Thread(target=watch, name="start watch", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+@contextmanager
+def _environment(folder: str) -> Iterator[None]:
+    """Playwright starts its driver with this process's environment, and takes no other. The browser gets the same."""
+    with suppress(OSError):
+        tempfile.gettempdir()  # remembers its first answer, which must not be our folder
+    names = ("TMPDIR", *HARMFUL)
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    os.environ["TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        del os.environ["TMPDIR"]
+        os.environ.update(before)

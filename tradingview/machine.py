@@ -1,0 +1,154 @@
+"""The machine: the folder where the browser writes its temporary files, and the processors it may use.
+
+This file owns both. It starts no process and knows no browser. Any thread may call it.
+
+A folder that Pluto made holds a lock file, locked for as long as the folder is in use: the lock ends with the process
+that holds it, however that ends, and containers that share the folder but not their process ids see it too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from quotes import PlutoError
+
+log = logging.getLogger("pluto.browser")
+
+FOLDER_PREFIX = "pluto-"
+LOCK = ".pluto-lock"  # marks a folder as Pluto's
+MAX_ROOT = 36  # characters of the folder around it: a socket's whole path has 103 at most, Chromium takes 45 of them
+CLEARINGS = 3  # a process of the browser that is still ending may write while its files are removed
+SPARE_BYTES = 4 * 1024 * 1024  # Chromium doesn't start with less
+
+
+class FolderMissing(PlutoError):
+    code = "folder_missing"
+
+
+def usable_cpus(root: Path = Path("/")) -> int:
+    """How many processors this process may use, which in a container can be fewer than the machine has."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, _cpu_quota(root))))
+
+
+def _cpu_quota(root: Path) -> float:
+    """The least quota (`cpu.max` of cgroup v2) of this process's control group and those around it, in processors."""
+    mounted = root / "sys/fs/cgroup"
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        own = next(line.removeprefix("0::/") for line in lines if line.startswith("0::/"))
+    except (OSError, StopIteration):
+        return math.inf
+    quota = math.inf
+    for group in (mounted / own, *(mounted / own).parents):
+        with suppress(OSError, ValueError, ZeroDivisionError):
+            limit, period = (group / "cpu.max").read_text().split()
+            quota = min(quota, int(limit) / int(period))
+        if group == mounted:
+            break
+    return quota
+
+
+def temporary_root() -> str:
+    """TMPDIR if files can be made there, even if it is full; else what Python takes. Raises FolderMissing.
+
+    It is /tmp where that path would be too long for the browser's sockets.
+    """
+    wanted = os.environ.get("TMPDIR")
+    try:
+        root = os.path.abspath(wanted) if wanted and _is_writable(wanted) else tempfile.gettempdir()
+    except FileNotFoundError:
+        raise FolderMissing(
+            "no folder for temporary files can be written to: free some space in /tmp, or set TMPDIR to another folder"
+        ) from None
+    return "/tmp" if len(root) > MAX_ROOT and _is_writable("/tmp") else root
+
+
+def _is_writable(folder: str) -> bool:
+    return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)
+
+
+def is_full(folder: str) -> bool:
+    """Whether too little space is left there for a browser to start."""
+    try:
+        state = os.statvfs(folder)
+    except OSError:
+        return False
+    return state.f_bavail * state.f_frsize < SPARE_BYTES or (state.f_files > 0 and state.f_favail == 0)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[str]:
+    """A new folder for all that driver and browser write: a browser that is killed leaves its profile behind.
+
+    A Pluto that is killed leaves the whole folder behind; the next one removes it here.
+    """
+    root = temporary_root()
+    if (wanted := os.environ.get("TMPDIR")) and not _is_writable(wanted):
+        log.warning("TMPDIR is %s, where no file can be made; temporary files go to %s", wanted, root)
+    for folder in Path(root).glob(f"{FOLDER_PREFIX}*"):
+        _remove_if_left_behind(folder)
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=root))
+    lock = _mark(folder)
+    try:
+        yield str(folder)
+    finally:
+        _remove(folder)
+        if lock is not None:
+            os.close(lock)
+
+
+def _mark(folder: Path) -> int | None:
+    """The descriptor that holds the lock; None where files can't be locked. It appears locked: nobody finds it free."""
+    with suppress(OSError):
+        unnamed = folder / f"{LOCK}-new"
+        descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            unnamed.rename(folder / LOCK)
+        except OSError:
+            os.close(descriptor)
+        else:
+            return descriptor
+    return None
+
+
+def _remove_if_left_behind(folder: Path) -> None:
+    """Removes the folder if a Pluto of this user made it and no longer uses it."""
+    with suppress(OSError):
+        if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+            return
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(folder)
+        finally:
+            os.close(descriptor)
+
+
+def _remove(folder: Path) -> None:
+    """Removes the mark last, so that what an interruption leaves behind can be removed by the next Pluto."""
+    for _ in range(CLEARINGS):
+        with suppress(OSError):
+            for path in folder.iterdir():
+                if path.name != LOCK:
+                    _remove_one(path)
+            if {path.name for path in folder.iterdir()} <= {LOCK}:
+                (folder / LOCK).unlink(missing_ok=True)
+                folder.rmdir()
+                return
+
+
+def _remove_one(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
