@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,13 +159,16 @@ def _is_browser(path: str) -> bool:
 class Launcher:
     """Starts the browser whenever one is needed. What it gave up, a sandbox or windows, it doesn't try again.
 
-    `sandbox` is None until a browser has started. `show_alive` is called while the thread is blocked.
+    `sandbox` is None until a browser has started, for which each has `limit` s. `show_alive` is called while the thread
+    is blocked.
     """
 
-    def __init__(self, settings: LaunchSettings, show_alive: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self, settings: LaunchSettings, show_alive: Callable[[], object] = lambda: None, limit: float = LAUNCH_LIMIT_S
+    ) -> None:
         self.sandbox: Sandbox | None = None
         self.headed = settings.headed
-        self._settings, self._show_alive = settings, show_alive
+        self._settings, self._show_alive, self._limit = settings, show_alive, limit
         self._no_sandbox = _reason_for_no_sandbox(settings.sandbox)
 
     def launch(self, playwright: Playwright, *, opening_a_page: bool = False) -> tuple[Browser, str]:
@@ -176,7 +180,7 @@ class Launcher:
                 try:
                     browser = self._start(playwright, path)
                     if opening_a_page:
-                        browser.new_page().goto("about:blank", timeout=LAUNCH_LIMIT_S * 1000)
+                        browser.new_page().goto("about:blank", timeout=self._limit * 1000)
                 except BrowserError as error:
                     root = temporary_root()
                     deaths.append(death_of(path, str(error), root, is_full=is_full(root)))
@@ -196,7 +200,7 @@ class Launcher:
             ignore_default_args=REFUSED_ARGS,
             headless=not self.headed,
             chromium_sandbox=not self._no_sandbox,
-            timeout=LAUNCH_LIMIT_S * 1000,
+            timeout=self._limit * 1000,
             handle_sigint=False,
             handle_sigterm=False,
             handle_sighup=False,
@@ -272,7 +276,8 @@ def main() -> int:
             driver = Driver(folder)
             with waiting(lambda: None, TRIAL_LIMIT_S, driver.kill), driver.running(lambda: None) as playwright:
                 browser, found = launcher.launch(playwright, opening_a_page=True)
-                browser.close()
+                with suppress(BrowserError):
+                    browser.close()
     except (PlutoError, OSError) as error:
         print(error, file=sys.stderr)
         return NO_BROWSER_FOUND if isinstance(error, BrowserMissing) and not path else NO_BROWSER_WORKS

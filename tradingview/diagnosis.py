@@ -20,8 +20,8 @@ _EXIT = re.compile(r"<process did exit: exitCode=(\w+), signal=(\w+)>")
 _CHROMIUM_PREFIX = re.compile(r"^\[[\d:/.]+:([A-Z]+):[^\]]*\] ")
 # What Chromium says in every start, also in a good one; what a shell, a usage and a stack trace add.
 _NOISE = re.compile(
-    r"/dbus/|/crashpad/|unexpected operator|The platform failed to initialize|^\s*(?:usage:|Try ['`\"]|#\d+ 0x|r\d+: )"
-    r"|^\s*$|^\[end of stack trace\]|^Calling _exit",
+    r"[:/](?:dbus|crashpad)/|unexpected operator|The platform failed to initialize"
+    r"|^\s*(?:usage:|Try ['`\"]|#\d+ 0x|r\d+: |$|\[end of stack trace\]|Calling _exit)",
     re.IGNORECASE,
 )
 _NO_SANDBOX = ("No usable sandbox", "Failed to move to new namespace")
@@ -39,7 +39,7 @@ _KNOWN = [
         r"Timeout (\d+)000ms exceeded",
         "{path} gave no answer within {0} s: the machine is too busy, or it is no Chromium; wait, ",
     ),
-    (r"(?:Page|Target) (crashed)", "{path} starts, but its pages have {0}: update it, "),
+    (r"(?:Page|Target) (crash)ed", "{path} starts, but its pages {0}: update it, "),
     (r"Failed to launch: Error: spawn .*?(\w+)$", "{path} can't be run ({0}): check its permissions, "),
 ]
 

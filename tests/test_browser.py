@@ -1,0 +1,673 @@
+"""The browser starts everywhere, or says in one sentence why not: sandbox, display, environment, driver, folder.
+
+Chromium is the real one where a sandbox or a window is at stake. Elsewhere a script takes its place and prints what
+Chromium printed when it died so: it is a process that Playwright's real driver has started.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import playwright
+import psutil
+import pytest
+from playwright.sync_api import Playwright, sync_playwright
+from running import PROJECT, Simulator, clean_environment, descendants, running_pluto, wait_until
+
+from tradingview.browser import (
+    BROWSER_NAMES,
+    DISABLED_FEATURES,
+    PLAYWRIGHTS_DISABLED_FEATURES,
+    BrowserFailed,
+    Launcher,
+    LaunchSettings,
+    check_sandbox,
+    find_browser,
+    sandbox_way_back,
+)
+from tradingview.driver import Driver, DriverFailed
+from tradingview.machine import LOCK, temporary_folder, temporary_root, usable_cpus
+
+T = TypeVar("T")
+
+ORDINARY_USER = 1000
+NO_SANDBOX = (
+    "[7:7:1125/230157.248271:ERROR:content/browser/zygote_host/zygote_host_impl_linux.cc:128] No usable sandbox! If "
+    "you are running on Ubuntu 23.10+ or another Linux distro that has disabled unprivileged user namespaces, "
+    "see https://chromium.googlesource.com/. If you want to live dangerously, you can try using --no-sandbox."
+)
+NO_NAMESPACE = (
+    "The setuid sandbox is not running as root. Common causes:\n  * An unprivileged process using ptrace on it.\n"
+    "Failed to move to new namespace: PID namespaces supported, Network namespace supported, but failed: "
+    "errno = Operation not permitted\n"
+    "[7:7:1125/230248.541607:FATAL:content/browser/zygote_host/zygote_host_impl_linux.cc:207] Check failed: . : "
+    "No space left on device (28)"
+)
+NO_LIBRARY = "chrome: error while loading shared libraries: libnss3.so: cannot open shared object file: No such file"
+
+
+def in_a_thread(work: Callable[[], T]) -> T:
+    """Playwright's event loop belongs to its thread, and the one of the tests may have another Playwright."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(work).result()
+
+
+def nothing() -> None:
+    pass
+
+
+def driven(work: Callable[[Playwright], T]) -> T:
+    """What the work returns, with a driver of its own."""
+
+    def run() -> T:
+        with temporary_folder() as folder, Driver(folder).running(nothing) as playwright:
+            return work(playwright)
+
+    return in_a_thread(run)
+
+
+@dataclass(frozen=True)
+class Started:
+    path: str
+    sandbox: bool
+    headed: bool
+
+
+def start(launcher: Launcher) -> Started:
+    """The browser that the launcher starts, closed again."""
+
+    def run(playwright: Playwright) -> Started:
+        browser, path = launcher.launch(playwright)
+        browser.close()
+        assert launcher.sandbox is not None
+        return Started(path, launcher.sandbox.is_on, launcher.headed)
+
+    return driven(run)
+
+
+def failure(launcher: Launcher) -> str:
+    with pytest.raises(BrowserFailed) as failed:
+        start(launcher)
+    return str(failed.value)
+
+
+def real_browser() -> str:
+    def own(playwright: Playwright) -> str:
+        return playwright.chromium.executable_path
+
+    return os.environ.get("PLUTO_BROWSER") or find_browser(None, driven(own))
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    return real_browser()
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def dying(path: Path, words: str, *, without_sandbox: str = "exit 1") -> str:
+    """A browser that notes how it is started, and dies with these words as long as it is told to use a sandbox."""
+    last_words = path.with_suffix(".words")
+    last_words.write_text(f"{words}\n")
+    return script(
+        path,
+        f'[ "$1" = --version ] && exit 0\necho "$0 $*" >> {path.parent}/starts\n'
+        f'case " $* " in *" --no-sandbox "*) {without_sandbox};; esac\ncat {last_words} >&2\nexit 1',
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """A PATH that has nothing but these browsers, in the order in which they are tried."""
+
+    folder: Path
+
+    def add(self, name: str, words: str, *, without_sandbox: str = "exit 1") -> str:
+        assert name in BROWSER_NAMES
+        return dying(self.folder / name, words, without_sandbox=without_sandbox)
+
+    def starts(self) -> list[tuple[str, bool]]:
+        """(name, with its sandbox?) of each start."""
+        lines = (self.folder / "starts").read_text().splitlines()
+        return [(Path(line.split()[0]).name, "--no-sandbox" not in line.split()) for line in lines]
+
+
+@pytest.fixture
+def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path / "none"))
+    for name in BROWSER_NAMES:  # those of the machine are hidden by ones that are none
+        script(tmp_path / name, "exit 1")
+    return Found(tmp_path)
+
+
+@pytest.fixture
+def ordinary_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root is told that it is somebody else: its browsers are scripts here."""
+    monkeypatch.setattr(os, "geteuid", lambda: ORDINARY_USER)
+
+
+# --- the sandbox ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("ordinary_user")
+def test_every_browser_is_tried_with_its_sandbox_before_the_first_is_started_without(
+    found: Found, chromium: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = found.add("chromium", NO_SANDBOX, without_sandbox=f'exec {chromium} "$@"')
+    found.add("google-chrome", NO_NAMESPACE)
+    launcher = Launcher(LaunchSettings())
+    assert start(launcher) == Started(first, sandbox=False, headed=False)
+    assert found.starts() == [("chromium", True), ("google-chrome", True), ("chromium", False)]
+    assert launcher.sandbox is not None
+    assert launcher.sandbox.reason.startswith("no browser finds a usable sandbox; to bring it back, ")
+    start(launcher)
+    assert found.starts()[3:] == [("chromium", False)], "for this run"
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings == [f"the browser runs without its sandbox: {launcher.sandbox.reason}"], "once"
+
+
+@pytest.mark.usefixtures("ordinary_user")
+def test_a_browser_that_has_its_sandbox_goes_before_one_that_has_not(found: Found, chromium: str) -> None:
+    found.add("chromium", NO_SANDBOX)
+    # Root's Chromium has no sandbox: what matters is what it was asked for.
+    second = found.add("google-chrome", "")
+    script(Path(second), f'[ "$1" = --version ] || exec {chromium} --no-sandbox "$@"')
+    assert start(Launcher(LaunchSettings())) == Started(second, sandbox=True, headed=False)
+
+
+@pytest.mark.usefixtures("ordinary_user")
+@pytest.mark.parametrize("words", [NO_LIBRARY, "[7:7:1125/230248.5:FATAL:x.cc:1] The SUID sandbox helper is wrong", ""])
+def test_no_other_death_leads_to_a_browser_without_sandbox(found: Found, words: str) -> None:
+    found.add("chromium", NO_SANDBOX)
+    found.add("google-chrome", words)
+    sentence = failure(Launcher(LaunchSettings()))
+    assert found.starts() == [("chromium", True), ("google-chrome", True)]
+    assert f"{found.folder}/chromium finds no usable sandbox; {found.folder}/google-chrome " in sentence
+
+
+@pytest.mark.usefixtures("ordinary_user")
+@pytest.mark.parametrize("words", [NO_SANDBOX, NO_NAMESPACE])
+def test_sandbox_on_refuses_with_what_brings_it_back(found: Found, words: str) -> None:
+    found.add("chromium", words)
+    sentence = failure(Launcher(LaunchSettings(sandbox="on")))
+    assert sentence == f"no browser finds a usable sandbox, as --sandbox on asks; {sandbox_way_back()}"
+    assert found.starts() == [("chromium", True)]
+
+
+@pytest.mark.usefixtures("ordinary_user")
+def test_sandbox_off_starts_without_trying(found: Found, chromium: str) -> None:
+    found.add("chromium", NO_SANDBOX, without_sandbox=f'exec {chromium} "$@"')
+    launcher = Launcher(LaunchSettings(sandbox="off"))
+    assert not start(launcher).sandbox
+    assert found.starts() == [("chromium", False)]
+    assert launcher.sandbox is not None
+    assert launcher.sandbox.reason == "--sandbox off"
+
+
+def test_root_has_no_sandbox_and_is_told_so(monkeypatch: pytest.MonkeyPatch, found: Found, chromium: str) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    found.add("chromium", NO_SANDBOX, without_sandbox=f'exec {chromium} "$@"')
+    launcher = Launcher(LaunchSettings())
+    start(launcher)
+    assert found.starts() == [("chromium", False)]
+    assert launcher.sandbox is not None
+    assert launcher.sandbox.reason.startswith("Pluto runs as root")
+    with pytest.raises(BrowserFailed, match="--sandbox on needs another user"):
+        check_sandbox("on")
+
+
+@pytest.mark.parametrize(
+    ("switch", "value", "words"),
+    [
+        (
+            "kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "the AppArmor profile in SECURITY.md, or run: sudo sysctl",
+        ),
+        ("kernel/unprivileged_userns_clone", "0", "run: sudo sysctl -w kernel.unprivileged_userns_clone=1"),
+        ("user/max_user_namespaces", "0", "run: sudo sysctl -w user.max_user_namespaces=15000"),
+        ("user/max_user_namespaces", "9000", "let the container's seccomp profile allow user namespaces"),
+    ],
+)
+def test_the_way_back_is_that_of_the_kernel_s_own_switch(tmp_path: Path, switch: str, value: str, words: str) -> None:
+    (tmp_path / switch).parent.mkdir()
+    (tmp_path / switch).write_text(f"{value}\n")
+    assert words in sandbox_way_back(tmp_path)
+
+
+@pytest.fixture
+def restricted(tmp_path: Path) -> str:
+    """Runs a command as an ordinary user for whom the kernel makes no user namespaces any more."""
+    outer = "echo 1 > /proc/sys/user/max_user_namespaces"
+    inner = f"unshare --user --map-user={ORDINARY_USER} --map-group={ORDINARY_USER}"
+    starter = script(
+        tmp_path / "restricted", f'exec unshare --user --map-root-user sh -c \'{outer} && exec {inner} "$@"\' sh "$@"'
+    )
+    tried = subprocess.run([starter, "unshare", "--user", "true"], capture_output=True, text=True)
+    if "No space left on device" not in tried.stderr:  # what the kernel says when the limit is reached
+        pytest.skip(f"user namespaces can't be restricted here: {tried.stderr}")
+    return starter
+
+
+@pytest.fixture
+def without_helper(tmp_path: Path, chromium: str) -> str:
+    """The real Chromium, without Debian's setuid helper: as Playwright's own comes."""
+    return script(tmp_path / "without_helper", f'exec {chromium} --disable-setuid-sandbox "$@"')
+
+
+def test_where_the_kernel_gives_no_namespaces_prices_come_without_sandbox_and_it_is_said(
+    simulator: Simulator, restricted: str, without_helper: str, tmp_path: Path
+) -> None:
+    options = ("--source-url", simulator.url, "--tickers", "BTCUSD")
+    log = tmp_path / "log"
+    with running_pluto(*options, starter=restricted, log=str(log), PLUTO_BROWSER=without_helper) as pluto:
+        pluto.wait_for("BTCUSD", "live")
+        health = pluto.http.get("/health").json()
+        assert health["sandbox"] == "off"
+        assert "no browser finds a usable sandbox" in health["sandboxReason"]
+        assert any("--no-sandbox" in process.cmdline() for process in descendants(pluto.process.pid))
+    assert log.read_text().count("the browser runs without its sandbox: ") == 1
+
+
+def test_where_the_kernel_gives_no_namespaces_sandbox_on_refuses(
+    simulator: Simulator, restricted: str, without_helper: str, tmp_path: Path
+) -> None:
+    options = ("--source-url", simulator.url, "--tickers", "BTCUSD", "--sandbox", "on")
+    log = tmp_path / "log"
+    with running_pluto(*options, starter=restricted, log=str(log), PLUTO_BROWSER=without_helper) as pluto:
+        reason = pluto.wait_for("BTCUSD", "error")["reason"]
+        assert reason.startswith("no browser: no browser finds a usable sandbox, as --sandbox on asks; ")
+        assert "sandbox" not in pluto.http.get("/health").json()
+    assert "Traceback" not in log.read_text()
+
+
+# --- windows ----------------------------------------------------------------------------------------------------------
+
+NO_SERVER = ":987"
+
+
+def test_without_an_x_server_auto_is_headless_and_says_so_once(simulator: Simulator, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    options = ("--source-url", simulator.url, "--tickers", "BTCUSD", "--browser-mode", "auto")
+    with running_pluto(*options, log=str(log), DISPLAY=NO_SERVER, WAYLAND_DISPLAY="") as pluto:
+        pluto.wait_for("BTCUSD", "live")
+        browsers = [process for process in descendants(pluto.process.pid) if "--headless" in process.cmdline()]
+        assert browsers
+        browsers[0].kill()
+        wait_until(lambda: pluto.quote("BTCUSD")["state"] != "live")
+        pluto.wait_for("BTCUSD", "live")
+    assert log.read_text().count(f"no display server answers (DISPLAY is {NO_SERVER}), so the browser is headless") == 1
+
+
+def test_without_an_x_server_headed_refuses_in_words(monkeypatch: pytest.MonkeyPatch, chromium: str) -> None:
+    monkeypatch.setenv("DISPLAY", NO_SERVER)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    sentence = failure(Launcher(LaunchSettings(chromium, headed=True, sandbox="off")))
+    assert sentence == (
+        f"no display server answers (DISPLAY is {NO_SERVER}); start one, or use --browser-mode headless"
+    )
+
+
+# --- other deaths -----------------------------------------------------------------------------------------------------
+
+OTHER = "or choose another browser with --browser"
+SHARED_MEMORY = "Creating shared memory in /dev/shm/.org.chromium.Chromium.HVQ2Vb failed: No space left on device (28)"
+NOISE = "[7:7:1125/230256.391166:ERROR:dbus/bus.cc:405] Failed to connect to the bus: Could not parse server address"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (NO_LIBRARY, "lacks the library libnss3.so: install what it needs (Debian, Ubuntu: sudo .venv/bin/python"),
+        (
+            f"[7:7:1/2:FATAL:x.cc:1] {SHARED_MEMORY}",
+            f"ended as it started and said: {SHARED_MEMORY}; mend that, {OTHER}",
+        ),
+        (f"one\ntwo\n{NOISE}", f"ended as it started and said: two; mend that, {OTHER}"),
+        (f"[7:7:1/2:FATAL:x.cc:1] first\n#0 0x55\n{NOISE}", f"ended as it started and said: first; mend that, {OTHER}"),
+        ("", f"ended as it started, with exit code 1 and without a word: try it by hand, {OTHER}"),
+    ],
+)
+def test_a_death_at_launch_is_the_browser_s_own_last_words(tmp_path: Path, words: str, sentence: str) -> None:
+    path = dying(tmp_path / "browser", words, without_sandbox=":")
+    assert failure(Launcher(LaunchSettings(path))).startswith(f"{path} {sentence}")
+
+
+def test_a_browser_that_can_t_be_executed_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "browser"
+    path.write_text("#!/no/such/shell\n")
+    path.chmod(0o755)
+    assert (
+        failure(Launcher(LaunchSettings(str(path)))) == f"{path} can't be run (ENOENT): check its permissions, {OTHER}"
+    )
+
+
+def test_a_browser_that_is_too_old_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "browser"
+    path.write_text(
+        f"#!{sys.executable}\n"
+        "import json, os\n"
+        "while chunk := os.read(3, 65536):\n"
+        "    if b'Browser.close' in chunk: break\n"
+        "    for message in chunk.split(b'\\0')[:-1]:\n"
+        "        error = {'code': -32601, 'message': \"'It' wasn't found\"}\n"
+        "        os.write(4, json.dumps({'id': json.loads(message)['id'], 'error': error}).encode() + b'\\0')\n"
+    )
+    path.chmod(0o755)
+    sentence = failure(Launcher(LaunchSettings(str(path))))
+    assert re.fullmatch(f"{path} is too old for this Playwright, it doesn't know [\\w.]+: update it, {OTHER}", sentence)
+
+
+def test_a_browser_that_never_answers_is_ended_and_said(tmp_path: Path) -> None:
+    path = script(tmp_path / "browser", f"echo $$ > {tmp_path}/pid\nexec sleep 600")
+    sentence = failure(Launcher(LaunchSettings(path), limit=1.0))
+    assert sentence.startswith(f"{path} gave no answer within 1 s: ")
+    pid = int((tmp_path / "pid").read_text())
+    wait_until(lambda: not psutil.pid_exists(pid))
+
+
+def test_a_browser_whose_pages_don_t_open_is_passed_over_at_set_up(tmp_path: Path, chromium: str) -> None:
+    path = script(tmp_path / "browser", f'exec {chromium} --renderer-cmd-prefix=/bin/false "$@"')
+    ended = set_up(PLUTO_BROWSER=path)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(path)
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_death_at_launch_is_one_line_of_the_log_and_each_ticker_s_reason(tmp_path: Path) -> None:
+    path = dying(tmp_path / "browser", NO_LIBRARY, without_sandbox=":")
+    log = tmp_path / "log"
+    with running_pluto("--tickers", "BTCUSD", log=str(log), PLUTO_BROWSER=path) as pluto:
+        reason = pluto.wait_for("BTCUSD", "error")["reason"]
+    assert reason.startswith(f"no browser: {path} lacks the library libnss3.so: install what it needs")
+    lines = log.read_text().splitlines()
+    assert any(reason in line for line in lines)
+    assert all(re.match(r"\d\d:\d\d:\d\d (INFO|WARNING) ", line) for line in lines), "no riddle, no traceback"
+
+
+# --- the driver -------------------------------------------------------------------------------------------------------
+
+
+def real_node() -> Path:
+    return Path(playwright.__file__).parent / "driver" / "node"
+
+
+def test_a_bad_tmpdir_and_variables_that_can_only_harm_reach_neither_driver_nor_browser(simulator: Simulator) -> None:
+    harm = {"NODE_OPTIONS": "--require /no/such/file.js", "PWDEBUG": "1", "SELENIUM_REMOTE_URL": "http://127.0.0.1:9"}
+    with running_pluto("--source-url", simulator.url, "--tickers", "BTCUSD", TMPDIR="/no/such/folder", **harm) as pluto:
+        pluto.wait_for("BTCUSD", "live")
+        for process in descendants(pluto.process.pid):
+            if "run-driver" in process.cmdline() or "--remote-debugging-pipe" in process.cmdline():
+                assert harm.keys().isdisjoint(process.environ())
+
+
+def test_a_driver_that_lacks_a_library_is_said_in_one_line(tmp_path: Path) -> None:
+    words = "node: error while loading shared libraries: libatomic.so.1: cannot open shared object file"
+    node = script(tmp_path / "node", f"echo '{words}' >&2\nexit 127")
+    log = tmp_path / "log"
+    with running_pluto("--tickers", "BTCUSD", log=str(log), PLAYWRIGHT_NODEJS_PATH=node) as pluto:
+        reason = pluto.wait_for("BTCUSD", "error")["reason"]
+    assert reason == (
+        "no browser: Playwright's driver lacks the library libatomic.so.1: "
+        "install it (Debian, Ubuntu: sudo apt install libatomic1)"
+    )
+    assert all(re.match(r"\d\d:\d\d:\d\d (INFO|WARNING) ", line) for line in log.read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "Playwright's Node.js can't be run ({node}: No such file or directory): "),
+        ("echo nonsense >&2; exit 1", "Playwright's Node.js can't run ({node} said: nonsense): "),
+        ('[ "$1" = --version ] && exit 0; exit 1', "Playwright's driver ended as it started ("),
+        ('[ "$1" = --version ] && exit 0; sleep 600', "Playwright's driver did not start within 1 s and was ended: "),
+        ("sleep 600", "Playwright's driver did not start within 1 s and was ended: "),
+    ],
+)
+def test_a_driver_that_does_not_start_is_said_and_the_thread_can_start_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, sentence: str
+) -> None:
+    node = str(tmp_path / "node") if text is None else script(tmp_path / "node", text)
+
+    def run() -> str:
+        with temporary_folder() as folder:
+            monkeypatch.setenv("PLAYWRIGHT_NODEJS_PATH", node)
+            driver = Driver(folder, start_limit=1.0)
+            with pytest.raises(DriverFailed) as failed, driver.running(nothing):
+                pass
+            assert driver.process is None
+            monkeypatch.delenv("PLAYWRIGHT_NODEJS_PATH")
+            with Driver(folder).running(nothing):
+                return str(failed.value)
+
+    assert in_a_thread(run).startswith(sentence.format(node=node))
+
+
+def test_an_error_after_the_driver_s_start_does_not_poison_the_thread() -> None:
+    def run() -> None:
+        with temporary_folder() as folder:
+            with pytest.raises(ZeroDivisionError), Driver(folder).running(nothing):
+                raise ZeroDivisionError
+            with sync_playwright():
+                pass
+
+    in_a_thread(run)
+
+
+def test_a_driver_is_killed_while_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = script(tmp_path / "node", '[ "$1" = --version ] && exit 0; sleep 600')
+    monkeypatch.setenv("PLAYWRIGHT_NODEJS_PATH", node)
+    with temporary_folder() as folder, ThreadPoolExecutor(1) as threads:
+        driver = Driver(folder)
+
+        def run() -> None:
+            with driver.running(nothing):
+                pass
+
+        started = threads.submit(run)
+        process = wait_until(lambda: driver.process if driver.process and driver.process.children() else None)
+        assert process is not None
+        driver.kill()
+        with pytest.raises(DriverFailed):
+            started.result(timeout=5)
+
+
+def test_a_driver_that_is_slow_to_start_is_no_scraper_that_hangs(simulator: Simulator, tmp_path: Path) -> None:
+    node = script(tmp_path / "node", f'[ "$1" = --version ] || sleep 6\nexec {real_node()} "$@"')
+    log = tmp_path / "log"
+    options = ("--source-url", simulator.url, "--tickers", "BTCUSD")
+    with running_pluto(*options, log=str(log), PLAYWRIGHT_NODEJS_PATH=node) as pluto:
+        started = time.monotonic()
+        assert pluto.wait_for("BTCUSD", "live", timeout=30)
+        assert time.monotonic() - started > 5
+        assert pluto.http.get("/health").json()["scraper"] == "running"
+    assert "hangs" not in log.read_text()
+
+
+# --- the folder for temporary files -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """TMPDIR, with a short path."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+def test_only_folders_that_pluto_made_and_left_behind_are_removed(root: Path) -> None:
+    photos, unmarked = root / "pluto-123-photos", root / "pluto-4194999-abcd"
+    for folder in (photos, unmarked):
+        folder.mkdir()
+        (folder / "holiday.jpg").touch()
+    (root / "pluto-notes").write_text("a file")
+    (root / "pluto-link").symlink_to(photos)
+    with temporary_folder() as ours:
+        (Path(ours) / "profile").mkdir()
+        (Path(ours) / "profile" / "file").touch()
+        with temporary_folder() as other:
+            assert Path(ours).exists(), "it is in use, also by a process of the same id"
+        assert not Path(other).exists()
+    assert {path.name for path in root.iterdir()} == {photos.name, unmarked.name, "pluto-notes", "pluto-link"}
+    assert (photos / "holiday.jpg").exists()
+
+
+HOLD = """
+import sys
+from tradingview.machine import temporary_folder
+with temporary_folder() as folder:
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("starter", [(), ("unshare", "--user", "--map-root-user", "--pid", "--fork")])
+def test_a_folder_in_use_stays_until_its_pluto_ends_however_that_ends(root: Path, starter: tuple[str, ...]) -> None:
+    if starter and subprocess.run([*starter, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no process ids of its own here, as a container has them")
+    command = [*starter, sys.executable, "-c", HOLD]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as holder:
+        assert holder.stdout is not None
+        folder = Path(holder.stdout.readline().strip())
+        assert folder.parent == root
+        (folder / "file").touch()
+        with temporary_folder():
+            assert (folder / "file").exists()
+        process = psutil.Process(holder.pid)
+        processes = [*process.children(recursive=True), process]
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes, timeout=5)
+    assert folder.exists()
+    with temporary_folder():
+        assert not folder.exists()
+
+
+def test_pluto_leaves_another_pluto_s_folder_alone_across_process_ids(root: Path) -> None:
+    """From within a container, where no process has the number of ours."""
+    starter = ["unshare", "--user", "--map-root-user", "--pid", "--fork"]
+    if subprocess.run([*starter, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no process ids of its own here, as a container has them")
+    with temporary_folder() as ours:
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+        subprocess.run([*starter, sys.executable, "-c", HOLD], check=True, input="", text=True, env=environment)
+        assert Path(ours, LOCK).exists()
+
+
+@pytest.mark.parametrize("kind", ["missing", "file", "read-only"])
+def test_a_bad_tmpdir_falls_back_like_python_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    bad = Path("/proc/sys") if kind == "read-only" else tmp_path / "x"
+    if kind == "file":
+        bad.touch()
+    monkeypatch.setenv("TMPDIR", str(bad))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # what Python remembers
+    assert temporary_root() == tempfile.gettempdir() != str(bad)
+    with temporary_folder() as folder:
+        assert Path(folder).parent == Path(tempfile.gettempdir())
+    assert f"TMPDIR is {bad}, where no file can be made; temporary files go to " in caplog.text
+
+
+# --- the processors ---------------------------------------------------------------------------------------------------
+
+
+def test_only_the_allowed_processors_count() -> None:
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import scraper; print(scraper.MAX_LOADING)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == "3\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "around", "cpus"),
+    [("150000 100000", "max 100000", 2), ("max 100000", "50000 100000", 1), ("max 100000", None, 8), (None, None, 8)],
+)
+def test_a_container_s_quota_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None, around: str | None, cpus: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("3:cpuset:/elsewhere\n0::/pluto/scraper\n")
+    group = tmp_path / "sys/fs/cgroup/pluto/scraper"
+    group.mkdir(parents=True)
+    for folder, quota in ((group, own), (group.parent, around)):
+        if quota is not None:
+            (folder / "cpu.max").write_text(f"{quota}\n")
+    assert usable_cpus(tmp_path) == cpus
+
+
+def test_where_proc_is_not_nothing_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert usable_cpus(tmp_path) == os.cpu_count()
+    assert "sandbox" in sandbox_way_back(tmp_path)
+
+
+# --- at set-up --------------------------------------------------------------------------------------------------------
+
+
+def set_up(*starter: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*starter, sys.executable, "-m", "tradingview.browser"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**clean_environment(), **environment},
+    )
+
+
+def test_set_up_prints_the_browser_that_works(chromium: str) -> None:
+    ended = set_up(PLUTO_BROWSER=chromium)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{chromium}\n", "")
+
+
+def test_set_up_accepts_one_that_works_only_without_its_sandbox(restricted: str, without_helper: str) -> None:
+    ended = set_up(restricted, PLUTO_BROWSER=without_helper)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{without_helper}\n", "")
+
+
+def test_set_up_says_in_one_sentence_why_none_works(tmp_path: Path) -> None:
+    path = dying(tmp_path / "browser", NO_LIBRARY, without_sandbox=":")
+    ended = set_up(PLUTO_BROWSER=path)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(f"{path} lacks the library libnss3.so: ")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_set_up_says_when_there_is_none(tmp_path: Path) -> None:
+    nowhere = {"PATH": str(tmp_path), "PLAYWRIGHT_BROWSERS_PATH": str(tmp_path), "PLUTO_BROWSER": ""}
+    ended = set_up(**nowhere)
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert ended.stderr.startswith("No Chromium found: install the package 'chromium'")
+
+
+# --- the flags --------------------------------------------------------------------------------------------------------
+
+
+def test_playwright_s_own_list_of_disabled_features_is_repeated(tmp_path: Path) -> None:
+    """Chromium takes only the last list it is given: one that an upgrade of Playwright changes must be copied anew."""
+    path = dying(tmp_path / "browser", "dead", without_sandbox=":")
+    failure(Launcher(LaunchSettings(path)))
+    playwrights, ours = re.findall(r"--disable-features=(\S+)", (tmp_path / "starts").read_text())
+    assert set(playwrights.split(",")) == set(PLAYWRIGHTS_DISABLED_FEATURES)
+    assert ours.split(",") == list(DISABLED_FEATURES)
