@@ -590,9 +590,8 @@ def test_a_bad_tmpdir_falls_back_like_python_s_own(
 
 
 def test_only_the_allowed_processors_count() -> None:
-    code = (
-        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import scraper; print(scraper.MAX_LOADING)"
-    )
+    limit = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
+    code = f"{limit}; from tradingview.patience import Patience; print(Patience().max_loading)"
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout == "3\n"
