@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ import playwright
 import psutil
 import pytest
 from playwright.sync_api import Playwright, sync_playwright
-from running import PROJECT, Simulator, clean_environment, descendants, running_pluto, wait_until
+from running import PROJECT, Simulator, alive, clean_environment, descendants, running_pluto, wait_until
 
 from tradingview.browser import (
     BROWSER_NAMES,
@@ -41,7 +42,12 @@ from tradingview.machine import LOCK, temporary_folder, temporary_root, usable_c
 
 T = TypeVar("T")
 
-ORDINARY_USER = 1000
+ORDINARY_USER, NOBODY = 1000, 65534
+# Nobody may read everything here: Python itself may be in the home of root.
+AS_NOBODY = (
+    f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups --inh-caps=+dac_read_search "
+    "--ambient-caps=+dac_read_search"
+)
 NO_SANDBOX = (
     "[7:7:1125/230157.248271:ERROR:content/browser/zygote_host/zygote_host_impl_linux.cc:128] No usable sandbox! If "
     "you are running on Ubuntu 23.10+ or another Linux distro that has disabled unprivileged user namespaces, "
@@ -162,6 +168,14 @@ def ordinary_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: ORDINARY_USER)
 
 
+@pytest.fixture
+def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """TMPDIR, with a short path."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
 # --- the sandbox ------------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +246,14 @@ def test_root_has_no_sandbox_and_is_told_so(monkeypatch: pytest.MonkeyPatch, fou
         check_sandbox("on")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
+def test_sandbox_on_as_root_ends_pluto_with_one_sentence() -> None:
+    command = [sys.executable, str(PROJECT / "app.py"), "--port", "0", "--sandbox", "on"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=20, env=clean_environment())
+    assert ended.returncode == 1
+    assert ended.stderr == "pluto: --sandbox on needs another user: Chromium has no sandbox for root.\n"
+
+
 @pytest.mark.parametrize(
     ("switch", "value", "words"),
     [
@@ -281,8 +303,45 @@ def test_where_the_kernel_gives_no_namespaces_prices_come_without_sandbox_and_it
         health = pluto.http.get("/health").json()
         assert health["sandbox"] == "off"
         assert "no browser finds a usable sandbox" in health["sandboxReason"]
-        assert any("--no-sandbox" in process.cmdline() for process in descendants(pluto.process.pid))
+        assert any("--no-sandbox" in process.cmdline() for process in alive(descendants(pluto.process.pid)))
     assert log.read_text().count("the browser runs without its sandbox: ") == 1
+
+
+# No user namespaces, but all user ids, so that a setuid program still becomes root. Takes root itself.
+ONLY_SETUID = """
+import ctypes, os, sys
+ready_to_map, mapped = os.pipe(), os.pipe()
+pid = os.getpid()
+if os.fork() == 0:
+    os.read(ready_to_map[0], 1)
+    for name in ("uid_map", "gid_map"):
+        open(f"/proc/{pid}/{name}", "w").write("0 0 65536")
+    os.write(mapped[1], b".")
+    os._exit(0)
+assert ctypes.CDLL(None).unshare(0x10000000) == 0  # CLONE_NEWUSER
+os.write(ready_to_map[1], b".")
+os.read(mapped[0], 1)
+os.wait()
+open("/proc/sys/user/max_user_namespaces", "w").write("0")
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_a_setuid_helper_keeps_the_sandbox_on(simulator: Simulator, root: Path, chromium: str) -> None:
+    helper = Path("/usr/lib/chromium/chrome-sandbox")
+    if os.geteuid() != 0 or shutil.which("setpriv") is None or not helper.exists():
+        pytest.skip("takes root, setpriv and Debian's package chromium-sandbox")
+    (root / "only_setuid.py").write_text(ONLY_SETUID)
+    starter = f"{sys.executable} {root}/only_setuid.py {AS_NOBODY}"
+    tried = subprocess.run([*starter.split(), "unshare", "--user", "true"], capture_output=True, text=True)
+    if "No space left on device" not in tried.stderr:
+        pytest.skip(f"user namespaces can't be restricted here: {tried.stderr}")
+    os.chown(root, NOBODY, NOBODY)
+    options = ("--source-url", simulator.url, "--tickers", "BTCUSD")
+    with running_pluto(*options, starter=starter, HOME=str(root), TMPDIR=str(root), PLUTO_BROWSER=chromium) as pluto:
+        pluto.wait_for("BTCUSD", "live")
+        assert pluto.http.get("/health").json()["sandbox"] == "on"
+        assert not any("--no-sandbox" in process.cmdline() for process in alive(descendants(pluto.process.pid)))
 
 
 def test_where_the_kernel_gives_no_namespaces_sandbox_on_refuses(
@@ -307,12 +366,15 @@ def test_without_an_x_server_auto_is_headless_and_says_so_once(simulator: Simula
     options = ("--source-url", simulator.url, "--tickers", "BTCUSD", "--browser-mode", "auto")
     with running_pluto(*options, log=str(log), DISPLAY=NO_SERVER, WAYLAND_DISPLAY="") as pluto:
         pluto.wait_for("BTCUSD", "live")
-        browsers = [process for process in descendants(pluto.process.pid) if "--headless" in process.cmdline()]
+        browsers = [process for process in alive(descendants(pluto.process.pid)) if "--headless" in process.cmdline()]
         assert browsers
         browsers[0].kill()
         wait_until(lambda: pluto.quote("BTCUSD")["state"] != "live")
         pluto.wait_for("BTCUSD", "live")
-    assert log.read_text().count(f"no display server answers (DISPLAY is {NO_SERVER}), so the browser is headless") == 1
+    assert (
+        log.read_text().count(f"Chromium finds no display server (DISPLAY is {NO_SERVER}), so the browser is headless")
+        == 1
+    )
 
 
 def test_without_an_x_server_headed_refuses_in_words(monkeypatch: pytest.MonkeyPatch, chromium: str) -> None:
@@ -320,7 +382,7 @@ def test_without_an_x_server_headed_refuses_in_words(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     sentence = failure(Launcher(LaunchSettings(chromium, headed=True, sandbox="off")))
     assert sentence == (
-        f"no display server answers (DISPLAY is {NO_SERVER}); start one, or use --browser-mode headless"
+        f"Chromium finds no display server (DISPLAY is {NO_SERVER}); start one, or use --browser-mode headless"
     )
 
 
@@ -412,7 +474,7 @@ def test_a_bad_tmpdir_and_variables_that_can_only_harm_reach_neither_driver_nor_
     harm = {"NODE_OPTIONS": "--require /no/such/file.js", "PWDEBUG": "1", "SELENIUM_REMOTE_URL": "http://127.0.0.1:9"}
     with running_pluto("--source-url", simulator.url, "--tickers", "BTCUSD", TMPDIR="/no/such/folder", **harm) as pluto:
         pluto.wait_for("BTCUSD", "live")
-        for process in descendants(pluto.process.pid):
+        for process in alive(descendants(pluto.process.pid)):
             if "run-driver" in process.cmdline() or "--remote-debugging-pipe" in process.cmdline():
                 assert harm.keys().isdisjoint(process.environ())
 
@@ -501,14 +563,6 @@ def test_a_driver_that_is_slow_to_start_is_no_scraper_that_hangs(simulator: Simu
 
 
 # --- the folder for temporary files -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """TMPDIR, with a short path."""
-    with tempfile.TemporaryDirectory() as folder:
-        monkeypatch.setenv("TMPDIR", folder)
-        yield Path(folder)
 
 
 def test_only_folders_that_pluto_made_and_left_behind_are_removed(root: Path) -> None:

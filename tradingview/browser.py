@@ -130,14 +130,15 @@ def find_browsers(path: str | None, playwrights_own: str | None = None) -> Itera
             raise BrowserMissing(f"{path} is no program that can be run; set PLUTO_BROWSER to a Chromium, or unset it.")
         yield path
         return
-    if has_own := bool(playwrights_own and os.access(playwrights_own, os.X_OK)):
-        yield str(playwrights_own)
-    found = [where for name in BROWSER_NAMES if (where := shutil.which(name)) and _is_browser(where)]
-    if not found and not has_own:
+    found = 0
+    for place in (playwrights_own, *map(shutil.which, BROWSER_NAMES)):
+        if place and os.access(place, os.X_OK) and (place == playwrights_own or _is_browser(place)):
+            found += 1
+            yield place
+    if not found:
         raise BrowserMissing(
             "No Chromium found: install the package 'chromium', or set PLUTO_BROWSER to a browser's path."
         )
-    yield from found
 
 
 def find_browser(path: str | None, playwrights_own: str | None = None) -> str:
@@ -246,7 +247,7 @@ def check_sandbox(sandbox: str) -> None:
 def _no_display() -> str:
     names = ("DISPLAY", "WAYLAND_DISPLAY")
     asked = " and ".join(f"{name} is {os.environ[name]}" for name in names if os.environ.get(name))
-    return f"no display server answers ({asked or 'neither DISPLAY nor WAYLAND_DISPLAY is set'})"
+    return f"Chromium finds no display server ({asked or 'neither DISPLAY nor WAYLAND_DISPLAY is set'})"
 
 
 def sandbox_way_back(switches: Path = Path("/proc/sys")) -> str:

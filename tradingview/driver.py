@@ -83,6 +83,8 @@ class Driver:
             raise self._failure(error) from None
         except OSError as error:
             raise DriverFailed(f"Playwright's Node.js can't be run ({node}: {error.strerror}): {SET_UP_ANEW}") from None
+        if self._is_too_slow:
+            raise self._failure(DriverFailed())
         if tried.returncode != 0:
             raise DriverFailed(node_failure(node, tried.stderr or f"exit code {tried.returncode}"))
 
