@@ -16,10 +16,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, cast
 
 import gevent
 from flask import Flask
@@ -37,7 +37,7 @@ from web.access import SECURITY_HEADERS, Access, AccessSettings, access_settings
 from web.connect import ConnectApplication
 from web.errors import ANSWERS, answer_connect_error, answer_error, answer_http_error, answer_websocket_mismatch
 from web.http1 import MAX_BODY
-from web.logs import log_failure, start_logging
+from web.logs import Console, log_failure, start_logging
 from web.metrics import Metrics
 from web.parts import Parts
 from web.routes import WebParts, routes
@@ -151,16 +151,16 @@ def main(arguments: list[str]) -> int:
     """Runs Pluto until SIGINT or SIGTERM. Returns the exit code: 0, or after one sentence CANT_START or GAVE_UP."""
     settings = read_settings(arguments)
     os.environ.pop(variable_of("access_token"), None)  # the browser and the simulator have no use for it
-    start_logging(settings.log_level, settings.log_format)
+    console = start_logging(settings.log_level, settings.log_format)
     atexit.register(gc.freeze)  # else the interpreter looks for garbage in all libraries before it ends: 0.2 s and more
     sys.setswitchinterval(0.0005)  # else a busy scraper thread keeps the hub waiting for 5 ms at a time
     try:
-        run(settings)
+        run(settings, console)
     except GaveUp as error:
-        _tell(settings, log.critical, f"pluto: {error}", sys.stderr)
+        console.complain(f"pluto: {error}", logging.CRITICAL)
         return GAVE_UP
     except (PlutoError, OSError) as error:
-        _tell(settings, log.error, f"pluto: {_start_failure(error, settings)}", sys.stderr)
+        console.complain(f"pluto: {_start_failure(error, settings)}")
         return CANT_START
     return 0
 
@@ -179,7 +179,7 @@ def _start_failure(error: Exception, settings: Settings) -> str:
     return f"Can't listen on {settings.host} port {settings.port}: {error.strerror or error}."
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, console: Console) -> None:
     """Starts the layers from the bottom up, waits for a signal, stops them from the top down. Raises GaveUp."""
     if settings.browser:
         find_browser(settings.browser)
@@ -212,13 +212,14 @@ def run(settings: Settings) -> None:
         layers.callback(watchdog.stop)
         for ticker in settings.start_tickers:
             parts.watchlist.add(ticker)
-        _announce(settings, listener.getsockname()[1], source_url, "" if settings.access_token else access.token)
+        made_token = "" if settings.access_token else access.token
+        console.announce(_announcement(settings, listener.getsockname()[1], source_url, made_token))
         layers.callback(log.info, "stopping")
         stop.get()
 
 
-def _announce(settings: Settings, port: int, source_url: str, made_token: str) -> None:
-    """Says where Pluto is, and the token it made: the only time that one is written anywhere."""
+def _announcement(settings: Settings, port: int, source_url: str, made_token: str) -> str:
+    """Where Pluto is, and the token it made: the only time that one is written anywhere."""
     host = "localhost" if settings.host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::") else settings.host
     mode = "headed" if settings.headed else "headless"
     source = f"SIMULATED, by a simulator at {source_url}" if settings.demo else source_url
@@ -230,15 +231,7 @@ def _announce(settings: Settings, port: int, source_url: str, made_token: str) -
         f"  prices   {source}",
         f"  browser  {mode}",
     )
-    _tell(settings, log.info, "\n".join(lines), sys.stdout)
-
-
-def _tell(settings: Settings, log_it: Callable[..., None], text: str, stream: TextIO) -> None:
-    """What a user in front of a terminal is told; where programs read the log, it is a line of that."""
-    if settings.log_format == "json":
-        log_it("%s", " ".join(text.split()))
-    else:
-        print(text, file=stream, flush=True)
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -114,8 +114,8 @@ def read_settings(arguments: list[str]) -> Settings:
         allow_abbrev=False,  # else an option of a later version changes what a shortened one means
     )
     parser.add_argument("--version", action="version", version=f"Pluto {VERSION}")
-    for entry, (flag, variable, default, text) in zip(fields(Settings), settings_table(), strict=True):
-        shown = f"{text} [{variable}, default: {default or 'none'}]".replace("%", "%%")
+    for entry, (flag, variable, default, help) in zip(fields(Settings), settings_table(), strict=True):
+        shown = f"{help} [{variable}, default: {default or 'none'}]".replace("%", "%%")
         given = os.environ.get(variable)
         if isinstance(entry.default, bool):
             on = entry.default if given is None else _parse_bool(parser, variable, given)
@@ -125,10 +125,8 @@ def read_settings(arguments: list[str]) -> Settings:
             choices = entry.metadata["choices"] or None
             if given == "" and (choices or kind is not str):  # an empty text is a text
                 parser.error(f"{variable} is empty: give it a value, such as {default}, or unset it")
-            default = entry.default if given is None else given
-            parser.add_argument(
-                flag, type=kind, choices=choices, default=default, help=shown, metavar=entry.name.upper()
-            )
+            value = entry.default if given is None else given
+            parser.add_argument(flag, type=kind, choices=choices, default=value, help=shown, metavar=entry.name.upper())
     settings = Settings(**vars(parser.parse_args(arguments)))
     _check(parser, settings)
     return settings
