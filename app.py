@@ -8,6 +8,11 @@ scraper's thread, the simulator in a process of its own.
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform == "win32":  # said before an import fails for it
+    sys.exit("pluto: Pluto doesn't run on Windows itself: install WSL2 (wsl --install), and start ./run.sh in there.")
+
 import atexit
 import errno
 import gc
@@ -15,7 +20,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path

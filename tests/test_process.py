@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -174,6 +175,37 @@ def test_a_taken_port_is_one_clear_sentence() -> None:
         ended = run_to_end("--port", str(port))
     assert ended.returncode == 1
     assert ended.stderr == (f"pluto: Port {port} is taken: stop what listens there, or choose another with --port.\n")
+
+
+def test_on_windows_it_says_in_one_sentence_what_to_use_instead() -> None:
+    """Where the modules that only Unix has aren't there."""
+    windows = """
+import runpy, sys
+sys.platform = "win32"
+sys.modules.update(dict.fromkeys(["resource", "fcntl", "termios", "pwd", "gevent", "playwright"]))
+sys.argv = ["app.py", "--demo"]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    ended = subprocess.run([sys.executable, "-c", windows], capture_output=True, text=True, timeout=20, cwd=PROJECT)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert re.fullmatch(r"pluto: .* Windows .* WSL2 .*\n", ended.stderr)
+
+
+def test_a_simulator_that_cannot_start_is_said_and_ends_pluto(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("""
+import os, sys
+if "simulator" in sys.orig_argv:
+    os.write(2, b"no room for a simulator here\\n")
+    os._exit(1)
+""")
+    ended = run_to_end("--demo", "--port", "0", PYTHONPATH=str(tmp_path))
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.splitlines() == [
+        "no room for a simulator here",
+        "pluto: The simulator didn't start; what it printed above says why.",
+    ]
 
 
 def test_without_any_browser_every_ticker_says_so(tmp_path: Path) -> None:
