@@ -22,6 +22,7 @@ import signal
 import subprocess
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -39,13 +40,14 @@ from tradingview.browser import find_browser
 from watchlist import Watchlist
 from web.access import SECURITY_HEADERS, Access, AccessSettings, access_settings
 from web.connect import ConnectApplication
+from web.descriptors import KEPT_FREE, raise_limit, room_for_streams
 from web.errors import ANSWERS, answer_connect_error, answer_error, answer_http_error, answer_websocket_mismatch
 from web.http1 import MAX_BODY
 from web.logs import Console, log_failure, start_logging
 from web.metrics import Metrics
 from web.parts import Parts
 from web.routes import WebParts, routes
-from web.server import listen, make_server
+from web.server import Limits, listen, make_server
 from web.supervision import HubWatchdog, Supervisor
 
 if TYPE_CHECKING:
@@ -60,10 +62,11 @@ log = logging.getLogger("pluto")
 # --- the application --------------------------------------------------------------------------------------------------
 
 
-def assemble(settings: Settings, source_url: str = "", **patience: float) -> Parts:
+def assemble(settings: Settings, *, open_files: int | None = None, **patience: float) -> Parts:
     """The parts, joined and not yet started. The broadcaster, then the scraper, hear of each change of the watchlist.
 
-    `patience` is the broadcaster's own, in seconds; the product leaves it as it is.
+    `open_files` is the soft limit of descriptors that the browser gets; None: Pluto's own. `patience` is the
+    broadcaster's, in seconds; the product leaves it as it is.
     """
     broadcaster = Broadcaster(
         simulated=settings.demo,
@@ -71,16 +74,16 @@ def assemble(settings: Settings, source_url: str = "", **patience: float) -> Par
         max_streams_per_address=settings.max_streams_per_address,
         **patience,
     )
-    scraper = Scraper(_scraper_settings(settings, source_url or settings.source_url), broadcaster.put)
+    scraper = Scraper(_scraper_settings(settings, open_files), broadcaster.put)
     watchlist = Watchlist(settings.max_tickers)
     watchlist.subscribe(broadcaster.follow)
     watchlist.subscribe(scraper.follow)
     return Parts(settings, watchlist, scraper, broadcaster, Supervisor(scraper, broadcaster))
 
 
-def _scraper_settings(settings: Settings, source_url: str) -> ScraperSettings:
+def _scraper_settings(settings: Settings, open_files: int | None) -> ScraperSettings:
     return ScraperSettings(
-        source_url.rstrip("/"),
+        settings.source_url.rstrip("/"),
         settings.browser or None,
         settings.headed,
         simulated=settings.demo,
@@ -89,6 +92,7 @@ def _scraper_settings(settings: Settings, source_url: str) -> ScraperSettings:
         page_max_age=settings.page_max_age,
         page_max_heap=settings.page_max_heap,
         browser_max_memory=settings.browser_max_memory,
+        open_files=open_files,
     )
 
 
@@ -193,15 +197,17 @@ def run(settings: Settings, console: Console) -> None:
         gevent.signal_handler(number, stop.set)
     listener = listen(settings.host, settings.port)
     with ExitStack() as layers:
-        source_url = settings.source_url.rstrip("/")
         if settings.demo:
             simulator = Simulator()
             layers.callback(simulator.stop)
-            source_url = simulator.url
-        parts = assemble(settings, source_url)
+            settings = replace(settings, source_url=simulator.url)
+        open_files = raise_limit()  # after the simulator's start: that keeps the old one
+        settings = replace(settings, max_streams=_possible_streams(settings))
+        parts = assemble(settings, open_files=open_files)
         scraper, broadcaster, supervisor = parts.source, parts.broadcaster, parts.supervisor
         access = access_settings(settings, listener.getsockname()[0])
-        server = make_server(listener, create_app(parts, access), headers=dict(SECURITY_HEADERS))
+        limits = Limits(kept_descriptors=KEPT_FREE)
+        server = make_server(listener, create_app(parts, access), headers=dict(SECURITY_HEADERS), limits=limits)
         scraper.start()
         layers.callback(scraper.stop)
         server.start()
@@ -217,16 +223,24 @@ def run(settings: Settings, console: Console) -> None:
         for ticker in settings.start_tickers:
             parts.watchlist.add(ticker)
         made_token = "" if settings.access_token else access.token
-        console.announce(_announcement(settings, listener.getsockname()[1], source_url, made_token))
+        console.announce(_announcement(settings, listener.getsockname()[1], made_token))
         layers.callback(log.info, "stopping")
         stop.get()
 
 
-def _announcement(settings: Settings, port: int, source_url: str, made_token: str) -> str:
+def _possible_streams(settings: Settings) -> int:
+    """--max-streams, or as many as there are descriptors for."""
+    if settings.max_streams <= (room := room_for_streams()):
+        return settings.max_streams
+    log.warning("%d streams at most, not --max-streams %d: raise ulimit -n for more", room, settings.max_streams)
+    return room
+
+
+def _announcement(settings: Settings, port: int, made_token: str) -> str:
     """Where Pluto is, and the token it made: the only time that one is written anywhere."""
     host = "localhost" if settings.host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::") else settings.host
     mode = "headed" if settings.headed else "headless"
-    source = f"SIMULATED, by a simulator at {source_url}" if settings.demo else source_url
+    source = f"SIMULATED, by a simulator at {settings.source_url}" if settings.demo else settings.source_url
     token = (f"  token    {made_token}",) if made_token else ()
     lines = (
         f"Pluto {VERSION}",

@@ -54,7 +54,8 @@ class ScraperSettings:
 
     `group_size` is how many tickers share a renderer, `opening_spacing` the seconds between two openings,
     `page_max_age` the hours after which a page is renewed. `page_max_heap` (a page's share of its renderer's heap) and
-    `browser_max_memory` (PSS of all the browser's processes) are in MB.
+    `browser_max_memory` (PSS of all the browser's processes) are in MB. `open_files` is the soft limit of descriptors
+    that driver and browser get; None: Pluto's own.
     """
 
     source_url: str = "https://www.tradingview.com"
@@ -66,6 +67,7 @@ class ScraperSettings:
     page_max_age: float = 6.0
     page_max_heap: float = 150.0
     browser_max_memory: float = 6000.0
+    open_files: int | None = None
 
     @property
     def host(self) -> str:
@@ -650,6 +652,8 @@ class Scraper:
                 playwright = sync_playwright().start()
             started = (child for child in psutil.Process().children() if child not in before)
             self._driver = next((child for child in started if "run-driver" in child.cmdline()), None)
+            if self._driver is not None and self.settings.open_files is not None:
+                _limit_open_files(self._driver, self.settings.open_files)
             session = Session(playwright, self)
             try:
                 session.run()
@@ -704,6 +708,19 @@ def _browser_process(pid: int) -> psutil.Process | None:
     except psutil.Error:
         return None
     return process if "--type=" in command or "--remote-debugging-pipe" in command else None
+
+
+def _limit_open_files(driver: psutil.Process, soft: int) -> None:
+    """Gives the driver, and so the browser that it starts, the soft limit of descriptors that Pluto was started with.
+
+    A high one may harm programs that use select() or close every possible descriptor. Node.js, which the driver is,
+    raises its own to the hard limit when it starts, so this comes after the driver's first answer. Playwright takes
+    nothing that runs between fork and exec, and while Pluto's own limit were low, there might be no descriptor for the
+    driver's pipes. Only Linux can set another process's limit; on macOS Node.js decides.
+    """
+    if hasattr(driver, "rlimit"):
+        with suppress(psutil.Error):
+            driver.rlimit(psutil.RLIMIT_NOFILE, (soft, driver.rlimit(psutil.RLIMIT_NOFILE)[1]))
 
 
 def _memory_mb(pid: int) -> float:
