@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,7 +33,7 @@ import psutil
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Playwright, sync_playwright
 from playwright.sync_api import Error as BrowserError
 
-from quotes import PlutoError, Quote, State, Ticker, steady_ms
+from quotes import PlutoError, Quote, State, Ticker, slept_s, steady_ms
 from tradingview.browser import environment, launch, temporary_folder, temporary_root
 from tradingview.feed import Feed, PageTrouble, Trouble, printable
 from tradingview.group import Frozen, Group
@@ -280,7 +281,7 @@ class Session:
         self._successor: Tab | None = None  # opened to take the place of an old one; one at a time
         self._end_reason = "it ended by itself"
         self._ticked_at = time.monotonic()
-        self._slept = _slept_s()
+        self._slept = slept_s()
         self._opening_timer: asyncio.TimerHandle | None = None
 
     def run(self) -> None:
@@ -351,7 +352,7 @@ class Session:
         self._reconcile()
 
     def _notice_sleep(self, now: float) -> None:
-        slept = _slept_s()
+        slept = slept_s()
         if slept - self._slept > 1:
             log.warning("this computer was asleep for %.0f s", slept - self._slept)
             self._counters["sleeps"] += 1
@@ -724,9 +725,15 @@ def _limit_open_files(driver: psutil.Process, soft: int) -> None:
 
 
 def _memory_mb(pid: int) -> float:
-    """PSS, which counts shared memory once; where it can't be read, what a process has for itself."""
-    with suppress(psutil.Error, AttributeError):
+    """PSS, which counts shared memory once; where it can't be read, what a process has for itself; RSS but on Linux.
+
+    On macOS psutil's memory_full_info() is refused, or hangs for good.
+    """
+    with suppress(psutil.Error):
         process = psutil.Process(pid)
+        if not psutil.LINUX:
+            _note_rss()
+            return float(process.memory_info().rss / 1e6)
         try:
             return float(process.memory_full_info().pss / 1e6)
         except psutil.AccessDenied:
@@ -735,11 +742,13 @@ def _memory_mb(pid: int) -> float:
     return 0.0
 
 
+@cache
+def _note_rss() -> None:
+    log.info(
+        "this system doesn't tell the browser's PSS: --browser-max-memory counts what processes share once for each"
+    )
+
+
 def _wall_ms() -> float:
     """The time of day, which jumps when the machine's clock is set."""
     return time.time() * 1000
-
-
-def _slept_s() -> float:
-    """How long the machine has slept in all; only differences mean anything."""
-    return steady_ms() / 1000 - time.monotonic()
