@@ -41,6 +41,7 @@ from watchlist import Watchlist
 from web.access import SECURITY_HEADERS, Access, AccessSettings, access_settings
 from web.connect import ConnectApplication
 from web.descriptors import KEPT_FREE, raise_limit, room_for_streams
+from web.desktop import open_page
 from web.errors import ANSWERS, answer_connect_error, answer_error, answer_http_error, answer_websocket_mismatch
 from web.http1 import MAX_BODY
 from web.logs import Console, log_failure, start_logging
@@ -189,12 +190,11 @@ def _start_failure(error: Exception, settings: Settings) -> str:
 
 def run(settings: Settings, console: Console) -> None:
     """Starts the layers from the bottom up, waits for a signal, stops them from the top down. Raises GaveUp."""
+    environment = dict(os.environ)  # the user's own: the scraper's thread changes it for the driver
     if settings.browser:
         find_browser(settings.browser)
     gevent.get_hub().print_exception = log_failure  # type: ignore[assignment, method-assign]
-    stop: AsyncResult[None] = AsyncResult()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        gevent.signal_handler(number, stop.set)
+    stop = _on_signal()
     listener = listen(settings.host, settings.port)
     with ExitStack() as layers:
         if settings.demo:
@@ -223,9 +223,20 @@ def run(settings: Settings, console: Console) -> None:
         for ticker in settings.start_tickers:
             parts.watchlist.add(ticker)
         made_token = "" if settings.access_token else access.token
-        console.announce(_announcement(settings, listener.getsockname()[1], made_token))
+        address = f"http://{host_in_url(settings.host)}:{listener.getsockname()[1]}"
+        console.announce(_announcement(settings, address, made_token))
+        if settings.open:
+            open_page(address, environment, open_files)
         layers.callback(log.info, "stopping")
         stop.get()
+
+
+def _on_signal() -> AsyncResult[None]:
+    """What is set when Pluto is to end."""
+    stop: AsyncResult[None] = AsyncResult()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        gevent.signal_handler(number, stop.set)
+    return stop
 
 
 def _possible_streams(settings: Settings) -> int:
@@ -236,15 +247,21 @@ def _possible_streams(settings: Settings) -> int:
     return room
 
 
-def _announcement(settings: Settings, port: int, made_token: str) -> str:
+def host_in_url(host: str) -> str:
+    """The listening host as it is called from this machine."""
+    if host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::"):
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
+
+
+def _announcement(settings: Settings, address: str, made_token: str) -> str:
     """Where Pluto is, and the token it made: the only time that one is written anywhere."""
-    host = "localhost" if settings.host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::") else settings.host
     mode = "headed" if settings.headed else "headless"
     source = f"SIMULATED, by a simulator at {settings.source_url}" if settings.demo else settings.source_url
     token = (f"  token    {made_token}",) if made_token else ()
     lines = (
         f"Pluto {VERSION}",
-        f"  page     http://{host}:{port}",
+        f"  page     {address}",
         *token,
         f"  prices   {source}",
         f"  browser  {mode}",

@@ -65,6 +65,7 @@ class Settings:
     page_max_heap: float = _setting(150.0, "MB of heap, on average of a renderer's pages, before they are renewed")
     browser_max_memory: float = _setting(6000.0, "MB (PSS) that the browser may take before it is started anew")
     demo: bool = _setting(False, f"simulated prices, no internet needed; starts with {DEMO_TICKERS}")
+    open: bool = _setting(True, "opens the page in your browser, when started from a terminal on a desktop")
     log_level: str = _setting("info", "how much is logged", ("debug", "info", "warning", "error"))
     log_format: str = _setting("plain", "lines for eyes, or an object a line for programs", ("plain", "json"))
 

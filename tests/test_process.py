@@ -21,6 +21,7 @@ import psutil
 import pytest
 from running import PROJECT, Pluto, alive, clean_environment, descendants, running_pluto, wait_until
 
+from app import host_in_url
 from settings import Settings
 from web.descriptors import KEPT_FREE
 
@@ -220,6 +221,21 @@ def test_it_listens_within_3_seconds_and_says_where() -> None:
         assert time.monotonic() - started < 3
         assert pluto.url.startswith("http://localhost:")
         assert pluto.http.get("/health").json()["simulated"] is True
+
+
+@pytest.mark.parametrize(
+    ("host", "called"),
+    [
+        ("127.0.0.1", "localhost"),
+        ("0.0.0.0", "localhost"),
+        ("::", "localhost"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8::7", "[2001:db8::7]"),
+        ("pluto.example", "pluto.example"),
+    ],
+)
+def test_the_page_s_address_can_be_opened(host: str, called: str) -> None:
+    assert host_in_url(host) == called
 
 
 def test_an_unreachable_source_is_said_and_everything_else_works() -> None:
