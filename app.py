@@ -8,6 +8,11 @@ scraper's thread, the simulator in a process of its own.
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform == "win32":  # said before an import fails for it
+    sys.exit("pluto: Pluto doesn't run on Windows itself: install WSL2 (wsl --install), and start ./run.sh in there.")
+
 import atexit
 import errno
 import gc
@@ -15,11 +20,11 @@ import logging
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, cast
 
 import gevent
 from flask import Flask
@@ -35,13 +40,15 @@ from tradingview.browser import check_sandbox, find_browser
 from watchlist import Watchlist
 from web.access import SECURITY_HEADERS, Access, AccessSettings, access_settings
 from web.connect import ConnectApplication
+from web.descriptors import KEPT_FREE, raise_limit, room_for_streams
+from web.desktop import open_page
 from web.errors import ANSWERS, answer_connect_error, answer_error, answer_http_error, answer_websocket_mismatch
 from web.http1 import MAX_BODY
-from web.logs import log_failure, start_logging
+from web.logs import Console, log_failure, start_logging
 from web.metrics import Metrics
 from web.parts import Parts
 from web.routes import WebParts, routes
-from web.server import listen, make_server
+from web.server import Limits, listen, make_server
 from web.supervision import HubWatchdog, Supervisor
 
 if TYPE_CHECKING:
@@ -56,10 +63,11 @@ log = logging.getLogger("pluto")
 # --- the application --------------------------------------------------------------------------------------------------
 
 
-def assemble(settings: Settings, source_url: str = "", **patience: float) -> Parts:
+def assemble(settings: Settings, *, open_files: int | None = None, **patience: float) -> Parts:
     """The parts, joined and not yet started. The broadcaster, then the scraper, hear of each change of the watchlist.
 
-    `patience` is the broadcaster's own, in seconds; the product leaves it as it is.
+    `open_files` is the soft limit of descriptors that the browser gets; None: Pluto's own. `patience` is the
+    broadcaster's, in seconds; the product leaves it as it is.
     """
     broadcaster = Broadcaster(
         simulated=settings.demo,
@@ -67,16 +75,16 @@ def assemble(settings: Settings, source_url: str = "", **patience: float) -> Par
         max_streams_per_address=settings.max_streams_per_address,
         **patience,
     )
-    scraper = Scraper(_scraper_settings(settings, source_url or settings.source_url), broadcaster.put)
+    scraper = Scraper(_scraper_settings(settings, open_files), broadcaster.put)
     watchlist = Watchlist(settings.max_tickers)
     watchlist.subscribe(broadcaster.follow)
     watchlist.subscribe(scraper.follow)
     return Parts(settings, watchlist, scraper, broadcaster, Supervisor(scraper, broadcaster))
 
 
-def _scraper_settings(settings: Settings, source_url: str) -> ScraperSettings:
+def _scraper_settings(settings: Settings, open_files: int | None) -> ScraperSettings:
     return ScraperSettings(
-        source_url.rstrip("/"),
+        settings.source_url.rstrip("/"),
         settings.browser or None,
         settings.headed,
         or_headless=settings.browser_mode == "auto",
@@ -87,6 +95,7 @@ def _scraper_settings(settings: Settings, source_url: str) -> ScraperSettings:
         page_max_age=settings.page_max_age,
         page_max_heap=settings.page_max_heap,
         browser_max_memory=settings.browser_max_memory,
+        open_files=open_files,
     )
 
 
@@ -153,16 +162,16 @@ def main(arguments: list[str]) -> int:
     """Runs Pluto until SIGINT or SIGTERM. Returns the exit code: 0, or after one sentence CANT_START or GAVE_UP."""
     settings = read_settings(arguments)
     os.environ.pop(variable_of("access_token"), None)  # the browser and the simulator have no use for it
-    start_logging(settings.log_level, settings.log_format)
+    console = start_logging(settings.log_level, settings.log_format)
     atexit.register(gc.freeze)  # else the interpreter looks for garbage in all libraries before it ends: 0.2 s and more
     sys.setswitchinterval(0.0005)  # else a busy scraper thread keeps the hub waiting for 5 ms at a time
     try:
-        run(settings)
+        run(settings, console)
     except GaveUp as error:
-        _tell(settings, log.critical, f"pluto: {error}", sys.stderr)
+        console.complain(f"pluto: {error}", logging.CRITICAL)
         return GAVE_UP
     except (PlutoError, OSError) as error:
-        _tell(settings, log.error, f"pluto: {_start_failure(error, settings)}", sys.stderr)
+        console.complain(f"pluto: {_start_failure(error, settings)}")
         return CANT_START
     return 0
 
@@ -181,26 +190,27 @@ def _start_failure(error: Exception, settings: Settings) -> str:
     return f"Can't listen on {settings.host} port {settings.port}: {error.strerror or error}."
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, console: Console) -> None:
     """Starts the layers from the bottom up, waits for a signal, stops them from the top down. Raises GaveUp."""
+    environment = dict(os.environ)  # the user's own: the scraper's thread changes it for the driver
     if settings.browser:
         find_browser(settings.browser)
     check_sandbox(settings.sandbox)
     gevent.get_hub().print_exception = log_failure  # type: ignore[assignment, method-assign]
-    stop: AsyncResult[None] = AsyncResult()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        gevent.signal_handler(number, stop.set)
+    stop = _on_signal()
     listener = listen(settings.host, settings.port)
     with ExitStack() as layers:
-        source_url = settings.source_url.rstrip("/")
         if settings.demo:
             simulator = Simulator()
             layers.callback(simulator.stop)
-            source_url = simulator.url
-        parts = assemble(settings, source_url)
+            settings = replace(settings, source_url=simulator.url)
+        open_files = raise_limit()  # after the simulator's start: that keeps the old one
+        settings = replace(settings, max_streams=_possible_streams(settings))
+        parts = assemble(settings, open_files=open_files)
         scraper, broadcaster, supervisor = parts.source, parts.broadcaster, parts.supervisor
         access = access_settings(settings, listener.getsockname()[0])
-        server = make_server(listener, create_app(parts, access), headers=dict(SECURITY_HEADERS))
+        limits = Limits(kept_descriptors=KEPT_FREE)
+        server = make_server(listener, create_app(parts, access), headers=dict(SECURITY_HEADERS), limits=limits)
         scraper.start()
         layers.callback(scraper.stop)
         server.start()
@@ -215,33 +225,51 @@ def run(settings: Settings) -> None:
         layers.callback(watchdog.stop)
         for ticker in settings.start_tickers:
             parts.watchlist.add(ticker)
-        _announce(settings, listener.getsockname()[1], source_url, "" if settings.access_token else access.token)
+        made_token = "" if settings.access_token else access.token
+        address = f"http://{host_in_url(settings.host)}:{listener.getsockname()[1]}"
+        console.announce(_announcement(settings, address, made_token))
+        if settings.open:
+            open_page(address, environment, open_files)
         layers.callback(log.info, "stopping")
         stop.get()
 
 
-def _announce(settings: Settings, port: int, source_url: str, made_token: str) -> None:
-    """Says where Pluto is, and the token it made: the only time that one is written anywhere."""
-    host = "localhost" if settings.host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::") else settings.host
+def _on_signal() -> AsyncResult[None]:
+    """What is set when Pluto is to end."""
+    stop: AsyncResult[None] = AsyncResult()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        gevent.signal_handler(number, stop.set)
+    return stop
+
+
+def _possible_streams(settings: Settings) -> int:
+    """--max-streams, or as many as there are descriptors for."""
+    if settings.max_streams <= (room := room_for_streams()):
+        return settings.max_streams
+    log.warning("%d streams at most, not --max-streams %d: raise ulimit -n for more", room, settings.max_streams)
+    return room
+
+
+def host_in_url(host: str) -> str:
+    """The listening host as it is called from this machine."""
+    if host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::"):
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
+
+
+def _announcement(settings: Settings, address: str, made_token: str) -> str:
+    """Where Pluto is, and the token it made: the only time that one is written anywhere."""
     mode = "headed" if settings.headed else "headless"
-    source = f"SIMULATED, by a simulator at {source_url}" if settings.demo else source_url
+    source = f"SIMULATED, by a simulator at {settings.source_url}" if settings.demo else settings.source_url
     token = (f"  token    {made_token}",) if made_token else ()
     lines = (
         f"Pluto {VERSION}",
-        f"  page     http://{host}:{port}",
+        f"  page     {address}",
         *token,
         f"  prices   {source}",
         f"  browser  {mode}",
     )
-    _tell(settings, log.info, "\n".join(lines), sys.stdout)
-
-
-def _tell(settings: Settings, log_it: Callable[..., None], text: str, stream: TextIO) -> None:
-    """What a user in front of a terminal is told; where programs read the log, it is a line of that."""
-    if settings.log_format == "json":
-        log_it("%s", " ".join(text.split()))
-    else:
-        print(text, file=stream, flush=True)
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ survives.
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -263,8 +264,17 @@ def wire_fields(quote: Quote, sequence: int) -> dict[str, Any]:
 
 
 def steady_ms() -> float:
-    """Our clock, in ms: it never jumps, and counts what the machine slept where the system can tell (Linux)."""
+    """Our clock, in ms: it never jumps, and counts what the machine slept."""
     return time.clock_gettime(_STEADY_CLOCK) * 1000
 
 
-_STEADY_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+def slept_s() -> float:
+    """How long the machine has slept in all; only differences mean anything."""
+    return time.clock_gettime(_STEADY_CLOCK) - time.clock_gettime(_AWAKE_CLOCK)
+
+
+# CLOCK_MONOTONIC stops during sleep on Linux, and doesn't on macOS, where it is adjusted besides.
+_CLOCKS = (
+    ("CLOCK_MONOTONIC_RAW", "CLOCK_UPTIME_RAW") if sys.platform == "darwin" else ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC")
+)
+_STEADY_CLOCK, _AWAKE_CLOCK = (getattr(time, name, time.CLOCK_MONOTONIC) for name in _CLOCKS)

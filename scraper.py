@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,7 +34,7 @@ import psutil
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Playwright
 from playwright.sync_api import Error as BrowserError
 
-from quotes import PlutoError, Quote, State, Ticker, steady_ms
+from quotes import PlutoError, Quote, State, Ticker, slept_s, steady_ms
 from tradingview.browser import Launcher, LaunchSettings
 from tradingview.diagnosis import death_of, disk_is_full
 from tradingview.driver import Driver
@@ -60,7 +61,8 @@ class ScraperSettings:
 
     `group_size` is how many tickers share a renderer, `opening_spacing` the seconds between two openings,
     `page_max_age` the hours after which a page is renewed. `page_max_heap` (a page's share of its renderer's heap) and
-    `browser_max_memory` (PSS of all the browser's processes) are in MB.
+    `browser_max_memory` (PSS of all the browser's processes) are in MB. `open_files` is the soft limit of descriptors
+    that driver and browser get; None: Pluto's own.
     """
 
     source_url: str = "https://www.tradingview.com"
@@ -74,6 +76,7 @@ class ScraperSettings:
     page_max_age: float = 6.0
     page_max_heap: float = 150.0
     browser_max_memory: float = 6000.0
+    open_files: int | None = None
 
     @property
     def host(self) -> str:
@@ -286,7 +289,7 @@ class Session:
         self._successor: Tab | None = None  # opened to take the place of an old one; one at a time
         self._end_reason = "it ended by itself"
         self._ticked_at = time.monotonic()
-        self._slept = _slept_s()
+        self._slept = slept_s()
         self._opening_timer: asyncio.TimerHandle | None = None
 
     def run(self) -> None:
@@ -359,7 +362,7 @@ class Session:
         self._reconcile()
 
     def _notice_sleep(self, now: float) -> None:
-        slept = _slept_s()
+        slept = slept_s()
         if slept - self._slept > 1:
             log.warning("this computer was asleep for %.0f s", slept - self._slept)
             self._counters["sleeps"] += 1
@@ -665,6 +668,8 @@ class Scraper:
         with temporary_folder() as folder, ExitStack() as after_driver:
             self._driver = Driver(folder)
             with self._driver.running(self._show_alive) as playwright:
+                if self.settings.open_files is not None:
+                    self._driver.limit_open_files(self.settings.open_files)
                 session = Session(playwright, self)
                 after_driver.callback(session.end_processes)
                 try:
@@ -724,9 +729,15 @@ def _browser_process(pid: int) -> psutil.Process | None:
 
 
 def _memory_mb(pid: int) -> float:
-    """PSS, which counts shared memory once; where it can't be read, what a process has for itself."""
-    with suppress(psutil.Error, AttributeError):
+    """PSS, which counts shared memory once; where it can't be read, what a process has for itself; RSS but on Linux.
+
+    On macOS psutil's memory_full_info() is refused, or hangs for good.
+    """
+    with suppress(psutil.Error):
         process = psutil.Process(pid)
+        if not psutil.LINUX:
+            _note_rss()
+            return float(process.memory_info().rss / 1e6)
         try:
             return float(process.memory_full_info().pss / 1e6)
         except psutil.AccessDenied:
@@ -735,11 +746,13 @@ def _memory_mb(pid: int) -> float:
     return 0.0
 
 
+@cache
+def _note_rss() -> None:
+    log.info(
+        "this system doesn't tell the browser's PSS: --browser-max-memory counts what processes share once for each"
+    )
+
+
 def _wall_ms() -> float:
     """The time of day, which jumps when the machine's clock is set."""
     return time.time() * 1000
-
-
-def _slept_s() -> float:
-    """How long the machine has slept in all; only differences mean anything."""
-    return steady_ms() / 1000 - time.monotonic()

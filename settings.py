@@ -66,6 +66,7 @@ class Settings:
     page_max_heap: float = _setting(150.0, "MB of heap, on average of a renderer's pages, before they are renewed")
     browser_max_memory: float = _setting(6000.0, "MB (PSS) that the browser may take before it is started anew")
     demo: bool = _setting(False, f"simulated prices, no internet needed; starts with {DEMO_TICKERS}")
+    open: bool = _setting(True, "opens the page in your browser, when started from a terminal on a desktop")
     log_level: str = _setting("info", "how much is logged", ("debug", "info", "warning", "error"))
     log_format: str = _setting("plain", "lines for eyes, or an object a line for programs", ("plain", "json"))
 
@@ -112,28 +113,30 @@ def read_settings(arguments: list[str]) -> Settings:
         description="Pluto: live crypto prices from TradingView pages, for your browser, curl and programs.",
         epilog="Each option can also be set by the variable named beside it.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # else an option of a later version changes what a shortened one means
     )
     parser.add_argument("--version", action="version", version=f"Pluto {VERSION}")
-    for entry, (flag, variable, default, text) in zip(fields(Settings), settings_table(), strict=True):
-        shown = f"{text} [{variable}, default: {default or 'none'}]".replace("%", "%%")
+    for entry, (flag, variable, default, help) in zip(fields(Settings), settings_table(), strict=True):
+        shown = f"{help} [{variable}, default: {default or 'none'}]".replace("%", "%%")
         given = os.environ.get(variable)
         if isinstance(entry.default, bool):
-            on = _parse_bool(parser, variable, given)
+            on = entry.default if given is None else _parse_bool(parser, variable, given)
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=on, help=shown)
         else:
             kind = type(entry.default)
             choices = entry.metadata["choices"] or None
-            parser.add_argument(
-                flag, type=kind, choices=choices, default=given or entry.default, help=shown, metavar=entry.name.upper()
-            )
+            if given == "" and (choices or kind is not str):  # an empty text is a text
+                parser.error(f"{variable} is empty: give it a value, such as {default}, or unset it")
+            value = entry.default if given is None else given
+            parser.add_argument(flag, type=kind, choices=choices, default=value, help=shown, metavar=entry.name.upper())
     settings = Settings(**vars(parser.parse_args(arguments)))
     _check(parser, settings)
     return settings
 
 
-def _parse_bool(parser: argparse.ArgumentParser, variable: str, text: str | None) -> bool:
+def _parse_bool(parser: argparse.ArgumentParser, variable: str, text: str) -> bool:
     values = {"": False, "0": False, "off": False, "false": False, "1": True, "on": True, "true": True}
-    value = values.get((text or "").lower())
+    value = values.get(text.lower())
     if value is None:
         parser.error(f"{variable} is on or off, not {text!r}")
     return value
@@ -144,6 +147,8 @@ def _check(parser: argparse.ArgumentParser, settings: Settings) -> None:
         value, choices = getattr(settings, entry.name), entry.metadata["choices"]
         if choices and value not in choices:
             parser.error(f"{flag_of(entry.name)} is one of {', '.join(choices)}, not {value!r}")
+    if not settings.host:
+        parser.error("--host is an address, such as 127.0.0.1 or, for all of this machine's, 0.0.0.0; it is empty")
     if not 0 <= settings.port <= 65535:
         parser.error(f"--port is a number from 0 to 65535, not {settings.port}")
     if not 1 <= settings.max_tickers <= 1000:

@@ -18,9 +18,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
-from crowd import Crowd, Pace, crowd_of
+from crowd import Client, Crowd, Pace, crowd_of
 from running import Pluto, Simulator, descendants, running_pluto, running_simulator, wait_until
 from truth import Change, Sighting, wrongs
+
+from web.descriptors import KEPT_FREE
 
 COINS = "BTC ETH SOL BNB XRP ADA DOGE TRX AVAX DOT LINK TON LTC BCH ATOM UNI XLM NEAR APT SUI"
 TICKERS = [f"{coin}USDT" for coin in COINS.split()]
@@ -255,19 +257,39 @@ def fill_disk(stage: Stage) -> Outcome:
 
 def run_out_of_descriptors(stage: Stage) -> Outcome:
     """Newcomers find no place, those who are there miss nothing; when there is place again, the newcomers come in."""
-    process = psutil.Process(stage.pluto.process.pid)
-    before = process.rlimit(resource.RLIMIT_NOFILE)
-    process.rlimit(resource.RLIMIT_NOFILE, (process.num_fds() + FEW_DESCRIPTORS, before[1]))
-    begun = time.time() * 1000
-    try:
-        newcomers = stage.crowd.join(NEWCOMERS)
+    with few_descriptors(stage) as newcomers:
+        begun = time.time() * 1000
         wait_until(lambda: stage.all_had_since(begun), RECOVERY_LIMIT_S, what="those who are in hear all that is new")
         assert stage.crowd.absent > NEWCOMERS // 2
-    finally:
-        process.rlimit(resource.RLIMIT_NOFILE, before)
     recovered_s = stage.wait_until_well(time.time() * 1000)
     stage.crowd.leave(newcomers)
     return Outcome(recovered_s)
+
+
+def kill_browser_without_descriptors(stage: Stage) -> Outcome:
+    """A new browser comes while newcomers wait for a place, because some descriptors are kept for it."""
+    stage.settle()
+    browser = stage.processes("browser")[0]
+    with few_descriptors(stage) as newcomers:
+        begun = time.time() * 1000
+        browser.kill()
+        wait_until(lambda: stage.all_had_since(begun), RECOVERY_LIMIT_S, what="those who are in hear of a new browser")
+        assert stage.crowd.absent > NEWCOMERS // 2
+    stage.wait_until_well(begun)
+    stage.crowd.leave(newcomers)
+    return Outcome(time.time() - begun / 1000, len(psutil.wait_procs([browser], timeout=3)[1]))
+
+
+@contextmanager
+def few_descriptors(stage: Stage) -> Iterator[list[Client]]:
+    """Pluto has as good as none for clients, and newcomers come."""
+    process = psutil.Process(stage.pluto.process.pid)
+    before = process.rlimit(resource.RLIMIT_NOFILE)
+    process.rlimit(resource.RLIMIT_NOFILE, (process.num_fds() + KEPT_FREE + FEW_DESCRIPTORS, before[1]))
+    try:
+        yield stage.crowd.join(NEWCOMERS)
+    finally:
+        process.rlimit(resource.RLIMIT_NOFILE, before)
 
 
 def jump_clock(stage: Stage) -> Outcome:
@@ -327,6 +349,7 @@ SHORT = (
     Drill("clock an hour ahead, and back", jump_clock),
     Drill("disk full while the browser starts", fill_disk, needs_disk=True),
     Drill("no descriptors for newcomers", run_out_of_descriptors),
+    Drill("no descriptors for newcomers, and the browser killed", kill_browser_without_descriptors),
     Drill("1000 clients come back at once", lambda stage: reconnect(stage, 1_000)),
 )
 LONG = (

@@ -194,6 +194,26 @@ def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default(monkeypatch
     assert settings.read_settings(["--no-demo"]).demo is False
 
 
+@pytest.mark.parametrize(
+    "name", ["tickers", "access_token", "allowed_hosts", "allowed_origins", "trusted_proxies", "browser"]
+)
+def test_an_empty_variable_is_an_empty_text(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(settings.variable_of(name), "")
+    assert getattr(settings.read_settings([]), name) == ""
+
+
+def test_an_empty_variable_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLUTO_DEMO", "")
+    assert settings.read_settings([]).demo is False
+
+
+def test_without_allowed_origins_no_page_of_another_origin_may_call() -> None:
+    with running_pluto("--source-url", "http://127.0.0.1:9", PLUTO_ALLOWED_ORIGINS="") as pluto:
+        answer = pluto.http.get("/api/tickers", headers={"Origin": "http://localhost:3000"})
+        assert answer.status_code == 403
+        assert "access-control-allow-origin" not in answer.headers
+
+
 def test_the_readme_lists_every_route(application: Flask) -> None:
     documented = README.split("## API")[1].split("## Settings")[0]
     rules = [str(rule) for rule in application.url_map.iter_rules()]

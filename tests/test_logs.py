@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import logging
 import os
+import pty
 import re
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import gevent
 import httpx
 import pytest
-from running import PROJECT, clean_environment, wait_until
+from httpx_sse import connect_sse
+from running import PROJECT, Simulator, clean_environment, wait_until
 
-from web.logs import FORMATTERS, MAX_LINE, MAX_LINES, log_failure
+from web.logs import FORMATTERS, MAX_LINE, MAX_LINES, MAX_WAITING, LineHandler, Outlet, log_failure
 
 HOSTILE = [
     "BTC\r\n12:00:00 INFO    all is well",
@@ -221,3 +226,196 @@ def test_in_json_what_keeps_it_from_starting_is_an_object_too() -> None:
         )
     assert ended.returncode == 1
     assert json.loads(ended.stderr)["message"].startswith(f"pluto: Port {port} is taken")
+
+
+# --- streams that nobody takes anything from --------------------------------------------------------------------------
+
+
+def full_pipe() -> tuple[int, int]:
+    """A pipe that takes nothing more: the ends to read from and to write to."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writing, False)
+    try:
+        while os.write(writing, b"\0" * 1024):
+            pass
+    except BlockingIOError:
+        os.set_blocking(writing, True)
+    return reading, writing
+
+
+class Reader:
+    """Takes what comes out of a descriptor, from now on."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._data = descriptor, bytearray()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            while data := os.read(self._descriptor, 65536):
+                self._data += data
+        except OSError:  # a terminal whose last program has ended
+            pass
+
+    @property
+    def text(self) -> str:
+        return self._data.decode().lstrip("\0")
+
+
+@pytest.mark.parametrize("is_blocking", [True, False])
+def test_a_full_stream_delays_nobody_and_what_was_dropped_is_counted(is_blocking: bool) -> None:
+    reading, writing = full_pipe()
+    os.set_blocking(writing, is_blocking)
+    lines = [f"{number} {'x' * 100}\n" for number in range(5 * MAX_WAITING // 100)]
+    with open(reading, "rb", buffering=0), open(writing, "w") as stream:
+        outlet = Outlet(stream, lambda dropped: f"dropped {dropped}\n")
+        started = time.monotonic()
+        for line in lines:
+            outlet.put(line)
+        assert time.monotonic() - started < 1
+        outlet.close(0.1)
+        assert time.monotonic() - started < 2, "the end waits for a bounded time"
+        reader = Reader(reading)
+        outlet.close(5)
+        wait_until(lambda: reader.text.count("\n") > 1 and "dropped" in reader.text.splitlines()[-1])
+    told = reader.text.splitlines(keepends=True)
+    written = [line for line in told if not line.startswith("dropped")]
+    dropped = [int(line.split()[1]) for line in told if line.startswith("dropped")]
+    assert written == sorted(written, key=lambda line: int(line.split()[0])), "in their order"
+    assert set(written) <= set(lines)
+    assert sum(map(len, written)) <= 2 * MAX_WAITING
+    assert len(written) + sum(dropped) == len(lines)
+
+
+def test_lines_that_a_stream_refuses_are_counted_as_dropped(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as stream, (tmp_path / "log").open("w") as log:
+        outlet = Outlet(stream, lambda dropped: f"dropped {dropped}\n")
+        outlet.put("to nobody\n")
+        wait_until(lambda: outlet._dropped == 1)
+        os.dup2(log.fileno(), writing)
+        outlet.put("to a file\n")
+        outlet.close(5)
+    assert (tmp_path / "log").read_text() == "to a file\ndropped 1\n"
+
+
+def test_a_record_that_cannot_be_shown_is_a_line_all_the_same(tmp_path: Path) -> None:
+    class Odd:
+        def __str__(self) -> str:
+            raise OSError("no words")
+
+    with (tmp_path / "log").open("w") as stream:
+        outlet = Outlet(stream, str)
+        handler = LineHandler(outlet)
+        handler.setFormatter(FORMATTERS["plain"]())
+        handler.handle(logging.LogRecord("pluto.odd", logging.INFO, __file__, 1, "%s", (Odd(),), None))
+        outlet.close(5)
+    first, *trace = (tmp_path / "log").read_text().splitlines()
+    assert first.endswith("ERROR   a record of pluto.odd can't be shown")
+    assert trace[-1] == "    OSError: no words"
+
+
+@contextmanager
+def pluto_on(output: int, errors: int, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    """Pluto with these streams, which can't say where it listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, str(PROJECT / "app.py"), "--port", str(port), "--browser-mode", "headless", *options]
+    process = subprocess.Popen(command, stdout=output, stderr=errors, env=clean_environment(), start_new_session=True)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5.0) as http:
+            wait_until(lambda: answers(http), 20)
+            yield process, http
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(http: httpx.Client) -> bool:
+    try:
+        return http.get("/livez").is_success
+    except httpx.HTTPError:
+        return False
+
+
+def tells_prices_after(http: httpx.Client, moment: float) -> bool:
+    """Whether a new client is told a live price that was received after this moment."""
+    with connect_sse(http, "GET", "/api/stream") as source:
+        for event in source.iter_sse():
+            for update in json.loads(event.data).get("updates", []) if event.data else []:
+                if update["state"] == "live" and update["receivedAt"] > moment:
+                    return True
+    return False
+
+
+def test_prices_go_on_while_nobody_takes_the_log(simulator: Simulator) -> None:
+    reading, writing = full_pipe()
+    options = ("--source-url", simulator.url, "--tickers", "FLOKIUSD", "--log-level", "debug")
+    with ExitStack() as stack:
+        stack.callback(os.close, reading)
+        process, http = stack.enter_context(pluto_on(writing, writing, *options))
+        os.close(writing)
+        port = http.base_url.port
+        assert port is not None
+        for _ in range(3500):  # each is a line of the log
+            with socket.create_connection(("127.0.0.1", port)) as rude:
+                rude.sendall(b"NO SENSE\r\n\r\n")
+                rude.recv(1)
+        wait_until(lambda: http.get("/api/tickers/FLOKIUSD").json()["state"] == "live", 20)
+        assert tells_prices_after(http, time.time() * 1000)
+        assert "hub_blocked" not in http.get("/api/performance").json()["server"]["counters"]
+        assert http.get("/health").json()["scraper"] == "running"
+        reader = Reader(reading)
+        wait_until(lambda: re.search(r"\d+ lines were dropped: nobody took them\n", reader.text))
+        assert "http://localhost" in reader.text
+        process.terminate()
+        assert process.wait(5) == 0
+        assert "stopping" in reader.text
+
+
+def test_it_ends_in_time_while_nobody_takes_the_log(simulator: Simulator) -> None:
+    reading, writing = full_pipe()
+    with ExitStack() as stack:
+        stack.callback(os.close, reading)
+        options = ("--source-url", simulator.url, "--tickers", "FLOKIUSD", "--log-level", "debug")
+        process, http = stack.enter_context(pluto_on(writing, writing, *options))
+        os.close(writing)
+        wait_until(lambda: http.get("/api/tickers/FLOKIUSD").json()["state"] == "live", 20)
+        started = time.monotonic()
+        process.terminate()
+        assert process.wait(10) == 0
+        assert time.monotonic() - started < 5
+
+
+def test_a_terminal_that_is_stopped_stops_nothing_else(simulator: Simulator) -> None:
+    """Ctrl-S from the start on, until Ctrl-Q."""
+    master, slave = pty.openpty()
+    with ExitStack() as stack:
+        stack.callback(os.close, master)
+        os.write(master, b"\x13")
+        options = ("--source-url", simulator.url, "--tickers", "FLOKIUSD")
+        process, http = stack.enter_context(pluto_on(slave, slave, *options))
+        os.close(slave)
+        reader = Reader(master)
+        wait_until(lambda: http.get("/api/tickers/FLOKIUSD").json()["state"] == "live", 20)
+        assert tells_prices_after(http, time.time() * 1000)
+        assert "http://localhost" not in reader.text, "the terminal is stopped"
+        os.write(master, b"\x11")
+        wait_until(lambda: "http://localhost" in reader.text)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 0
+
+
+def test_the_traceback_of_a_crash_gets_out() -> None:
+    crash = (
+        "import app; app.assemble = lambda *_: 1 / 0; app.sys.exit(app.main(['--port', '0', '--log-format', 'json']))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", crash], capture_output=True, text=True, timeout=20, cwd=PROJECT, env=clean_environment()
+    )
+    assert ended.returncode == 1
+    record = json.loads(ended.stderr)
+    assert record["message"] == "Pluto ends with ZeroDivisionError"
+    assert record["exception"].endswith("ZeroDivisionError: division by zero")

@@ -54,7 +54,7 @@ def read(server: QuoteServer | Pluto) -> Reading:
 @pytest.fixture
 def parts() -> Parts:
     """The layers without a browser or a client, in this process, none of them started."""
-    return assemble(Settings(demo=True), "http://127.0.0.1")
+    return assemble(Settings(demo=True))
 
 
 def reading_of(parts: Parts) -> Reading:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import selectors
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import psutil
 import pytest
 from running import PROJECT, Pluto, alive, clean_environment, descendants, running_pluto, wait_until
 
+from app import host_in_url
 from settings import Settings
+from web.descriptors import KEPT_FREE
 
 
-def run_to_end(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_to_end(*options: str, starter: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(PROJECT / "app.py"), *options],
+        [*starter.split(), sys.executable, str(PROJECT / "app.py"), *options],
         capture_output=True,
         text=True,
         timeout=20,
@@ -39,6 +46,14 @@ def with_live_demo(pluto: Pluto) -> list[psutil.Process]:
     assert "run-driver" in names
     assert "--type=renderer" in names
     return processes
+
+
+def browser_of(pluto: Pluto) -> psutil.Process:
+    return next(
+        process
+        for process in alive(descendants(pluto.process.pid))
+        if "--remote-debugging-pipe" in process.cmdline() and "--type=" not in " ".join(process.cmdline())
+    )
 
 
 @pytest.mark.parametrize("way", ["ctrl_c", "sigterm"])
@@ -85,15 +100,103 @@ def test_sigkill_leaves_no_process_behind_and_the_next_start_removes_its_files(t
 
 def test_a_killed_browser_is_started_again_and_leaves_no_files(temporary: Path) -> None:
     with running_pluto("--demo", TMPDIR=str(temporary)) as pluto:
-        browser = next(
-            process
-            for process in alive(with_live_demo(pluto))
-            if "--remote-debugging-pipe" in process.cmdline() and "--type=" not in " ".join(process.cmdline())
-        )
-        browser.kill()
+        with_live_demo(pluto)
+        browser_of(pluto).kill()
         wait_until(lambda: pluto.quote("BTCUSD")["state"] != "live")
         assert pluto.wait_for("BTCUSD", "live")["simulated"] is True
         assert len(list(temporary.iterdir())) == 1
+
+
+def nofile(process: psutil.Process) -> tuple[int, int]:
+    return process.rlimit(psutil.RLIMIT_NOFILE)
+
+
+def test_pluto_may_open_as_many_files_as_the_machine_lets_it_and_what_it_starts_as_many_as_before(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log"
+    with running_pluto("--demo", starter="prlimit --nofile=300:4096", log=str(log)) as pluto:
+        processes = {" ".join(process.cmdline()): process for process in with_live_demo(pluto)}
+        assert nofile(psutil.Process(pluto.process.pid)) == (4096, 4096)
+        for mark in ("-m simulator", "run-driver", "--type=zygote"):  # the browser itself raises its own, as ever
+            assert {nofile(process) for command, process in processes.items() if mark in command} == {(300, 4096)}, mark
+        assert "pluto_streams_limit 2976.0" in pluto.http.get("/metrics").text
+    assert "2976 streams at most, not --max-streams 10000: raise ulimit -n for more" in log.read_text()
+
+
+def test_more_clients_than_the_soft_limit_allows_are_served() -> None:
+    with ExitStack() as clients, running_pluto("--demo", starter="prlimit --nofile=256:2048") as pluto:
+        pluto.wait_for("BTCUSD", "live")
+        streams = [clients.enter_context(stream_of(pluto)) for _ in range(400)]
+        assert all(stream.recv(12) == b"HTTP/1.1 200" for stream in streams)
+        assert pluto.http.get("/api/performance").json()["server"]["activeSSEClients"] == 400
+
+
+def test_with_too_few_files_it_says_so() -> None:
+    ended = run_to_end("--port", "0", starter="prlimit --nofile=100:200")
+    assert ended.returncode == 1
+    assert ended.stderr == "pluto: Only 200 files may be open at once, and Pluto needs 256: raise ulimit -n.\n"
+
+
+def stream_of(pluto: Pluto) -> socket.socket:
+    host, port = pluto.url.removeprefix("http://").split(":")
+    stream = socket.create_connection((host, int(port)), timeout=10)
+    stream.sendall(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    return stream
+
+
+class Insistent:
+    """Connections that ask for nothing; whichever is closed comes again at once."""
+
+    def __init__(self, pluto: Pluto, count: int) -> None:
+        self._address = ("127.0.0.1", int(pluto.url.rpartition(":")[2]))
+        self._all = selectors.DefaultSelector()
+        self._ended = threading.Event()
+        for _ in range(count):
+            self._connect()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _connect(self) -> None:
+        connection = socket.socket()
+        connection.setblocking(False)
+        connection.connect_ex(self._address)
+        self._all.register(connection, selectors.EVENT_READ)
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            for key, _ in self._all.select(0.1):
+                self._close(key)
+                self._connect()
+
+    def _close(self, key: selectors.SelectorKey) -> None:
+        self._all.unregister(key.fileobj)
+        assert isinstance(key.fileobj, socket.socket)
+        key.fileobj.close()
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+        for key in list(self._all.get_map().values()):
+            self._close(key)
+
+
+def test_a_killed_browser_is_started_again_though_clients_take_every_descriptor_they_can_get() -> None:
+    with ExitStack() as clients, running_pluto("--demo", starter="prlimit --nofile=256:256") as pluto:
+        with_live_demo(pluto)
+        stream = clients.enter_context(pluto.stream())
+        statuses = [clients.enter_context(stream_of(pluto)).recv(12) for _ in range(110)]
+        assert statuses.count(b"HTTP/1.1 200") == 95, "streams leave room for requests"
+        clients.enter_context(closing(Insistent(pluto, 300)))
+        process = psutil.Process(pluto.process.pid)
+        wait_until(lambda: process.num_fds() >= 256 - KEPT_FREE)
+        browser_of(pluto).kill()
+        killed_at = time.time() * 1000
+        for event in stream:
+            updates = json.loads(event.data).get("updates", [])
+            if any(update["state"] == "live" and update["receivedAt"] > killed_at + 500 for update in updates):
+                break
+            assert time.time() * 1000 < killed_at + 20_000, "no price came again"
 
 
 def test_a_killed_renderer_is_replaced() -> None:
@@ -120,6 +223,21 @@ def test_it_listens_within_3_seconds_and_says_where() -> None:
         assert pluto.http.get("/health").json()["simulated"] is True
 
 
+@pytest.mark.parametrize(
+    ("host", "called"),
+    [
+        ("127.0.0.1", "localhost"),
+        ("0.0.0.0", "localhost"),
+        ("::", "localhost"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8::7", "[2001:db8::7]"),
+        ("pluto.example", "pluto.example"),
+    ],
+)
+def test_the_page_s_address_can_be_opened(host: str, called: str) -> None:
+    assert host_in_url(host) == called
+
+
 def test_an_unreachable_source_is_said_and_everything_else_works() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
@@ -141,6 +259,12 @@ def test_an_unreachable_source_is_said_and_everything_else_works() -> None:
         (["--max-tickers", "0"], {}, "--max-tickers is a number from 1 to 1000"),
         (["--max-tickers", "1", "--tickers", "BTCUSD,ETHUSD"], {}, "more than --max-tickers 1 allows"),
         ([], {"PLUTO_PORT": "http"}, "--port: invalid int value: 'http'"),
+        ([], {"PLUTO_PORT": ""}, "PLUTO_PORT is empty: give it a value, such as 8080, or unset it"),
+        ([], {"PLUTO_PAGE_MAX_AGE": ""}, "PLUTO_PAGE_MAX_AGE is empty: give it a value, such as 6.0, or unset it"),
+        ([], {"PLUTO_LOG_FORMAT": ""}, "PLUTO_LOG_FORMAT is empty: give it a value, such as plain, or unset it"),
+        ([], {"PLUTO_HOST": ""}, "--host is an address, such as 127.0.0.1"),
+        ([], {"PLUTO_SOURCE_URL": ""}, "--source-url begins with http:// or https://, not ''"),
+        (["--max-tick", "3"], {}, "unrecognized arguments: --max-tick 3"),
         ([], {"PLUTO_DEMO": "perhaps"}, "PLUTO_DEMO is on or off, not 'perhaps'"),
         ([], {"PLUTO_LOG_LEVEL": "loud"}, "--log-level is one of debug, info, warning, error, not 'loud'"),
     ],
@@ -168,6 +292,37 @@ def test_a_taken_port_is_one_clear_sentence() -> None:
         ended = run_to_end("--port", str(port))
     assert ended.returncode == 1
     assert ended.stderr == (f"pluto: Port {port} is taken: stop what listens there, or choose another with --port.\n")
+
+
+def test_on_windows_it_says_in_one_sentence_what_to_use_instead() -> None:
+    """Where the modules that only Unix has aren't there."""
+    windows = """
+import runpy, sys
+sys.platform = "win32"
+sys.modules.update(dict.fromkeys(["resource", "fcntl", "termios", "pwd", "gevent", "playwright"]))
+sys.argv = ["app.py", "--demo"]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    ended = subprocess.run([sys.executable, "-c", windows], capture_output=True, text=True, timeout=20, cwd=PROJECT)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert re.fullmatch(r"pluto: .* Windows .* WSL2 .*\n", ended.stderr)
+
+
+def test_a_simulator_that_cannot_start_is_said_and_ends_pluto(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("""
+import os, sys
+if "simulator" in sys.orig_argv:
+    os.write(2, b"no room for a simulator here\\n")
+    os._exit(1)
+""")
+    ended = run_to_end("--demo", "--port", "0", PYTHONPATH=str(tmp_path))
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.splitlines() == [
+        "no room for a simulator here",
+        "pluto: The simulator didn't start; what it printed above says why.",
+    ]
 
 
 def test_without_any_browser_every_ticker_says_so(tmp_path: Path) -> None:

@@ -97,6 +97,18 @@ class Driver:
                     return child
         return None
 
+    def limit_open_files(self, soft: int) -> None:
+        """Gives the driver, and so the browser that it starts, this soft limit of descriptors.
+
+        Pluto's own high one may harm programs that use select() or close every possible descriptor. Node.js, which the
+        driver is, raises its own to the hard limit when it starts, so call this after the driver's first answer.
+        Playwright takes nothing that runs between fork and exec, and while Pluto's own limit were low, there might be
+        no descriptor for the driver's pipes. Only Linux can set another process's limit; on macOS Node.js decides.
+        """
+        if (driver := self.process) is not None and hasattr(driver, "rlimit"):
+            with suppress(psutil.Error):
+                driver.rlimit(psutil.RLIMIT_NOFILE, (soft, driver.rlimit(psutil.RLIMIT_NOFILE)[1]))
+
     def kill(self) -> None:
         """Any thread: kills the driver and all it started."""
         if (driver := self.process) is None:

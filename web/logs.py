@@ -1,7 +1,9 @@
 """The log: one line an event on standard error, for eyes or for programs, that no text from outside can forge.
 
-This file owns how a line looks, what is hidden in it and how long it gets. What is worth a line is decided where it
-happens; requests are never logged. It may be called on any thread, and needs only the standard library.
+This file owns how a line looks, what is hidden in it, how long it gets, and how it reaches the stream. What is worth a
+line is decided where it happens; requests are never logged. It may be called on any thread and never makes one wait: a
+terminal stopped by Ctrl-S, a pager that waits and a pipe that nobody reads block their writers, so each stream has a
+thread of its own that writes. It needs only the standard library.
 
 A ticker, a page's words, a path or a header may hold anything. Whatever could end a line, move the cursor or turn the
 reading direction is written as its escape (\\n, \\x1b, \\u202e), in both formats, so that a message is safe wherever it
@@ -10,16 +12,24 @@ is shown, and an exception's lines are indented, so that none can pass for a lin
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
+import os
 import re
 import sys
 import threading
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
+from typing import TextIO
 
 MAX_LINE = 4_000  # characters of a record's message, and of a line of its traceback
 MAX_LINES = 60  # of a traceback, whose end matters most
+MAX_WAITING = 256 * 1024  # characters that wait for a stream; what comes beyond them is dropped and counted
+END_S = 1.0  # for what still waits to be written when Pluto ends
+RETRY_S = 0.02
 PLAIN_LINE = "{time:%H:%M:%S} {level:<7} {message}"
 
 # C0, DEL, C1, surrogates, and what has no width: directions, joiners, line and paragraph separators, byte order marks.
@@ -39,6 +49,8 @@ _SECRET = re.compile(
 _HIDDEN = "[hidden]"
 
 log = logging.getLogger("pluto")
+
+ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None] | None
 
 
 class PlainFormatter(logging.Formatter):
@@ -93,14 +105,137 @@ def _safe(text: str) -> str:
     return _UNSAFE.sub(lambda match: ascii(match[0])[1:-1], hidden)
 
 
-def start_logging(level: str, format: str) -> None:
+# --- the streams ------------------------------------------------------------------------------------------------------
+
+
+class Outlet:
+    """Texts on their way to a stream. `put` never waits; the outlet's own thread does.
+
+    The thread writes to the descriptor, not to Python's own stream: that has a lock, and a thread that holds it while
+    the interpreter ends would abort the process. `note` words how many texts were dropped.
+    """
+
+    def __init__(self, stream: TextIO | None, note: Callable[[int], str]) -> None:
+        self._stream, self._note = stream, note
+        self._changed = threading.Condition()
+        self._waiting: list[str] = []
+        self._size = 0  # characters that wait
+        self._dropped = 0
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name="outlet", daemon=True)
+        self._thread.start()
+
+    def put(self, text: str) -> None:
+        with self._changed:
+            if self._waiting and self._size + len(text) > MAX_WAITING:
+                self._dropped += 1
+                return
+            self._waiting.append(text)
+            self._size += len(text)
+            self._changed.notify()
+
+    def close(self, timeout: float) -> None:
+        """Writes what waits, for at most `timeout` s."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while texts := self._take():
+            try:
+                self._write("".join(texts))
+            except OSError:  # nobody reads it any more, or its disk is full
+                with self._changed:
+                    self._dropped += len(texts)
+
+    def _take(self) -> list[str]:
+        """All that waits, and how many were dropped after it. Nothing once all is written and the end has come."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._ended)
+            texts, self._waiting, self._size = self._waiting, [], 0
+            dropped, self._dropped = self._dropped, 0
+        return [*texts, self._note(dropped)] if dropped else texts
+
+    def _write(self, text: str) -> None:
+        if self._stream is None:  # closed when Python started: its number may be a client's by now
+            return
+        left = memoryview(text.encode(self._stream.encoding, "backslashreplace"))
+        while left:
+            try:
+                left = left[os.write(self._stream.fileno(), left) :]
+            except BlockingIOError:  # Playwright's driver shares standard error and makes a pipe non-blocking
+                time.sleep(RETRY_S)
+
+
+class LineHandler(logging.Handler):
+    """Each record is a line on its way out. What a record holds may change, so the line is made at once."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        super().__init__()
+        self._outlet = outlet
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:
+            line = self.format(record_of("a record of %s can't be shown", record.name, exc_info=sys.exc_info()))
+        self._outlet.put(f"{line}\n")
+
+
+def record_of(message: str, *arguments: object, exc_info: ExceptionInfo = None) -> logging.LogRecord:
+    return logging.LogRecord(log.name, logging.ERROR, __file__, 0, message, arguments, exc_info)
+
+
+class Console:
+    """What Pluto says to whoever started it: the log on standard error, and announcements on standard output.
+
+    Where programs read the log, all of it is a line of that.
+    """
+
+    def __init__(self, format: str) -> None:
+        formatter = FORMATTERS[format]()
+
+        def note(dropped: int) -> str:
+            return f"{formatter.format(record_of('%d lines were dropped: nobody took them', dropped))}\n"
+
+        self._is_for_programs = format == "json"
+        self._errors = Outlet(sys.stderr, note)
+        self._output = Outlet(sys.stdout, note)
+        self.handler = LineHandler(self._errors)
+        self.handler.setFormatter(formatter)
+
+    def announce(self, text: str) -> None:
+        self._tell(text, logging.INFO, self._output)
+
+    def complain(self, text: str, level: int = logging.ERROR) -> None:
+        self._tell(text, level, self._errors)
+
+    def close(self) -> None:
+        """Writes what waits, for at most END_S."""
+        deadline = time.monotonic() + END_S
+        for outlet in (self._errors, self._output):
+            outlet.close(max(0.0, deadline - time.monotonic()))
+
+    def _tell(self, text: str, level: int, outlet: Outlet) -> None:
+        if self._is_for_programs:
+            log.log(level, "%s", " ".join(text.split()))
+        else:
+            outlet.put(f"{text}\n")
+
+
+def start_logging(level: str, format: str) -> Console:
     """From now on all that is logged, warned of or raised unseen is a line on standard error."""
-    to_stderr = logging.StreamHandler()
-    to_stderr.setFormatter(FORMATTERS[format]())
-    logging.basicConfig(level=level.upper(), handlers=[to_stderr], force=True)
+    console = Console(format)
+    atexit.register(console.close)
+    logging.basicConfig(level=level.upper(), handlers=[console.handler], force=True)
     logging.captureWarnings(True)
     sys.excepthook = _log_end
     threading.excepthook = _log_thread_death
+    return console
+
+
+# --- what nobody caught -----------------------------------------------------------------------------------------------
 
 
 def log_failure(

@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+import psutil
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client.registry import Collector
@@ -19,6 +20,7 @@ from prometheus_client.registry import Collector
 from broadcast import Broadcaster, Histogram
 from quotes import QuoteSource, State
 from settings import VERSION, Settings
+from web.descriptors import limit
 from web.parts import Parts
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
@@ -55,7 +57,7 @@ class Metrics:
         self._layers = LayersCollector(parts, refused)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self._layers)
-        ProcessCollector(registry=self._registry)
+        self._registry.register(ProcessFigures())
 
     def text(self, connections: int, http: Mapping[str, int]) -> bytes:
         """In Prometheus' text format, CONTENT_TYPE; with what the HTTP server that was asked holds and counts."""
@@ -84,6 +86,24 @@ class LayersCollector(Collector):
             "event",
             self._parts.supervisor.counters,
         )
+
+
+class ProcessFigures(Collector):
+    """Pluto's own process, by the names that all of Prometheus' clients use. Python's client takes /proc for them."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+
+    def collect(self) -> Iterable[Metric]:
+        with self._process.oneshot():
+            memory, cpu = self._process.memory_info(), self._process.cpu_times()
+            started_at, descriptors = self._process.create_time(), self._process.num_fds()
+        yield GaugeMetricFamily("process_virtual_memory_bytes", "Virtual memory size in bytes.", memory.vms)
+        yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory size in bytes.", memory.rss)
+        yield GaugeMetricFamily("process_start_time_seconds", "Start time since the epoch in seconds.", started_at)
+        yield CounterMetricFamily("process_cpu_seconds", "User and system CPU time in seconds.", cpu.user + cpu.system)
+        yield GaugeMetricFamily("process_max_fds", "Maximum number of open file descriptors.", limit())
+        yield GaugeMetricFamily("process_open_fds", "Number of open file descriptors.", descriptors)
 
 
 def _info(settings: Settings) -> Metric:

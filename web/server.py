@@ -15,6 +15,7 @@ import errno
 import io
 import json
 import logging
+import os
 import socket
 import time
 from collections import Counter
@@ -37,6 +38,7 @@ from gevent.timeout import Timeout
 from broadcast import LAST_CHUNK
 from quotes import failure_fields
 from web.connect import HTTP2_PREFACE, refuse_http2
+from web.descriptors import left
 from web.http1 import Head, Refusal, find_head_end, malformed, parse_head, read_chunked
 from web.wsgi import BEGAN_AT, HAND_OVER, HTTP_SERVER, RETRY_AFTER_S
 
@@ -67,6 +69,7 @@ class Limits:
     linger: float = 1.0  # for a refused client to hear that it is, and to go
     max_requests: int = 256  # being answered at once
     max_connections: int = 2_000  # streams not counted
+    kept_descriptors: int = 0  # that no client gets
 
     def __post_init__(self) -> None:
         if self.max_connections <= self.max_requests:
@@ -405,8 +408,13 @@ class Server(WSGIServer):
             self.handle(tls_connection, address)
 
     def do_read(self) -> Any:
-        """As gevent has it; but it would print a traceback at each try while there is no descriptor left."""
+        """As gevent has it; but it would print a traceback at each try while there is no descriptor left.
+
+        Some are left for what isn't a client: a browser that died must be started again.
+        """
         try:
+            if self.limits.kept_descriptors and left(self.socket.fileno()) <= self.limits.kept_descriptors:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             return super().do_read()
         except OSError as error:
             if error.errno not in OUT_OF_DESCRIPTORS:
