@@ -19,13 +19,11 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, TextIO
 
 import gevent
 from flask import Flask
 from gevent.event import AsyncResult
-from werkzeug.exceptions import HTTPException
-from werkzeug.routing.exceptions import WebsocketMismatch
 
 from broadcast import Broadcaster
 from quotes import PlutoError
@@ -34,18 +32,15 @@ from settings import VERSION, Settings, read_settings, variable_of
 from tradingview.browser import find_browser
 from watchlist import Watchlist
 from web.access import SECURITY_HEADERS, Access, AccessSettings, access_settings
-from web.connect import ConnectApplication
-from web.errors import ANSWERS, answer_connect_error, answer_error, answer_http_error, answer_websocket_mismatch
-from web.http1 import MAX_BODY
+from web.connect import ConnectApplication, refuse
 from web.logs import log_failure, start_logging
-from web.metrics import Metrics
 from web.parts import Parts
-from web.routes import WebParts, routes
-from web.server import listen, make_server
+from web.routes import routes
+from web.server import Server, listen
 from web.supervision import HubWatchdog, Supervisor
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 PROJECT = Path(__file__).parent
 CANT_START, GAVE_UP = 1, 3  # exit codes; 2 is argparse's, for a wrong setting
@@ -56,10 +51,13 @@ log = logging.getLogger("pluto")
 # --- the application --------------------------------------------------------------------------------------------------
 
 
-def assemble(settings: Settings, source_url: str = "", **patience: float) -> Parts:
+def assemble(
+    settings: Settings, source_url: str = "", access: AccessSettings | None = None, **patience: float
+) -> Parts:
     """The parts, joined and not yet started. The broadcaster, then the scraper, hear of each change of the watchlist.
 
-    `patience` is the broadcaster's own, in seconds; the product leaves it as it is.
+    `access` is that of a server on loopback unless given. `patience` is the broadcaster's own, in seconds; the product
+    leaves it as it is.
     """
     broadcaster = Broadcaster(
         simulated=settings.demo,
@@ -71,7 +69,8 @@ def assemble(settings: Settings, source_url: str = "", **patience: float) -> Par
     watchlist = Watchlist(settings.max_tickers)
     watchlist.subscribe(broadcaster.follow)
     watchlist.subscribe(scraper.follow)
-    return Parts(settings, watchlist, scraper, broadcaster, Supervisor(scraper, broadcaster))
+    access = access or access_settings(settings, "127.0.0.1")
+    return Parts(settings, watchlist, scraper, broadcaster, Supervisor(scraper, broadcaster), Access(access))
 
 
 def _scraper_settings(settings: Settings, source_url: str) -> ScraperSettings:
@@ -80,7 +79,7 @@ def _scraper_settings(settings: Settings, source_url: str) -> ScraperSettings:
         settings.browser or None,
         settings.headed,
         simulated=settings.demo,
-        group_size=1 if settings.isolation == "page" else settings.group_size,
+        group_size=settings.group_size,
         opening_spacing=settings.opening_spacing,
         page_max_age=settings.page_max_age,
         page_max_heap=settings.page_max_heap,
@@ -88,31 +87,21 @@ def _scraper_settings(settings: Settings, source_url: str) -> ScraperSettings:
     )
 
 
-def create_app(parts: Parts, settings: AccessSettings | None = None) -> Flask:
-    """Flask and Connect beside each other, behind the checks of who may call."""
+def create_app(parts: Parts) -> Flask:
+    """Flask and Connect beside each other. Each is behind the checks of who may call."""
     app = Flask(__name__)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_blueprint(routes)
-    app.register_error_handler(PlutoError, answer_error)
-    app.register_error_handler(WebsocketMismatch, answer_websocket_mismatch)
-    app.register_error_handler(HTTPException, answer_http_error)
-    connect = ConnectApplication(parts.watchlist, parts.broadcaster, lambda error: ANSWERS[type(error)].connect)
-    flask = app.wsgi_app
-
-    def is_connect(environ: WSGIEnvironment) -> bool:
-        return cast(str, environ["PATH_INFO"]).startswith(connect.path)
+    app.extensions["pluto"] = parts
+    connect = ConnectApplication(parts.watchlist, parts.broadcaster)
+    guarded_connect = parts.access.guard(connect, f"{connect.path}AddTicker", refuse)
+    guarded_flask = parts.access.guard(app.wsgi_app, "/api/tickers")
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        return connect(environ, start_response) if is_connect(environ) else flask(environ, start_response)
+        is_connect = str(environ["PATH_INFO"]).startswith(connect.path)
+        return (guarded_connect if is_connect else guarded_flask)(environ, start_response)
 
-    def refuse(error: PlutoError, environ: WSGIEnvironment) -> WSGIApplication:
-        return answer_connect_error(error) if is_connect(environ) else answer_error(error)
-
-    additions = frozenset({"/api/tickers", f"{connect.path}AddTicker"})
-    access = Access(application, settings or access_settings(Settings(), "127.0.0.1"), refuse, additions)
-    app.extensions["pluto"] = WebParts(**vars(parts), access=access, metrics=Metrics(parts, access.refused))
-    app.wsgi_app = access  # type: ignore[method-assign]
+    app.wsgi_app = application  # type: ignore[method-assign]
     return app
 
 
@@ -194,10 +183,10 @@ def run(settings: Settings) -> None:
             simulator = Simulator()
             layers.callback(simulator.stop)
             source_url = simulator.url
-        parts = assemble(settings, source_url)
-        scraper, broadcaster, supervisor = parts.source, parts.broadcaster, parts.supervisor
         access = access_settings(settings, listener.getsockname()[0])
-        server = make_server(listener, create_app(parts, access), headers=dict(SECURITY_HEADERS))
+        parts = assemble(settings, source_url, access)
+        scraper, broadcaster, supervisor = parts.source, parts.broadcaster, parts.supervisor
+        server = Server(listener, create_app(parts), headers=dict(SECURITY_HEADERS))
         scraper.start()
         layers.callback(scraper.stop)
         server.start()

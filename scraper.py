@@ -39,6 +39,7 @@ from greenlet import greenlet
 from playwright.sync_api import BrowserContext, CDPSession, Dialog, Page, Playwright, sync_playwright
 from playwright.sync_api import Error as BrowserError
 
+from limiter import Limiter
 from quotes import PlutoError, Quote, State, Ticker, steady_ms
 from tradingview.browser import environment, launch, temporary_folder, temporary_root
 from tradingview.feed import Feed, PageTrouble, Trouble, printable
@@ -131,22 +132,6 @@ class ScraperSettings:
 # --- one life of the browser ------------------------------------------------------------------------------------------
 
 
-class TokenBucket:
-    """So much at once, and so much a second after that."""
-
-    def __init__(self, rate: float, burst: float) -> None:
-        self._rate, self._burst = rate, burst
-        self._left = burst
-        self._filled_at = time.monotonic()
-
-    def take(self, cost: float = 1.0) -> bool:
-        """Whether that much was left."""
-        now = time.monotonic()
-        self._left = min(self._burst, self._left + (now - self._filled_at) * self._rate) - cost
-        self._filled_at = now
-        return self._left >= 0
-
-
 @dataclass(eq=False)
 class Group:
     """A context, None while it is being made. Nothing is opened any more in one that retires.
@@ -178,8 +163,8 @@ class Tab:
     renew_at: float = float("-inf")  # no renewal before: the last one failed
     refused_host: str = ""  # where it was sent and not let go
     is_closed: bool = False
-    events: TokenBucket = field(default_factory=lambda: TokenBucket(FLOOD_RATE, FLOOD_BURST))
-    disturbances: TokenBucket = field(default_factory=lambda: TokenBucket(DISTURBANCE_RATE, DISTURBANCE_BURST))
+    events: Limiter = field(default_factory=lambda: Limiter(FLOOD_RATE, FLOOD_BURST))
+    disturbances: Limiter = field(default_factory=lambda: Limiter(DISTURBANCE_RATE, DISTURBANCE_BURST))
 
 
 class Session:
