@@ -24,13 +24,11 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import gevent
 from flask import Flask
 from gevent.event import AsyncResult
-from werkzeug.exceptions import HTTPException
-from werkzeug.routing.exceptions import WebsocketMismatch
 
 from broadcast import Broadcaster
 from quotes import PlutoError
@@ -39,20 +37,17 @@ from settings import VERSION, Settings, read_settings, variable_of
 from tradingview.browser import check_sandbox, find_browser
 from watchlist import Watchlist
 from web.access import SECURITY_HEADERS, Access, AccessSettings, access_settings
-from web.connect import ConnectApplication
+from web.connect import ConnectApplication, refuse
 from web.descriptors import KEPT_FREE, raise_limit, room_for_streams
 from web.desktop import open_page
-from web.errors import ANSWERS, answer_connect_error, answer_error, answer_http_error, answer_websocket_mismatch
-from web.http1 import MAX_BODY
 from web.logs import Console, log_failure, start_logging
-from web.metrics import Metrics
 from web.parts import Parts
-from web.routes import WebParts, routes
-from web.server import Limits, listen, make_server
+from web.routes import routes
+from web.server import Limits, Server, listen
 from web.supervision import HubWatchdog, Supervisor
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 PROJECT = Path(__file__).parent
 CANT_START, GAVE_UP = 1, 3  # exit codes; 2 is argparse's, for a wrong setting
@@ -63,11 +58,13 @@ log = logging.getLogger("pluto")
 # --- the application --------------------------------------------------------------------------------------------------
 
 
-def assemble(settings: Settings, *, open_files: int | None = None, **patience: float) -> Parts:
+def assemble(
+    settings: Settings, access: AccessSettings | None = None, *, open_files: int | None = None, **patience: float
+) -> Parts:
     """The parts, joined and not yet started. The broadcaster, then the scraper, hear of each change of the watchlist.
 
-    `open_files` is the soft limit of descriptors that the browser gets; None: Pluto's own. `patience` is the
-    broadcaster's, in seconds; the product leaves it as it is.
+    `access` is that of a server on loopback unless given. `open_files` is the browser's soft limit of descriptors;
+    None: Pluto's own. `patience` is the broadcaster's, in seconds; the product leaves it as it is.
     """
     broadcaster = Broadcaster(
         simulated=settings.demo,
@@ -79,7 +76,8 @@ def assemble(settings: Settings, *, open_files: int | None = None, **patience: f
     watchlist = Watchlist(settings.max_tickers)
     watchlist.subscribe(broadcaster.follow)
     watchlist.subscribe(scraper.follow)
-    return Parts(settings, watchlist, scraper, broadcaster, Supervisor(scraper, broadcaster))
+    access = access or access_settings(settings, "127.0.0.1")
+    return Parts(settings, watchlist, scraper, broadcaster, Supervisor(scraper, broadcaster), Access(access))
 
 
 def _scraper_settings(settings: Settings, open_files: int | None) -> ScraperSettings:
@@ -90,7 +88,7 @@ def _scraper_settings(settings: Settings, open_files: int | None) -> ScraperSett
         or_headless=settings.browser_mode == "auto",
         sandbox=settings.sandbox,
         simulated=settings.demo,
-        group_size=1 if settings.isolation == "page" else settings.group_size,
+        group_size=settings.group_size,
         opening_spacing=settings.opening_spacing,
         page_max_age=settings.page_max_age,
         page_max_heap=settings.page_max_heap,
@@ -99,31 +97,21 @@ def _scraper_settings(settings: Settings, open_files: int | None) -> ScraperSett
     )
 
 
-def create_app(parts: Parts, settings: AccessSettings | None = None) -> Flask:
-    """Flask and Connect beside each other, behind the checks of who may call."""
+def create_app(parts: Parts) -> Flask:
+    """Flask and Connect beside each other. Each is behind the checks of who may call."""
     app = Flask(__name__)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_blueprint(routes)
-    app.register_error_handler(PlutoError, answer_error)
-    app.register_error_handler(WebsocketMismatch, answer_websocket_mismatch)
-    app.register_error_handler(HTTPException, answer_http_error)
-    connect = ConnectApplication(parts.watchlist, parts.broadcaster, lambda error: ANSWERS[type(error)].connect)
-    flask = app.wsgi_app
-
-    def is_connect(environ: WSGIEnvironment) -> bool:
-        return cast(str, environ["PATH_INFO"]).startswith(connect.path)
+    app.extensions["pluto"] = parts
+    connect = ConnectApplication(parts.watchlist, parts.broadcaster)
+    guarded_connect = parts.access.guard(connect, f"{connect.path}AddTicker", refuse)
+    guarded_flask = parts.access.guard(app.wsgi_app, "/api/tickers")
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        return connect(environ, start_response) if is_connect(environ) else flask(environ, start_response)
+        is_connect = str(environ["PATH_INFO"]).startswith(connect.path)
+        return (guarded_connect if is_connect else guarded_flask)(environ, start_response)
 
-    def refuse(error: PlutoError, environ: WSGIEnvironment) -> WSGIApplication:
-        return answer_connect_error(error) if is_connect(environ) else answer_error(error)
-
-    additions = frozenset({"/api/tickers", f"{connect.path}AddTicker"})
-    access = Access(application, settings or access_settings(Settings(), "127.0.0.1"), refuse, additions)
-    app.extensions["pluto"] = WebParts(**vars(parts), access=access, metrics=Metrics(parts, access.refused))
-    app.wsgi_app = access  # type: ignore[method-assign]
+    app.wsgi_app = application  # type: ignore[method-assign]
     return app
 
 
@@ -206,11 +194,11 @@ def run(settings: Settings, console: Console) -> None:
             settings = replace(settings, source_url=simulator.url)
         open_files = raise_limit()  # after the simulator's start: that keeps the old one
         settings = replace(settings, max_streams=_possible_streams(settings))
-        parts = assemble(settings, open_files=open_files)
-        scraper, broadcaster, supervisor = parts.source, parts.broadcaster, parts.supervisor
         access = access_settings(settings, listener.getsockname()[0])
+        parts = assemble(settings, access, open_files=open_files)
+        scraper, broadcaster, supervisor = parts.source, parts.broadcaster, parts.supervisor
         limits = Limits(kept_descriptors=KEPT_FREE)
-        server = make_server(listener, create_app(parts, access), headers=dict(SECURITY_HEADERS), limits=limits)
+        server = Server(listener, create_app(parts), headers=dict(SECURITY_HEADERS), limits=limits)
         scraper.start()
         layers.callback(scraper.stop)
         server.start()

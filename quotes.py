@@ -64,11 +64,6 @@ class PlutoError(Exception):
     code = "error"
 
 
-def failure_fields(code: str, message: str) -> dict[str, Any]:
-    """A failure as REST, WebSocket and the HTTP server itself say it in JSON."""
-    return {"success": False, "message": message, "code": code}
-
-
 class QuoteSource(Protocol):
     """What feeds the broadcaster with quotes. Any thread may call it.
 

@@ -1,6 +1,7 @@
-"""The settings: one table of what can be chosen, by a flag or a variable, with what each means.
+"""The settings: one table of all options, each with its flag, variable, default, range and meaning.
 
-This file owns every option's name, default, words and check. It starts nothing and knows nothing of routes.
+This file owns what each option is called, what it means and which values it accepts. It starts nothing, knows no route
+and keeps no state. The program reads it once, before any thread runs; the functions at its end may run on any thread.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import re
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from quotes import InvalidTicker, Ticker, parse_ticker
@@ -26,49 +27,82 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def _setting(default: Any, help: str, choices: tuple[str, ...] = (), *, secret: bool = False) -> Any:
-    return field(default=default, repr=not secret, metadata={"help": help, "choices": choices})
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def _setting(
+    default: Any,
+    help: str,
+    choices: tuple[str, ...] = (),
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    secret: bool = False,
+) -> Any:
+    metadata = {"help": help, "choices": choices, "minimum": minimum, "maximum": maximum}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Settings:
     """The settings table: a field's name gives its flag (--max-tickers) and its variable (PLUTO_MAX_TICKERS)."""
 
+    version: ClassVar[str] = VERSION
+
     host: str = _setting("127.0.0.1", "address to listen on")
-    port: int = _setting(8080, "port to listen on; 0 takes a free one")
-    tickers: str = _setting("", "tickers at start, separated by commas")
-    max_tickers: int = _setting(50, "how many tickers may be tracked at once")
-    max_streams: int = _setting(10_000, "how many streams may be open at once")
-    max_streams_per_address: int = _setting(100, "how many of them to one address; this machine is exempt")
-    additions_per_minute: int = _setting(60, "how many tickers one address may add in a minute")
+    port: int = _setting(8080, "port to listen on; 0 picks a free one", minimum=0, maximum=65535)
+    tickers: str = _setting("", "tickers to track from the start, separated by commas")
+    max_tickers: int = _setting(50, "maximum number of tracked tickers", minimum=1, maximum=1000)
+    max_streams: int = _setting(10_000, "maximum number of open streams", minimum=1, maximum=100_000)
+    max_streams_per_address: int = _setting(
+        100, "maximum number of open streams per address; this machine is exempt", minimum=1, maximum=100_000
+    )
+    additions_per_minute: int = _setting(
+        60, "maximum number of tickers that one address may add per minute", minimum=1, maximum=100_000
+    )
     access_token: str = _setting(
         "",
-        f"what a caller must know, at least {MIN_TOKEN} characters; empty: nothing here, one is made elsewhere",
+        f"access token, {MIN_TOKEN}+ characters. If empty: not required on loopback; generated for any other address",
         secret=True,
     )
-    allowed_hosts: str = _setting("", "names by which Pluto may be called, beside localhost and its address")
-    allowed_origins: str = _setting(
-        "http://localhost:3000,http://127.0.0.1:3000", "origins of other pages that may call Pluto"
+    allowed_hosts: str = _setting(
+        "", "host names under which callers may reach Pluto, besides localhost and its address; separated by commas"
     )
-    trusted_proxies: str = _setting("", "addresses or networks of proxies whose X-Forwarded-… is believed")
-    browser: str = _setting("", "path of the Chromium to use; empty: Playwright's own, else one on the PATH")
+    allowed_origins: str = _setting(
+        "http://localhost:3000,http://127.0.0.1:3000",
+        "origins of other sites whose pages may call Pluto, separated by commas",
+    )
+    trusted_proxies: str = _setting(
+        "", "addresses or networks of proxies whose X-Forwarded-… headers Pluto believes, separated by commas"
+    )
+    browser: str = _setting("", "path of the Chromium to use. If empty: Playwright's own, else one on the PATH")
     browser_mode: str = _setting(
-        "auto", "auto is headed where there is a display, headless elsewhere", ("auto", "headed", "headless")
+        "auto", "auto is headed if there is a display, otherwise headless", ("auto", "headed", "headless")
     )
     sandbox: str = _setting("auto", "auto is on wherever the browser can use its sandbox", ("auto", "on", "off"))
-    source_url: str = _setting("https://www.tradingview.com", "where the symbol pages are")
-    isolation: str = _setting(
-        "group", "group lets several tickers share a renderer, page gives each its own", ("group", "page")
+    source_url: str = _setting("https://www.tradingview.com", "URL of the site that has the symbol pages")
+    group_size: int = _setting(
+        16, "number of tickers that share a renderer process; 1 gives each its own", minimum=1, maximum=1000
     )
-    group_size: int = _setting(16, "how many tickers share a renderer")
-    opening_spacing: float = _setting(0.1, "seconds between two pages that open; more after a refusal")
-    page_max_age: float = _setting(6.0, "hours after which a page is renewed, without a gap")
-    page_max_heap: float = _setting(150.0, "MB of heap, on average of a renderer's pages, before they are renewed")
-    browser_max_memory: float = _setting(6000.0, "MB (PSS) that the browser may take before it is started anew")
-    demo: bool = _setting(False, f"simulated prices, no internet needed; starts with {DEMO_TICKERS}")
-    open: bool = _setting(True, "opens the page in your browser, when started from a terminal on a desktop")
-    log_level: str = _setting("info", "how much is logged", ("debug", "info", "warning", "error"))
-    log_format: str = _setting("plain", "lines for eyes, or an object a line for programs", ("plain", "json"))
+    opening_spacing: float = _setting(
+        0.1, "seconds between opening two pages; longer after a refusal", minimum=0.01, maximum=60
+    )
+    page_max_age: float = _setting(
+        6.0, "hours after which a page is renewed; its price has no gap", minimum=0.01, maximum=1000
+    )
+    page_max_heap: float = _setting(
+        150.0,
+        "MB of heap, on average over the pages of a renderer, above which they are renewed",
+        minimum=1,
+        maximum=10_000,
+    )
+    browser_max_memory: float = _setting(
+        6000.0, "MB of memory (PSS) above which the browser is restarted", minimum=100, maximum=1_000_000
+    )
+    demo: bool = _setting(False, f"simulated prices, no internet required; starts with {DEMO_TICKERS}")
+    open: bool = _setting(True, "open the page in your browser if started from a terminal on a desktop")
+    log_level: str = _setting("info", "least severe level to log", ("debug", "info", "warning", "error"))
+    log_format: str = _setting("plain", "plain is for people, json writes one object per line", ("plain", "json"))
 
     @property
     def headed(self) -> bool:
@@ -77,8 +111,7 @@ class Settings:
 
     @property
     def start_tickers(self) -> list[Ticker]:
-        text = self.tickers or (DEMO_TICKERS if self.demo else "")
-        return [parse_ticker(part) for part in text.split(",") if part.strip()]
+        return tickers_of(self.tickers or (DEMO_TICKERS if self.demo else ""))
 
 
 def flag_of(name: str) -> str:
@@ -90,7 +123,7 @@ def variable_of(name: str) -> str:
 
 
 def settings_table() -> list[tuple[str, str, str, str]]:
-    """(flag, variable, default, help) of every setting: what --help prints and the README shows."""
+    """(flag, variable, default, help) of every setting. --help prints it and docs/settings.md shows it."""
     return [
         (flag_of(entry.name), variable_of(entry.name), _default_text(entry.default), _help_text(entry.metadata))
         for entry in fields(Settings)
@@ -102,8 +135,13 @@ def _default_text(default: object) -> str:
 
 
 def _help_text(metadata: Any) -> str:
-    choices = metadata["choices"]
-    return f"{', '.join(choices)}: {metadata['help']}" if choices else str(metadata["help"])
+    choices, minimum = metadata["choices"], metadata["minimum"]
+    before = f"{', '.join(choices)}: " if choices else ""
+    after = f" ({minimum} to {metadata['maximum']})" if minimum is not None else ""
+    return f"{before}{metadata['help']}{after}"
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def read_settings(arguments: list[str]) -> Settings:
@@ -130,7 +168,10 @@ def read_settings(arguments: list[str]) -> Settings:
             value = entry.default if given is None else given
             parser.add_argument(flag, type=kind, choices=choices, default=value, help=shown, metavar=entry.name.upper())
     settings = Settings(**vars(parser.parse_args(arguments)))
-    _check(parser, settings)
+    try:
+        check(settings)
+    except ValueError as error:
+        parser.error(str(error))
     return settings
 
 
@@ -142,52 +183,36 @@ def _parse_bool(parser: argparse.ArgumentParser, variable: str, text: str) -> bo
     return value
 
 
-def _check(parser: argparse.ArgumentParser, settings: Settings) -> None:
-    for entry in fields(Settings):  # argparse checks choices of flags, but not of defaults from variables
-        value, choices = getattr(settings, entry.name), entry.metadata["choices"]
-        if choices and value not in choices:
-            parser.error(f"{flag_of(entry.name)} is one of {', '.join(choices)}, not {value!r}")
+def check(settings: Settings) -> None:
+    """Raises ValueError for the first wrong value. The message says what the option accepts."""
+    for entry in fields(Settings):
+        value, flag = getattr(settings, entry.name), flag_of(entry.name)
+        choices, minimum, maximum = (entry.metadata[name] for name in ("choices", "minimum", "maximum"))
+        if choices and value not in choices:  # argparse doesn't check values from variables
+            raise ValueError(f"{flag} must be one of {', '.join(choices)}, not {value!r}")
+        if minimum is not None and not minimum <= value <= maximum:
+            raise ValueError(f"{flag} must be from {minimum} to {maximum}, not {value}")
+        if entry.name in _TEXTS:
+            try:
+                _TEXTS[entry.name](value)
+            except (ValueError, InvalidTicker) as error:
+                raise ValueError(f"{flag}: {error}") from None
     if not settings.host:
-        parser.error("--host is an address, such as 127.0.0.1 or, for all of this machine's, 0.0.0.0; it is empty")
-    if not 0 <= settings.port <= 65535:
-        parser.error(f"--port is a number from 0 to 65535, not {settings.port}")
-    if not 1 <= settings.max_tickers <= 1000:
-        parser.error(f"--max-tickers is a number from 1 to 1000, not {settings.max_tickers}")
-    if not 1 <= settings.max_streams <= 100_000:
-        parser.error(f"--max-streams is a number from 1 to 100000, not {settings.max_streams}")
-    for name in ("max_streams_per_address", "additions_per_minute"):
-        if not 1 <= getattr(settings, name) <= 100_000:
-            parser.error(f"{flag_of(name)} is a number from 1 to 100000, not {getattr(settings, name)}")
-    for name in ("group_size", "opening_spacing", "page_max_age", "page_max_heap", "browser_max_memory"):
-        if not 0 < getattr(settings, name) < 1e9:
-            parser.error(f"{flag_of(name)} is a number above 0, not {getattr(settings, name)}")
-    if not settings.source_url.startswith(("http://", "https://")):
-        parser.error(f"--source-url begins with http:// or https://, not {settings.source_url!r}")
-    _check_access(parser, settings)
-    try:
-        tickers = settings.start_tickers
-    except InvalidTicker as invalid:
-        parser.error(f"--tickers: {invalid}")
-    if len(tickers) > settings.max_tickers:
-        parser.error(f"--tickers names {len(tickers)}, more than --max-tickers {settings.max_tickers} allows")
+        raise ValueError("--host is empty: give it an address, such as 127.0.0.1, or 0.0.0.0 for all of this machine's")
+    if (number := len(settings.start_tickers)) > settings.max_tickers:
+        raise ValueError(f"--tickers has {number} tickers, but --max-tickers allows only {settings.max_tickers}")
 
 
-def _check_access(parser: argparse.ArgumentParser, settings: Settings) -> None:
-    token = settings.access_token
-    if token and (len(token) < MIN_TOKEN or not (token.isascii() and token.isprintable()) or " " in token):
-        parser.error(f"--access-token has at least {MIN_TOKEN} ASCII characters, none of them a space")
-    for name, read in (("allowed_hosts", hosts_of), ("allowed_origins", origins_of), ("trusted_proxies", networks_of)):
-        try:
-            read(getattr(settings, name))
-        except ValueError as error:
-            parser.error(f"{flag_of(name)}: {error}")
+# --- what a text may hold: each function raises ValueError for what it doesn't accept ---------------------------------
 
 
-# --- what an option may hold ---
+def tickers_of(text: str) -> list[Ticker]:
+    """Tickers, separated by commas. Raises InvalidTicker."""
+    return [parse_ticker(part) for part in _parts(text)]
 
 
 def hosts_of(text: str) -> frozenset[str]:
-    """Names or addresses, separated by commas. Raises ValueError."""
+    """Host names or addresses, separated by commas."""
     hosts = frozenset(part.lower() for part in _parts(text))
     for host in hosts:
         if host_name(host) != host:
@@ -196,7 +221,7 @@ def hosts_of(text: str) -> frozenset[str]:
 
 
 def origins_of(text: str) -> frozenset[str]:
-    """Origins as browsers send them, separated by commas. Raises ValueError."""
+    """Origins as browsers send them, separated by commas."""
     origins = frozenset(part.lower() for part in _parts(text))
     for origin in origins:
         url = urlsplit(origin)
@@ -206,17 +231,41 @@ def origins_of(text: str) -> frozenset[str]:
 
 
 def networks_of(text: str) -> tuple[Network, ...]:
-    """Addresses or networks, separated by commas. Raises ValueError."""
+    """Addresses or networks, separated by commas."""
     return tuple(ipaddress.ip_network(part) for part in _parts(text))
+
+
+def _check_token(token: str) -> None:
+    """The message never repeats the token."""
+    if token and (len(token) < MIN_TOKEN or not (token.isascii() and token.isprintable()) or " " in token):
+        raise ValueError(f"use at least {MIN_TOKEN} ASCII characters, none of them a space")
+
+
+def _check_url(url: str) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"{url!r} does not begin with http:// or https://")
 
 
 def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+_TEXTS = {
+    "tickers": tickers_of,
+    "access_token": _check_token,
+    "allowed_hosts": hosts_of,
+    "allowed_origins": origins_of,
+    "trusted_proxies": networks_of,
+    "source_url": _check_url,
+}
+
+
+# --- addresses and host names -----------------------------------------------------------------------------------------
+
+
 @lru_cache(maxsize=1024)
 def address_of(text: str) -> Address | None:
-    """An address as written by a socket or a header; an IPv4 address in IPv6's clothes is the IPv4 address."""
+    """An address as a socket or a header writes it. An IPv4 address mapped into IPv6 becomes the IPv4 address."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -230,6 +279,6 @@ def is_loopback(text: str) -> bool:
 
 
 def host_name(host: str) -> str | None:
-    """A Host header without its port; None when it is malformed."""
+    """A Host header without its port; None if the header is malformed."""
     match = _HOST.fullmatch(host.lower())
     return match[1] if match else None

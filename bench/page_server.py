@@ -22,7 +22,7 @@ from app import assemble, create_app
 from broadcast import Broadcaster
 from quotes import Quote, Source, State, Ticker
 from settings import Settings
-from web.server import listen, make_server
+from web.server import Server, listen
 
 DECIMALS = (2, 4, 5, 8)
 VOLATILITY = 0.0003  # a step of the walk, as a part of the price
@@ -87,7 +87,7 @@ def main() -> None:
     for market in markets:
         broadcaster.track(market.ticker)
     listener = listen("127.0.0.1", 0)
-    server = make_server(listener, create_app(parts))
+    server = Server(listener, create_app(parts))
     broadcaster.start()
     server.start()
     threading.Thread(target=feed, args=[broadcaster, markets, 1 / options.rate], daemon=True).start()

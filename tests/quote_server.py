@@ -24,8 +24,8 @@ from app import assemble, create_app
 from broadcast import Broadcaster
 from quotes import Quote, Source, State, parse_ticker
 from settings import Settings
-from web.access import SECURITY_HEADERS, access_settings
-from web.server import Limits, listen, make_server
+from web.access import SECURITY_HEADERS
+from web.server import Limits, Server, listen
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -38,13 +38,11 @@ def put_lines(broadcaster: Broadcaster) -> None:
 
 
 def beside_trials(application: WSGIApplication) -> WSGIApplication:
-    """With what Pluto has not: /trial/wait takes a second to answer, /trial/fail raises."""
+    """With an address that Pluto doesn't have: /trial/fail raises."""
 
     def beside(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/trial/fail":
             raise RuntimeError("as was asked")
-        if environ["PATH_INFO"] == "/trial/wait":
-            gevent.sleep(1.0)
         return application(environ, start_response)
 
     return beside
@@ -61,7 +59,6 @@ def main() -> None:
     parser.add_argument("--access-token", default="")
     parser.add_argument("--allowed-hosts", default="")
     parser.add_argument("--trusted-proxies", default="")
-    parser.add_argument("--tls", nargs=2, metavar=("KEY", "CERTIFICATE"))
     parser.add_argument("--foreign", action="store_true", help="a WSGI server that gives no connection away")
     parser.add_argument("--limit", nargs=2, action="append", default=[], metavar=("NAME", "NUMBER"), help="see Limits")
     parser.add_argument("--log-level", default="WARNING")
@@ -82,21 +79,19 @@ def main() -> None:
     )
     parts = assemble(settings, heartbeat=options.heartbeat, lag_limit=options.lag_limit)
     broadcaster = parts.broadcaster
-    application = beside_trials(create_app(parts, access_settings(settings, "127.0.0.1")))
+    application = beside_trials(create_app(parts))
     listener = listen("127.0.0.1", 0)
     if options.foreign:
         server: WSGIServer = WSGIServer(listener, application, log=None)
     else:
         limits = Limits(**{name: type(getattr(Limits, name))(number) for name, number in options.limit})
-        tls = {"keyfile": options.tls[0], "certfile": options.tls[1]} if options.tls else {}
-        server = make_server(listener, application, headers=dict(SECURITY_HEADERS), limits=limits, **tls)
+        server = Server(listener, application, headers=dict(SECURITY_HEADERS), limits=limits)
     broadcaster.start()
     server.start()
     stop = Event()
     gevent.signal_handler(signal.SIGTERM, stop.set)
     threading.Thread(target=put_lines, args=[broadcaster], daemon=True).start()
-    scheme = "https" if options.tls else "http"
-    print(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     stop.wait()
     broadcaster.stop()
     server.stop(timeout=0.3)

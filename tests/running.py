@@ -189,7 +189,7 @@ class QuoteServer:
 
     def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
         self.url, self.process = url, process
-        self.http = httpx.Client(base_url=url, timeout=5.0, verify=False)
+        self.http = httpx.Client(base_url=url, timeout=5.0)
 
     def close(self) -> None:
         self.http.close()

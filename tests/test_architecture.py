@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import statistics
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -38,10 +39,11 @@ FOREIGN = {
     "broadcast": {"flask", "werkzeug", "playwright", "prometheus_client"},
     "watchlist": PURE,
     "settings": PURE,
+    "limiter": PURE,
     "quotes": PURE,
     "simulator": {"playwright"},
 }
-WITH_FLASK = {"app", "web.routes", "web.errors"}
+WITH_FLASK = {"app", "web.routes"}
 ROOMS = ("", "web", "tradingview")
 MAX_CLASS = 600  # lines
 
@@ -132,6 +134,20 @@ def test_a_module_knows_nothing_of_what_others_are_made_of(module: str) -> None:
 
 def test_quotes_needs_only_the_standard_library() -> None:
     assert roots_of(imports_of("quotes")) <= sys.stdlib_module_names
+
+
+def test_every_package_that_is_imported_is_named() -> None:
+    """A package that only comes with another one may go with it."""
+    requirements = (PROJECT / "requirements.in").read_text(encoding="utf-8").splitlines()
+    named = {line.partition("==")[0] for line in requirements} | {"protobuf-py-pure"}  # protobuf-py's own choice
+    packages = {
+        name: {package.lower().replace("_", "-") for package in packages}
+        for name, packages in packages_distributions().items()
+    }
+    ours = roots_of(set(MODULES)) | {"__future__", "_typeshed", "proto"}
+    for module in [*MODULES, "simulator.__main__"]:
+        for root in roots_of(imports_of(module)) - sys.stdlib_module_names - ours:
+            assert packages[root] & named, f"{module} imports {root}: name its package in requirements.in"
 
 
 def test_functions_are_short() -> None:

@@ -38,10 +38,9 @@ from proto.crypto.v1.crypto_service_pb2 import (
     State,
     StreamPricesRequest,
 )
-from quotes import PlutoError, Quote, Source, parse_ticker
+from quotes import Quote, Source, parse_ticker
 from quotes import State as QuoteState
 from web.connect import as_json, as_proto, price_update
-from web.errors import ANSWERS
 
 SERVICE = "/crypto.v1.CryptoPriceService"
 TYPES = ["application/connect+json", "application/connect+proto", "application/grpc-web+json", "application/grpc-web"]
@@ -208,13 +207,6 @@ def test_every_state_and_source_has_a_value() -> None:
         assert json.loads(as_json(entry))["source"] == f"SOURCE_{source.name}"
 
 
-def test_every_error_has_a_status_and_a_connect_code() -> None:
-    for error, answer in ANSWERS.items():
-        assert issubclass(error, PlutoError)
-        assert 400 <= answer.status < 600
-        assert Code(answer.connect)
-
-
 # --- the official client ----------------------------------------------------------------------------------------------
 
 
@@ -325,6 +317,7 @@ def test_get_is_for_get_tickers_only(server: QuoteServer) -> None:
     assert server.http.get(f"{SERVICE}/GetTickers?encoding=xml&message=").status_code == 415
     refused = server.http.get(f"{SERVICE}/AddTicker", params={"encoding": "json", "message": '{"ticker":"BTCUSD"}'})
     assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+    assert refused.json()["message"] == "Use POST for this call."
     assert server.http.put(f"{SERVICE}/GetTickers").status_code == 405
     assert server.http.get(f"{SERVICE}/StreamPrices").status_code == 405
 
@@ -335,10 +328,14 @@ def test_an_unknown_codec_is_415_and_says_which_there_are(server: QuoteServer, m
     refused = post(server, method, b"{}", content_type)
     assert refused.status_code == 415
     assert "json" in refused.headers["Accept-Post"]
+    assert error_of(refused) == "invalid_argument"
+    assert refused.headers["Accept-Post"] in refused.json()["message"]
 
 
-def test_an_unknown_method_is_404(server: QuoteServer) -> None:
-    assert post(server, "SetPrice", b"{}", "application/json").status_code == 404
+def test_an_unknown_method_is_404_and_says_where_to_look(server: QuoteServer) -> None:
+    refused = post(server, "SetPrice", b"{}", "application/json")
+    assert (refused.status_code, error_of(refused)) == (404, "unimplemented")
+    assert "/openapi.json" in refused.json()["message"]
 
 
 def test_a_wrong_protocol_version_is_refused(server: QuoteServer) -> None:
@@ -582,15 +579,27 @@ def test_a_slow_client_gets_whole_messages_and_ends_up_right(content_type: str) 
 # --- gRPC and browsers ------------------------------------------------------------------------------------------------
 
 
-def test_plain_grpc_is_told_what_there_is_and_leaves_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+def test_plain_grpc_fails_soon_and_leaves_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     with quote_server() as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         call: Callable[..., bytes] = channel.unary_unary(f"{SERVICE}/GetTickers")
+        began = time.monotonic()
         with pytest.raises(grpc.RpcError) as refused:
-            call(b"", timeout=5)
-        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
-        assert "Pluto speaks Connect and gRPC-Web" in refused.value.details()
+            call(b"", timeout=10)
+        assert refused.value.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
+        assert time.monotonic() - began < 3
+        assert server.server()["http"]["counters"]["refused: unknown_version"] >= 1
         assert server.http.get("/livez").status_code == 200
     assert capfd.readouterr().err == ""
+
+
+def test_http_2_is_refused_in_words_that_say_what_to_use(server: QuoteServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 505 ")
+    assert json.loads(body)["code"] == "unknown_version"
+    assert "does not support HTTP/2: use Connect or gRPC-Web over HTTP/1.1" in json.loads(body)["message"]
 
 
 def test_what_only_begins_like_http_2_is_closed_soon_and_leaves_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
@@ -612,7 +621,7 @@ def test_plain_grpc_over_http_1_is_told_in_its_own_words(server: QuoteServer) ->
         refused = post(server, "GetTickers", envelope(b""), content_type)
         assert refused.headers["content-type"] == "application/grpc"
         assert refused.headers["grpc-status"] == "12"
-        assert "Connect and gRPC-Web" in refused.headers["grpc-message"]
+        assert "Use Connect or gRPC-Web" in refused.headers["grpc-message"]
 
 
 def test_a_preflight_allows_the_headers_of_both_protocols(server: QuoteServer) -> None:

@@ -21,7 +21,7 @@ from app import assemble
 from broadcast import Histogram
 from quotes import Quote, Source, State, Ticker
 from settings import VERSION, Settings
-from web.metrics import DELAYS, MAX_EVENTS, Metrics
+from web.metrics import DELAYS, MAX_EVENTS, Figures, performance, prometheus_text
 from web.parts import Parts
 
 BTC = Ticker("BTCUSD")
@@ -58,7 +58,7 @@ def parts() -> Parts:
 
 
 def reading_of(parts: Parts) -> Reading:
-    return Reading(Metrics(parts, {}).text(0, {}).decode())
+    return Reading(prometheus_text(Figures(parts, {})).decode())
 
 
 def test_every_metric_has_its_words_and_a_name_of_ours(server: QuoteServer) -> None:
@@ -136,6 +136,29 @@ def test_what_hung_or_died_is_counted(parts: Parts) -> None:
     parts.supervisor.counters["scraper_deaths"] += 2
     reading = reading_of(parts)
     assert reading.value("pluto_supervision_events_total", event="scraper_deaths") == 2
+
+
+def test_json_and_prometheus_tell_the_same(parts: Parts) -> None:
+    parts.source.counters.update({"pages_opened": 3, "prices_dom": 5})
+    parts.supervisor.counters["hub_blocked"] += 2
+    parts.broadcaster.counters.update({"sends": 7, "dropped: reset": 4})
+    parts.access.refused["forbidden_host"] += 6
+    http = {"connections": 8, "counters": {"refused: too_large": 9, "closed: idle": 1}}
+    figures = Figures(parts, http)
+    shown, reading = performance(figures), Reading(prometheus_text(figures).decode())
+    assert shown["scraper"]["counters"] == {"pages_opened": 3, "prices_dom": 5}
+    assert reading.value("pluto_scraper_events_total", event="pages_opened") == 3
+    assert reading.value("pluto_prices_total", source="dom") == 5
+    assert shown["server"]["counters"] == {"hub_blocked": 2, "sends": 7, "dropped: reset": 4}
+    assert reading.value("pluto_supervision_events_total", event="hub_blocked") == 2
+    assert reading.value("pluto_sends_total") == 7
+    assert reading.value("pluto_streams_dropped_total", reason="reset") == 4
+    assert shown["server"]["refusedRequests"] == {"forbidden_host": 6}
+    assert reading.value("pluto_callers_refused_total", error="forbidden_host") == 6
+    assert shown["server"]["http"] == http
+    assert reading.value("pluto_connections") == 8
+    assert reading.value("pluto_requests_refused_total", error="too_large") == 9
+    assert reading.value("pluto_connections_closed_total", reason="idle") == 1
 
 
 def test_without_a_browser_it_says_so(server: QuoteServer) -> None:

@@ -254,10 +254,18 @@ def test_an_unreachable_source_is_said_and_everything_else_works() -> None:
 @pytest.mark.parametrize(
     ("options", "environment", "sentence"),
     [
-        (["--source-url", "ftp://example"], {}, "--source-url begins with http:// or https://"),
+        (
+            ["--source-url", "ftp://example"],
+            {},
+            "--source-url: 'ftp://example' does not begin with http:// or https://",
+        ),
         (["--tickers", "BTC USD"], {}, "--tickers: A ticker is 1 to 32 letters"),
-        (["--max-tickers", "0"], {}, "--max-tickers is a number from 1 to 1000"),
-        (["--max-tickers", "1", "--tickers", "BTCUSD,ETHUSD"], {}, "more than --max-tickers 1 allows"),
+        (["--max-tickers", "0"], {}, "--max-tickers must be from 1 to 1000, not 0"),
+        (
+            ["--max-tickers", "1", "--tickers", "BTCUSD,ETHUSD"],
+            {},
+            "but --max-tickers allows only 1",
+        ),
         ([], {"PLUTO_PORT": "http"}, "--port: invalid int value: 'http'"),
         ([], {"PLUTO_PORT": ""}, "PLUTO_PORT is empty: give it a value, such as 8080, or unset it"),
         ([], {"PLUTO_PAGE_MAX_AGE": ""}, "PLUTO_PAGE_MAX_AGE is empty: give it a value, such as 6.0, or unset it"),
@@ -266,7 +274,7 @@ def test_an_unreachable_source_is_said_and_everything_else_works() -> None:
         ([], {"PLUTO_SOURCE_URL": ""}, "--source-url begins with http:// or https://, not ''"),
         (["--max-tick", "3"], {}, "unrecognized arguments: --max-tick 3"),
         ([], {"PLUTO_DEMO": "perhaps"}, "PLUTO_DEMO is on or off, not 'perhaps'"),
-        ([], {"PLUTO_LOG_LEVEL": "loud"}, "--log-level is one of debug, info, warning, error, not 'loud'"),
+        ([], {"PLUTO_LOG_LEVEL": "loud"}, "--log-level must be one of debug, info, warning, error, not 'loud'"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_sentence(options: list[str], environment: dict[str, str], sentence: str) -> None:

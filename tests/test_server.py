@@ -251,9 +251,7 @@ def test_an_application_that_fails_is_one_answer_and_one_traceback(capfd: pytest
 
 
 def test_the_limits_are_those_in_the_readme() -> None:
-    assert Limits() == Limits(10, 10, 20, 60, 20, 1, 256, 2000)
-    with pytest.raises(ValueError, match="one always waits"):
-        Limits(max_requests=10, max_connections=10)
+    assert Limits() == Limits(10, 10, 20, 60, 20, 1, 2000)
 
 
 def test_a_client_that_says_nothing_is_closed_without_a_word(hasty: QuoteServer) -> None:
@@ -301,29 +299,8 @@ def test_a_client_that_takes_nothing_of_its_answer_is_closed(hasty: QuoteServer)
 # --- the many ---------------------------------------------------------------------------------------------------------
 
 
-def test_more_requests_than_allowed_are_told_to_come_back() -> None:
-    answers = []
-    with quote_server("--limit", "max_requests", "2") as server:
-
-        def is_refused() -> bool:
-            answers.append(ask(server, LIVEZ))
-            return answers[-1].status == 503
-
-        with ExitStack() as stack:
-            wait = b"GET /trial/wait HTTP/1.1" + HOST + b"\r\n\r\n"
-            slow = [stack.enter_context(connect(server, wait)) for _ in range(2)]
-            wait_until(is_refused)
-            assert answers[-1].code == "too_many_requests"
-            assert answers[-1].headers["Retry-After"] == "5"
-            assert [read_answer(connection).status for connection in slow] == [404, 404]
-        assert ask(server, LIVEZ).status == 200
-
-
 def test_beyond_the_most_connections_the_one_that_waits_longest_goes() -> None:
-    with (
-        quote_server("--limit", "max_connections", "20", "--limit", "max_requests", "10") as server,
-        ExitStack() as stack,
-    ):
+    with quote_server("--limit", "max_connections", "20") as server, ExitStack() as stack:
         silent = [stack.enter_context(connect(server)) for _ in range(10)]
         wait_until(lambda: figures(server)["connections"] >= 10)
         slow = [stack.enter_context(connect(server, b"GET / HTTP/1.1\r\n")) for _ in range(30)]

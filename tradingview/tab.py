@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Dialog, Page
 from playwright.sync_api import Error as BrowserError
 
+from limiter import Limiter
 from quotes import State, Ticker, steady_ms
 from tradingview.feed import Feed, PageTrouble, printable
 from tradingview.loop import Loop
@@ -41,22 +42,6 @@ class Crashed(PageTrouble):
     """The page's renderer died: perhaps by this page, perhaps by another."""
 
 
-class TokenBucket:
-    """So much at once, and so much a second after that."""
-
-    def __init__(self, rate: float, burst: float) -> None:
-        self._rate, self._burst = rate, burst
-        self._left = burst
-        self._filled_at = time.monotonic()
-
-    def take(self, cost: float = 1.0) -> bool:
-        """Whether that much was left."""
-        now = time.monotonic()
-        self._left = min(self._burst, self._left + (now - self._filled_at) * self._rate) - cost
-        self._filled_at = now
-        return self._left >= 0
-
-
 class Guard:
     """Refuses windows, dialogs and downloads, and says when a page causes more than it may.
 
@@ -65,8 +50,8 @@ class Guard:
 
     def __init__(self, loop: Loop, patience: Patience, counters: Counter[str], on_harm: Callable[[str], None]) -> None:
         self._loop, self._patience, self._counters, self._on_harm = loop, patience, counters, on_harm
-        self._events = TokenBucket(patience.event_rate, patience.event_burst)
-        self._disturbances = TokenBucket(patience.disturbance_rate, patience.disturbance_burst)
+        self._events = Limiter(patience.event_rate, patience.event_burst)
+        self._disturbances = Limiter(patience.disturbance_rate, patience.disturbance_burst)
 
     def watch(self, page: Page, channel: CDPSession) -> None:
         self._refuse_popups_of(page)

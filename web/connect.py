@@ -1,8 +1,8 @@
-"""The Connect surface: crypto.v1.CryptoPriceService for clients of Connect and gRPC-Web, as JSON and as protobuf.
+"""Connect: crypto.v1.CryptoPriceService for clients of Connect and gRPC-Web, as JSON and as protobuf.
 
-This file owns the service, how quotes are written as its messages, and what plain gRPC is told. The official library
-reads every request, answers the unary ones and begins the streams; a stream's bytes come from the broadcaster, to which
-the four formats here are formats like any other. Everything runs on the hub thread, and nothing here waits.
+This file owns the service, its four stream formats, how quotes are written as its messages, and the refusal of plain
+gRPC. The official library reads every request, answers the unary ones and begins the streams. The broadcaster sends a
+stream's bytes. Everything runs on the hub thread, and nothing here waits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote as percent_encoded
 
 from connectrpc.code import Code
@@ -24,6 +24,7 @@ from connectrpc.errors import ConnectError, ErrorDetail
 from connectrpc.request import RequestContext
 from google.protobuf.message import Message
 from protobuf.wkt import Any as AnyMessage
+from werkzeug.wrappers import Response
 
 from broadcast import (
     MAX_RATE,
@@ -52,38 +53,41 @@ from proto.crypto.v1.crypto_service_pb2 import (
 )
 from quotes import InvalidTicker, PlutoError, Ticker, parse_ticker, wire_fields
 from watchlist import Outcome, Watchlist
+from web.errors import ANSWERS, CODES, answer
 from web.wsgi import ADDRESS, BEGAN_AT, HAND_OVER
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-MAX_MESSAGE = 64 * 1024  # bytes of a request
-FAILURE = Failure.DESCRIPTOR.full_name  # the message in which an error has its name
+MAX_MESSAGE = 64 * 1024  # bytes of a request, after decompression
+FAILURE = Failure.DESCRIPTOR.full_name  # the detail of a Connect error that has the error's code
 CONNECT_END, GRPC_WEB_TRAILERS = 0b0000_0010, 0b1000_0000  # flags of the envelope that ends a stream
-GRPC_STATUS = {Code.DEADLINE_EXCEEDED: 4, Code.UNAVAILABLE: 14}  # those a stream may end with
-ONLY_CONNECT = "Pluto speaks Connect and gRPC-Web, over HTTP/1.1; gRPC itself needs HTTP/2, which Pluto has not."
-GRPC_REFUSAL = [("Content-Type", "application/grpc"), ("grpc-status", "12"), ("grpc-message", ONLY_CONNECT)]
-LAST_WORDS = "Pluto is shutting down; come back in a moment."
-TIME_IS_UP = "The deadline that came with the request has passed."
+WORDLESS = {404, 405, 415}  # statuses that the library sends without a body
+NO_GRPC = "Use Connect or gRPC-Web over HTTP/1.1. Plain gRPC needs HTTP/2, which Pluto does not support."
 
-HTTP2_PREFACE = "PRI * HTTP/2.0"  # the first line of what a client sends that begins with HTTP/2, as gRPC does
-HTTP2_PREFACE_REST = len("\r\nSM\r\n\r\n")
-MAX_HTTP2_FRAME = 16 * 1024
-MAX_HTTP2_FRAMES = 16  # before the first request; gRPC sends two
-HEADERS, SETTINGS, GOAWAY = 1, 4, 7  # types of frames
-END_STREAM, END_HEADERS = 1, 4  # flags of HEADERS
+
+class End(NamedTuple):
+    """How a stream ends: the Connect code, the gRPC status that goes with it, and the sentence for the user."""
+
+    code: Code
+    grpc_status: int
+    message: str
+
+
+SHUTTING_DOWN = End(Code.UNAVAILABLE, 14, "Pluto is shutting down. Try again in a moment.")
+TIME_IS_UP = End(Code.DEADLINE_EXCEEDED, 4, "The request's deadline has passed.")
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
 def price_update(entry: Entry) -> PriceUpdate:
-    """The entry as the service's message."""
+    """The entry's quote as the service's message."""
     return PriceUpdate(**{_FIELD_NAMES[name]: _NUMBERS.get(name, _same)(value) for name, value in _known(entry)})
 
 
 def as_proto(entry: Entry) -> bytes:
-    """The entry as a binary PriceUpdate, made once for all."""
+    """The entry's quote as a binary PriceUpdate; encoded once for all clients."""
     data = entry.encoded.get("proto")
     if data is None:
         data = entry.encoded["proto"] = price_update(entry).SerializeToString()
@@ -91,7 +95,10 @@ def as_proto(entry: Entry) -> bytes:
 
 
 def as_json(entry: Entry) -> bytes:
-    """The entry as a PriceUpdate in protobuf's JSON, made once for all; google's encoder takes ten times as long."""
+    """The entry's quote as a PriceUpdate in protobuf's JSON; encoded once for all clients.
+
+    Google's encoder takes ten times as long.
+    """
     data = entry.encoded.get("json")
     if data is None:
         fields = {name: _TEXTS.get(name, _same)(value) for name, value in _known(entry)}
@@ -100,7 +107,7 @@ def as_json(entry: Entry) -> bytes:
 
 
 def _known(entry: Entry) -> list[tuple[str, Any]]:
-    """What there is to say, by JSON names; in protobuf a flag that isn't set says nothing."""
+    """The known fields, by their JSON names. Protobuf leaves out a flag that is false."""
     return [(name, value) for name, value in wire_fields(entry.quote, entry.sequence).items() if value is not False]
 
 
@@ -116,7 +123,7 @@ _NUMBERS: dict[str, Callable[[Any], Any]] = {
 _TEXTS: dict[str, Callable[[Any], Any]] = {
     "state": lambda state: f"STATE_{state.upper()}",
     "source": lambda source: f"SOURCE_{source.upper()}",
-    # A 64-bit whole number is a text in protobuf's JSON.
+    # Protobuf's JSON writes 64-bit integers as text.
     **dict.fromkeys(("timestamp", "sourceTime", "receivedAt", "sequence", "nextTryAt"), str),
 }
 
@@ -128,20 +135,20 @@ def envelope(message: bytes, flags: int = 0) -> bytes:
     return struct.pack(">BI", flags, len(message)) + message
 
 
-def connect_end(code: Code, message: str) -> bytes:
+def connect_end(end: End) -> bytes:
     """The envelope that ends a Connect stream with an error."""
-    end = {"error": {"code": code.value, "message": message}}
-    return envelope(json.dumps(end, separators=(",", ":")).encode(), CONNECT_END)
+    error = {"error": {"code": end.code.value, "message": end.message}}
+    return envelope(json.dumps(error, separators=(",", ":")).encode(), CONNECT_END)
 
 
-def grpc_web_end(code: Code, message: str) -> bytes:
+def grpc_web_end(end: End) -> bytes:
     """The envelope of trailers that ends a gRPC-Web stream with an error."""
-    trailers = f"grpc-status: {GRPC_STATUS[code]}\r\ngrpc-message: {percent_encoded(message, safe=' ')}\r\n"
-    return envelope(trailers.encode(), GRPC_WEB_TRAILERS)
+    message = percent_encoded(end.message, safe=" ")
+    return envelope(f"grpc-status: {end.grpc_status}\r\ngrpc-message: {message}\r\n".encode(), GRPC_WEB_TRAILERS)
 
 
-def _format(name: str, as_message: Callable[[Entry], bytes], end: Callable[[Code, str], bytes]) -> Format:
-    """Each price is a message of its own. Neither protocol has words for a removed ticker, a greeting, a heartbeat."""
+def _format(name: str, as_message: Callable[[Entry], bytes], as_end: Callable[[End], bytes]) -> Format:
+    """Each quote is a message. The protocols have no message for a removed ticker, a greeting or a heartbeat."""
 
     def encode(batch: Batch) -> bytes:
         return b"".join(envelope(as_message(entry)) for entry in (*batch.statuses, *batch.updates))
@@ -151,8 +158,8 @@ def _format(name: str, as_message: Callable[[Entry], bytes], end: Callable[[Code
         encode,
         greet=lambda client_id: b"",
         heartbeat=b"",
-        end=lambda retry_ms: end(Code.UNAVAILABLE, LAST_WORDS),
-        expired=end(Code.DEADLINE_EXCEEDED, TIME_IS_UP),
+        end=lambda retry_ms: as_end(SHUTTING_DOWN),
+        expired=as_end(TIME_IS_UP),
     )
 
 
@@ -166,10 +173,10 @@ FORMATS = {
     "application/grpc-web+json": GRPC_WEB_JSON,
     "application/grpc-web+proto": GRPC_WEB_PROTO,
     "application/grpc-web": GRPC_WEB_PROTO,
-    "json": CONNECT_JSON,  # malformed, but the library lets it pass, as the one in Go does
+    "json": CONNECT_JSON,  # not a content type, but the library accepts it, as the one in Go does
     "proto": CONNECT_PROTO,
 }
-"""A stream's format by the content type of its request."""
+"""The format of a stream, by the content type of its request."""
 
 
 # --- the service ------------------------------------------------------------------------------------------------------
@@ -179,7 +186,7 @@ Changed = TypeVar("Changed", AddTickerResponse, RemoveTickerResponse)
 
 
 class Listing:
-    """The answer to GetTickers as of one moment, with its bytes in either codec."""
+    """The answer to GetTickers at one moment, with its bytes in both codecs."""
 
     def __init__(self, entries: list[Entry]) -> None:
         self.entries = entries
@@ -195,7 +202,7 @@ class Listing:
 
 
 class ListingCodec(Codec[Message, Any]):
-    """One of the library's codecs, which doesn't encode the newest listing again for everyone who asks."""
+    """One of the library's codecs. It encodes the newest listing once, not for every request."""
 
     def __init__(self, codec: Codec[Any, Any], service: Service) -> None:
         self._codec, self._service = codec, service
@@ -212,12 +219,12 @@ class ListingCodec(Codec[Message, Any]):
 
 
 class Call:
-    """One request on its way through the library, which has no place for what a stream needs and what comes of it."""
+    """One request inside the library, which can't carry what a stream needs, nor the stream itself."""
 
     def __init__(self, environ: WSGIEnvironment) -> None:
         self.hand_over, self.address = environ.get(HAND_OVER), environ.get(ADDRESS, "")
         now = time.monotonic()
-        self.waited_ms = 1000 * (now - environ.get(BEGAN_AT, now))  # for the rest of the request
+        self.waited_ms = 1000 * (now - environ.get(BEGAN_AT, now))  # for the request's body
         self.stream: Stream | None = None
 
 
@@ -225,10 +232,10 @@ _call: ContextVar[Call] = ContextVar("call")
 
 
 class Service(CryptoPriceServiceSync):
-    """The four calls. `code_of` gives the Connect code of an error of ours."""
+    """The four calls."""
 
-    def __init__(self, watchlist: Watchlist, broadcaster: Broadcaster, code_of: Callable[[PlutoError], str]) -> None:
-        self._watchlist, self._broadcaster, self._code_of = watchlist, broadcaster, code_of
+    def __init__(self, watchlist: Watchlist, broadcaster: Broadcaster) -> None:
+        self._watchlist, self._broadcaster = watchlist, broadcaster
         self.listing = Listing([])
 
     def add_ticker(self, request: AddTickerRequest, context: RequestContext[Any, Any]) -> AddTickerResponse:
@@ -240,7 +247,7 @@ class Service(CryptoPriceServiceSync):
     def _change(
         self, change: Callable[[Ticker], Outcome], text: str, context: RequestContext[Any, Any], response: type[Changed]
     ) -> Changed:
-        """A malformed ticker is no error here, but an answer that says so, as in the original."""
+        """Answers a malformed ticker with success=false and the reason, not with an error, as the original does."""
         with self._answering(context):
             try:
                 return response(success=True, message=change(parse_ticker(text)).message)
@@ -256,7 +263,7 @@ class Service(CryptoPriceServiceSync):
             return self.listing.message
 
     def stream_prices(self, request: StreamPricesRequest, context: RequestContext[Any, Any]) -> Iterator[PriceUpdate]:
-        """Admits the client. To the library the stream is empty: what it holds is the broadcaster's to send."""
+        """Admits the client. The library gets an empty stream: the broadcaster sends what is in it."""
         with self._answering(context) as seconds_left:
             call, broadcaster = _call.get(), self._broadcaster
             wish = Wish(
@@ -275,25 +282,19 @@ class Service(CryptoPriceServiceSync):
 
     @contextmanager
     def _answering(self, context: RequestContext[Any, Any]) -> Iterator[float | None]:
-        """Gives the seconds up to the client's deadline, None without one. Raises our errors as Connect's."""
+        """Yields the seconds until the client's deadline, None without one. Raises Pluto's errors as ConnectError."""
         left_ms = context.timeout_ms
         if left_ms is not None and (left_ms := left_ms - _call.get().waited_ms) <= 0:
-            raise ConnectError(Code.DEADLINE_EXCEEDED, TIME_IS_UP)
+            raise ConnectError(TIME_IS_UP.code, TIME_IS_UP.message)
         try:
             yield None if left_ms is None else left_ms / 1000
         except PlutoError as error:
-            failure = AnyMessage(type_url=f"type.googleapis.com/{FAILURE}", value=_failure_of(error))
-            raise ConnectError(Code(self._code_of(error)), str(error), [ErrorDetail(failure)]) from error
+            failure = AnyMessage(type_url=f"type.googleapis.com/{FAILURE}", value=_failure(error.code))
+            raise ConnectError(Code(ANSWERS[error.code].connect), str(error), [ErrorDetail(failure)]) from error
 
 
-def error_json(error: PlutoError, code: str) -> bytes:
-    """One of our errors as a Connect client reads it, for a call that is refused before it gets here."""
-    detail = {"type": FAILURE, "value": base64.b64encode(_failure_of(error)).rstrip(b"=").decode()}
-    return json.dumps({"code": code, "message": str(error), "details": [detail]}).encode()
-
-
-def _failure_of(error: PlutoError) -> bytes:
-    return Failure(code=error.code).SerializeToString()
+def _failure(code: str) -> bytes:
+    return Failure(code=code).SerializeToString()
 
 
 def _format_of(context: RequestContext[Any, Any]) -> Format:
@@ -304,10 +305,10 @@ def _format_of(context: RequestContext[Any, Any]) -> Format:
 
 
 class ConnectApplication:
-    """The service as a WSGI application, to be mounted at `path`."""
+    """The service as a WSGI application for all addresses that begin with `path`."""
 
-    def __init__(self, watchlist: Watchlist, broadcaster: Broadcaster, code_of: Callable[[PlutoError], str]) -> None:
-        service = Service(watchlist, broadcaster, code_of)
+    def __init__(self, watchlist: Watchlist, broadcaster: Broadcaster) -> None:
+        service = Service(watchlist, broadcaster)
         codecs = [ListingCodec(codec, service) for codec in google_protobuf_codecs()]
         self._library = CryptoPriceServiceWSGIApplication(service, read_max_bytes=MAX_MESSAGE, codecs=codecs)
         self.path = f"{self._library.path}/"
@@ -315,13 +316,48 @@ class ConnectApplication:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if _is_plain_grpc(environ.get("CONTENT_TYPE", "")):
             return _refuse_grpc(start_response)
-        if environ["PATH_INFO"].endswith("/StreamPrices"):  # a stream's bytes are the same for all, so never compressed
+        if environ["PATH_INFO"].endswith("/StreamPrices"):  # all clients get the same bytes, so never compressed ones
             environ.pop("HTTP_CONNECT_ACCEPT_ENCODING", None)
             environ.pop("HTTP_GRPC_ACCEPT_ENCODING", None)
         call = Call(environ)
         _call.set(call)
-        body = self._library(environ, start_response)
+        withheld: list[tuple[str, list[tuple[str, str]]]] = []
+
+        def start(status: str, headers: list[tuple[str, str]], *failure: Any) -> Any:
+            if int(status[:3]) in WORDLESS:
+                return withheld.append((status, headers))
+            return start_response(status, headers, *failure)
+
+        body = self._library(environ, start)
+        if withheld:
+            return _explain(*withheld[0], body)(environ, start_response)
         return body if call.stream is None else call.stream
+
+
+def refuse(error: PlutoError) -> Response:
+    """The answer to a call that doesn't get as far as the library."""
+    return answer(error, _error_json(error.code, str(error)))
+
+
+def _explain(status: str, headers: list[tuple[str, str]], body: Iterable[bytes]) -> Response:
+    """The library's own answer; if it has no body, with one that says what to do."""
+    response = Response(body, status, headers)
+    if not response.get_data():
+        code = CODES[response.status_code]
+        advice = {
+            405: f"Use {response.headers.get('Allow')} for this call.",
+            415: f"Send the body as one of: {response.headers.get('Accept-Post')}.",
+        }
+        response.set_data(_error_json(code, advice.get(response.status_code, ANSWERS[code].message)))
+        response.content_type = "application/json"
+    return response
+
+
+def _error_json(code: str, message: str) -> bytes:
+    """A failure as a Connect client reads it."""
+    detail = {"type": FAILURE, "value": base64.b64encode(_failure(code)).rstrip(b"=").decode()}
+    error = {"code": ANSWERS[code].connect, "message": message, "details": [detail]}
+    return json.dumps(error, ensure_ascii=False).encode()
 
 
 def _is_plain_grpc(content_type: str) -> bool:
@@ -329,38 +365,6 @@ def _is_plain_grpc(content_type: str) -> bool:
 
 
 def _refuse_grpc(start_response: StartResponse) -> Iterable[bytes]:
-    """What a gRPC client takes for an answer; over HTTP/1.1 one comes here only through a proxy."""
-    start_response("200 OK", GRPC_REFUSAL)
+    """An answer that a gRPC client understands. Over HTTP/1.1, its request comes through a proxy."""
+    start_response("200 OK", [("Content-Type", "application/grpc"), ("grpc-status", "12"), ("grpc-message", NO_GRPC)])
     return []
-
-
-# --- HTTP/2 -----------------------------------------------------------------------------------------------------------
-
-
-def refuse_http2(read: Callable[[int], bytes], send: Callable[[bytes], object]) -> None:
-    """Answers a connection's first request in HTTP/2, with what a gRPC client understands, and says goodbye.
-
-    `read` begins after the line HTTP2_PREFACE. Whatever isn't HTTP/2 after all ends it without an answer.
-    """
-    read(HTTP2_PREFACE_REST)
-    send(_http2_frame(SETTINGS, 0, 0, b""))
-    for _ in range(MAX_HTTP2_FRAMES):
-        header = read(9)
-        length, stream = int.from_bytes(header[:3], "big"), int.from_bytes(header[5:], "big")
-        if len(header) < 9 or length > MAX_HTTP2_FRAME:
-            return
-        read(length)
-        if header[3] == HEADERS:
-            fields = b"".join(_http2_field(name, value) for name, value in ((":status", "200"), *GRPC_REFUSAL))
-            send(_http2_frame(HEADERS, END_STREAM | END_HEADERS, stream, fields))
-            send(_http2_frame(GOAWAY, 0, 0, struct.pack(">II", stream, 0)))
-            return
-
-
-def _http2_frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return len(payload).to_bytes(3, "big") + struct.pack(">BBI", kind, flags, stream) + payload
-
-
-def _http2_field(name: str, value: str) -> bytes:
-    """A header as HPACK's literal, neither indexed nor compressed; both texts are shorter than 127 bytes."""
-    return b"\0" + bytes([len(name)]) + name.lower().encode() + bytes([len(value)]) + value.encode()

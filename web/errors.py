@@ -1,29 +1,115 @@
-"""Errors as answers: what each error of Pluto's is called, and with which status every transport says it.
+"""Errors as answers: what each protocol says for each error code.
 
-This file owns the one table from an error to its HTTP status and its Connect code, and how a failure is written as
-JSON. It decides nothing: whoever raises an error has decided. Everything here runs on the hub thread.
+This file owns the one table from an error's code to its HTTP status, Connect code and WebSocket close code, the errors
+that `web/` itself raises, and how a failure is written as JSON. It decides nothing: whoever raises an error has
+decided. It keeps no state. Everything here runs on the hub thread.
 """
 
 from __future__ import annotations
 
 import json
-from typing import NamedTuple, cast
+import math
+from typing import Any, NamedTuple
 
-from flask import Response
-from werkzeug.exceptions import HTTPException
-from werkzeug.routing.exceptions import WebsocketMismatch
+from werkzeug.wrappers import Response
 
-from broadcast import InvalidRate, ShuttingDown, TooManyStreams, TooManyStreamsPerAddress
-from quotes import InvalidTicker, PlutoError, failure_fields
-from watchlist import TooManyTickers
-from web.access import ForbiddenHost, ForbiddenOrigin, TooManyRequests, Unauthenticated
-from web.connect import error_json
-from web.http1 import MAX_BODY
-from web.wsgi import RETRY_AFTER_S
+from quotes import PlutoError
+
+RETRY_AFTER_S = 5  # sent with every 503
+
+
+class Answer(NamedTuple):
+    """What each protocol says.
+
+    `status` is the HTTP status, also of a refused WebSocket handshake. `connect` is the Connect code; the Connect
+    protocol fixes the HTTP status that goes with it. `close` is the code that ends an open WebSocket; None where the
+    error can't end one. `message` is for errors that Flask raises by itself.
+    """
+
+    status: int
+    connect: str
+    close: int | None = None
+    message: str = ""
+
+
+ANSWERS = {
+    # The request isn't HTTP as Pluto accepts it (web/http1.py, web/server.py), or a WebSocket frame isn't.
+    "malformed_request": Answer(400, "invalid_argument", 1002),
+    "not_utf8": Answer(400, "invalid_argument", 1007),
+    "too_slow": Answer(408, "deadline_exceeded"),
+    "too_large": Answer(413, "resource_exhausted", 1009),
+    "target_too_long": Answer(414, "invalid_argument"),
+    "unknown_expectation": Answer(417, "invalid_argument"),
+    "headers_too_large": Answer(431, "resource_exhausted"),
+    "unknown_version": Answer(505, "unimplemented"),
+    # The caller isn't allowed to ask (web/access.py).
+    "unauthenticated": Answer(401, "unauthenticated"),
+    "forbidden_host": Answer(403, "permission_denied"),
+    "forbidden_origin": Answer(403, "permission_denied"),
+    "too_many_requests": Answer(429, "resource_exhausted"),
+    # The request asks for something that Pluto doesn't offer.
+    "bad_request": Answer(
+        400, "invalid_argument", message='Send a JSON object as the body, such as {"ticker":"BTCUSD"}.'
+    ),
+    "invalid_ticker": Answer(400, "invalid_argument"),
+    "invalid_rate": Answer(400, "invalid_argument"),
+    "not_found": Answer(
+        404, "unimplemented", message="There is nothing at this address. GET /openapi.json lists all addresses."
+    ),
+    "not_tracked": Answer(404, "not_found"),
+    "method_not_allowed": Answer(405, "unimplemented", message="Use one of the methods in the Allow header."),
+    "not_json": Answer(
+        415,
+        "invalid_argument",
+        1003,
+        "Send the body as JSON, with the header Content-Type: application/json.",
+    ),
+    "range_not_satisfiable": Answer(416, "out_of_range", message="Ask for a range within the file, or for all of it."),
+    "no_websocket": Answer(426, "unimplemented"),
+    # Pluto can't do it, or can't do it now.
+    "too_many_tickers": Answer(409, "resource_exhausted"),
+    "too_many_streams_per_address": Answer(429, "resource_exhausted"),
+    "internal": Answer(500, "internal", message="Something failed inside Pluto. Its log shows what."),
+    "too_many_streams": Answer(503, "unavailable"),
+    "shutting_down": Answer(503, "unavailable", 1001),
+    "not_ready": Answer(503, "unavailable"),
+    "needs_restart": Answer(503, "unavailable"),
+}
+CODES = {answer.status: code for code, answer in ANSWERS.items() if answer.message}
+"""The code of an error that Flask raises, by its HTTP status."""
+
+
+# --- the errors that web/ raises --------------------------------------------------------------------------------------
+
+
+class Unauthenticated(PlutoError):
+    code = "unauthenticated"
+
+
+class ForbiddenHost(PlutoError):
+    code = "forbidden_host"
+
+
+class ForbiddenOrigin(PlutoError):
+    code = "forbidden_origin"
+
+
+class TooManyRequests(PlutoError):
+    """An address asks for something too often. It may ask again after `retry_after_s`."""
+
+    code = "too_many_requests"
+
+    def __init__(self, what: str, wait_s: float) -> None:
+        self.retry_after_s = math.ceil(wait_s)
+        super().__init__(f"Too many {what} from your address. Try again in {self.retry_after_s} s.")
 
 
 class NotTracked(PlutoError):
     code = "not_tracked"
+
+
+class NoWebSocket(PlutoError):
+    code = "no_websocket"
 
 
 class NotReady(PlutoError):
@@ -34,83 +120,30 @@ class NeedsRestart(PlutoError):
     code = "needs_restart"
 
 
-class NoWebSocket(PlutoError):
-    code = "no_websocket"
+# --- how a failure is written -----------------------------------------------------------------------------------------
 
 
-class Answer(NamedTuple):
-    """How an error is said: by HTTP, the WebSocket's handshake included, and by Connect."""
-
-    status: int
-    connect: str
+def failure_fields(code: str, message: str) -> dict[str, Any]:
+    """A failure as REST, WebSocket and the HTTP server say it in JSON."""
+    return {"success": False, "message": message, "code": code}
 
 
-ANSWERS: dict[type[PlutoError], Answer] = {
-    InvalidTicker: Answer(400, "invalid_argument"),
-    InvalidRate: Answer(400, "invalid_argument"),
-    Unauthenticated: Answer(401, "unauthenticated"),
-    ForbiddenHost: Answer(403, "permission_denied"),
-    ForbiddenOrigin: Answer(403, "permission_denied"),
-    NotTracked: Answer(404, "not_found"),
-    TooManyTickers: Answer(409, "resource_exhausted"),
-    NoWebSocket: Answer(426, "unimplemented"),
-    TooManyRequests: Answer(429, "resource_exhausted"),
-    TooManyStreamsPerAddress: Answer(429, "resource_exhausted"),
-    TooManyStreams: Answer(503, "unavailable"),
-    ShuttingDown: Answer(503, "unavailable"),
-    NotReady: Answer(503, "unavailable"),
-    NeedsRestart: Answer(503, "unavailable"),
-}
-HTTP_CODES = {
-    400: "bad_request",
-    404: "not_found",
-    405: "method_not_allowed",
-    413: "too_large",
-    415: "not_json",
-    500: "internal",
-}
-HTTP_MESSAGES = {
-    400: 'The body is not valid JSON; send an object such as {"ticker":"BTCUSD"}.',
-    404: "There is nothing at this address; the README lists what there is.",
-    413: f"The body is too large; {MAX_BODY} bytes are the most.",
-    415: "Send the body as JSON, with the header Content-Type: application/json.",
-    500: "Something went wrong inside Pluto; its log says what.",
-}
+def failure_json(code: str, message: str) -> bytes:
+    return json.dumps(failure_fields(code, message), ensure_ascii=False).encode()
 
 
-def _failure(status: int, code: str, message: str) -> Response:
-    body = json.dumps(failure_fields(code, message), ensure_ascii=False)
-    return Response(body, status, content_type="application/json")
+def failure_headers(status: int, retry_after_s: int = RETRY_AFTER_S) -> dict[str, str]:
+    """The headers that say what the caller can do."""
+    headers = {"Content-Type": "application/json"}
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="Pluto"'
+    if status in (429, 503):
+        headers["Retry-After"] = str(retry_after_s)
+    return headers
 
 
-def answer_error(error: PlutoError) -> Response:
-    return advise(_failure(ANSWERS[type(error)].status, error.code, str(error)), error)
-
-
-def answer_connect_error(error: PlutoError) -> Response:
-    """To a Connect call that doesn't get as far as the Connect library."""
-    status, code = ANSWERS[type(error)]
-    return advise(Response(error_json(error, code), status, content_type="application/json"), error)
-
-
-def advise(failure: Response, error: PlutoError) -> Response:
-    """Adds the headers that say how to do better."""
-    if failure.status_code == 401:
-        failure.headers["WWW-Authenticate"] = 'Bearer realm="Pluto"'
-    if failure.status_code in (429, 503):
-        failure.headers["Retry-After"] = str(getattr(error, "retry_after_s", RETRY_AFTER_S))
-    return failure
-
-
-def answer_websocket_mismatch(_: WebsocketMismatch) -> Response:
-    return answer_error(NoWebSocket("/api/ws is a WebSocket, connected to with ws://; nothing else here is one."))
-
-
-def answer_http_error(error: HTTPException) -> Response:
-    status = error.code or 500
-    if status < 400:
-        return cast(Response, error.get_response())
-    message = HTTP_MESSAGES.get(status, error.description or error.name)
-    failure = _failure(status, HTTP_CODES.get(status, "bad_request"), message)
-    failure.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
-    return failure
+def answer(error: PlutoError, body: bytes | None = None, content_type: str = "application/json") -> Response:
+    """The HTTP response for an error: the failure as JSON, or another body."""
+    status = ANSWERS[error.code].status
+    headers = failure_headers(status, getattr(error, "retry_after_s", RETRY_AFTER_S)) | {"Content-Type": content_type}
+    return Response(failure_json(error.code, str(error)) if body is None else body, status, headers)

@@ -1,15 +1,17 @@
-"""What Pluto measures, as Prometheus reads it: the counters and the state of the layers below, at the moment it asks.
+"""What Pluto counts and measures, as JSON for /api/performance and as text for Prometheus.
 
-This file owns the metrics' names, units and words. It counts nothing itself and keeps nothing between two questions:
-each answer is made anew of what the broadcaster and the scraper count. No metric has a label for a ticker or a client,
-so there are as many time series with a thousand tickers as with one. It runs on the hub thread.
+This file owns the names, units and words of all figures. It counts nothing itself: `Figures` reads once what each part
+of Pluto counts, and both answers are written from it. No metric has a label for a ticker or a client, so a thousand
+tickers have as many time series as one. Everything runs on the hub thread, and nothing here waits.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
+from typing import Any
 
 import psutil
 from prometheus_client import CollectorRegistry, generate_latest
@@ -17,75 +19,106 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client.registry import Collector
 
-from broadcast import Broadcaster, Histogram
-from quotes import QuoteSource, State
-from settings import VERSION, Settings
+from quotes import State
 from web.descriptors import limit
 from web.parts import Parts
 
-__all__ = ["CONTENT_TYPE", "Metrics"]
+__all__ = ["CONTENT_TYPE", "Figures", "performance", "prometheus_text"]
 
-MAX_EVENTS = 200  # values of a label; the words that are counted are fixed ones, and this keeps it so
+MAX_EVENTS = 200  # values of one label. The parts count under fixed words; this limit makes sure of it
 TRANSPORTS = ("sse", "websocket", "connect+json", "connect+proto", "grpc-web+json", "grpc-web+proto")
 
-# The broadcaster's counters that have a metric of their own: their names there, here, and what they count.
+# The broadcaster's counters that are metrics of their own: the counter, the metric, what it counts.
 STREAM_COUNTERS = (
-    ("flushes", "pluto_flushes", "Flushes that changed anything."),
-    ("encodes", "pluto_encodes", "Frames encoded, each once for all clients that get it."),
-    ("sends", "pluto_sends", "Frames given to sockets."),
-    ("bytes", "pluto_sent_bytes", "Bytes of the frames given to sockets."),
+    ("flushes", "pluto_flushes", "Flushes in which anything had changed."),
+    ("encodes", "pluto_encodes", "Frames encoded; each is encoded once for all clients that get it."),
+    ("sends", "pluto_sends", "Frames written to sockets."),
+    ("bytes", "pluto_sent_bytes", "Bytes of the frames written to sockets."),
     ("conflated", "pluto_sends_conflated", "Frames not sent because the client was lagging."),
     ("lagging", "pluto_streams_lagged", "Times that a client's socket was full."),
     ("refused", "pluto_streams_refused", "Streams refused because --max-streams were open."),
 )
 DELAYS = (
-    ("page", "pluto_page_delay_seconds", "From a page showing a live price until Pluto had it."),
-    ("handoff", "pluto_handoff_delay_seconds", "From Pluto having a live price until the flush that sent it."),
-    ("flush", "pluto_flush_duration_seconds", "How long a flush took."),
-    ("lateness", "pluto_flush_lateness_seconds", "How much later than its time a flush could begin."),
-    ("lag", "pluto_lag_duration_seconds", "From a client's socket being full until the client had caught up."),
+    ("page", "pluto_page_delay_seconds", "From the moment a page shows a live price until Pluto has it."),
+    ("handoff", "pluto_handoff_delay_seconds", "From the moment Pluto has a live price until the flush that sends it."),
+    ("flush", "pluto_flush_duration_seconds", "Duration of a flush."),
+    ("lateness", "pluto_flush_lateness_seconds", "From the moment a flush is due until it begins."),
+    ("lag", "pluto_lag_duration_seconds", "From the moment a client's socket is full until the client has caught up."),
 )
 
 
-class Metrics:
-    """All metrics of one Pluto, in a registry of their own.
+class Figures:
+    """Everything that Pluto counts, read at one moment.
 
-    `refused` counts callers that may not call, by error code.
+    `http` is what the HTTP server that serves this request counts: {"connections": …, "counters": …}, or nothing if the
+    server isn't Pluto's own.
     """
 
-    def __init__(self, parts: Parts, refused: Mapping[str, int]) -> None:
-        self._layers = LayersCollector(parts, refused)
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self._layers)
-        self._registry.register(ProcessFigures())
+    def __init__(self, parts: Parts, http: Mapping[str, Any]) -> None:
+        self.settings, self.http = parts.settings, http
+        self.broadcaster, self.source = parts.broadcaster, parts.source
+        self.states = Counter(entry.quote.state for entry in parts.broadcaster.entries)
+        self.clients = parts.broadcaster.clients
+        self.streams = parts.broadcaster.counters
+        self.scraper = dict(parts.source.counters)  # copied in one step: the scraper's thread goes on counting
+        self.supervision = parts.supervisor.counters
+        self.refused_callers = parts.access.refused
+        self.uptime_s = time.time() - parts.started_at
+        self.silence_s = time.monotonic() - parts.source.last_tick
 
-    def text(self, connections: int, http: Mapping[str, int]) -> bytes:
-        """In Prometheus' text format, CONTENT_TYPE; with what the HTTP server that was asked holds and counts."""
-        self._layers.connections, self._layers.http = connections, http
-        return generate_latest(self._registry)
+
+# --- as JSON ----------------------------------------------------------------------------------------------------------
 
 
-class LayersCollector(Collector):
-    """Reads the layers whenever the registry asks."""
+def performance(figures: Figures) -> dict[str, Any]:
+    """The body of /api/performance, without its timestamp. Eight names are those of the original."""
+    broadcaster, memory = figures.broadcaster, psutil.Process().memory_info()
+    return {
+        "scraper": {
+            "activeTickers": figures.states.total(),
+            "callbacksRegistered": 1,
+            "queuedUpdates": broadcaster.waiting,
+            "monitoringActive": figures.source.has_browser,
+            "counters": figures.scraper,
+        },
+        "server": {
+            "activeSSEClients": figures.clients["sse"],
+            "queuedBroadcasts": broadcaster.lagging,
+            "uptime": round(figures.uptime_s, 3),
+            "memoryUsage": {"rss": memory.rss, "vms": memory.vms},
+            "clients": dict(figures.clients),
+            "handoffDepth": broadcaster.waiting,
+            "lagging": broadcaster.lagging,
+            "sequence": broadcaster.sequence,
+            "flushSecondsMax": round(broadcaster.flush_max_s, 6),
+            "latenessSecondsMax": round(broadcaster.lateness_max_s, 6),
+            "counters": {**figures.streams, **figures.supervision},
+            "http": figures.http,
+            "refusedRequests": dict(figures.refused_callers),
+        },
+    }
 
-    def __init__(self, parts: Parts, refused: Mapping[str, int]) -> None:
-        self._parts, self._refused = parts, refused
-        self.connections = 0
-        self.http: Mapping[str, int] = {}
+
+# --- for Prometheus ---------------------------------------------------------------------------------------------------
+
+
+def prometheus_text(figures: Figures) -> bytes:
+    """The body of /metrics, in the format CONTENT_TYPE."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(FiguresCollector(figures))
+    registry.register(ProcessFigures())
+    return generate_latest(registry)
+
+
+class FiguresCollector(Collector):
+    """The figures as Prometheus' library wants them."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
 
     def collect(self) -> Iterable[Metric]:
-        yield _info(self._parts.settings)
-        yield from _watched(self._parts)
-        yield from _streams(self._parts.broadcaster)
-        yield from _delays(self._parts.broadcaster)
-        yield from _scraper(self._parts.source)
-        yield from _http(self.connections, self.http, self._refused)
-        yield _labelled_counter(
-            "pluto_supervision_events",
-            "What hung or died inside Pluto, by event.",
-            "event",
-            self._parts.supervisor.counters,
-        )
+        for family in (_settings, _tickers, _streams, _delays, _scraper, _http):
+            yield from family(self._figures)
 
 
 class ProcessFigures(Collector):
@@ -106,84 +139,84 @@ class ProcessFigures(Collector):
         yield GaugeMetricFamily("process_open_fds", "Number of open file descriptors.", descriptors)
 
 
-def _info(settings: Settings) -> Metric:
+def _settings(figures: Figures) -> Iterator[Metric]:
+    settings = figures.settings
     info = GaugeMetricFamily(
         "pluto_build_info", "Always 1: the version, and whether prices are simulated.", labels=["version", "simulated"]
     )
-    info.add_metric([VERSION, str(settings.demo).lower()], 1)
-    return info
+    info.add_metric([settings.version, str(settings.demo).lower()], 1)
+    yield info
+    yield GaugeMetricFamily("pluto_tickers_limit", "--max-tickers.", settings.max_tickers)
+    yield GaugeMetricFamily("pluto_streams_limit", "--max-streams.", settings.max_streams)
 
 
-def _watched(parts: Parts) -> Iterator[Metric]:
-    states = [entry.quote.state for entry in parts.broadcaster.entries]
-    counts = {str(state): states.count(state) for state in State}
-    yield _labelled_gauge("pluto_tickers", "Tracked tickers, by state.", "state", counts)
-    yield GaugeMetricFamily("pluto_tickers_limit", "--max-tickers.", parts.settings.max_tickers)
-    yield GaugeMetricFamily("pluto_streams_limit", "--max-streams.", parts.settings.max_streams)
+def _tickers(figures: Figures) -> Iterator[Metric]:
+    states = {str(state): figures.states[state] for state in State}
+    yield _labelled(GaugeMetricFamily, "pluto_tickers", "Tracked tickers, by state.", "state", states)
 
 
-def _streams(broadcaster: Broadcaster) -> Iterator[Metric]:
-    clients, counters = broadcaster.clients, broadcaster.counters
-    streams = {transport: clients[transport] for transport in TRANSPORTS}
-    yield _labelled_gauge("pluto_streams", "Open streams, by transport.", "transport", streams)
+def _streams(figures: Figures) -> Iterator[Metric]:
+    broadcaster, counters = figures.broadcaster, figures.streams
+    streams = {transport: figures.clients[transport] for transport in TRANSPORTS}
+    yield _labelled(GaugeMetricFamily, "pluto_streams", "Open streams, by transport.", "transport", streams)
     yield GaugeMetricFamily("pluto_streams_lagging", "Streams whose socket is full.", broadcaster.lagging)
     yield GaugeMetricFamily("pluto_handoff_quotes", "Quotes that wait for the next flush.", broadcaster.waiting)
     for counted, name, help in STREAM_COUNTERS:
         yield CounterMetricFamily(name, help, counters[counted])
-    ends = _after(counters, "left: "), _after(counters, "dropped: ")
-    yield _labelled_counter("pluto_streams_left", "Streams ended in order, by reason.", "reason", ends[0])
-    yield _labelled_counter(
-        "pluto_streams_dropped", "Streams cut off or left by clients, by reason.", "reason", ends[1]
+    yield _counter("pluto_streams_left", "Streams that Pluto ended in order, by reason.", "reason", counters, "left: ")
+    yield _counter(
+        "pluto_streams_dropped", "Streams cut off or ended by the client, by reason.", "reason", counters, "dropped: "
     )
 
 
-def _delays(broadcaster: Broadcaster) -> Iterator[Metric]:
+def _delays(figures: Figures) -> Iterator[Metric]:
     for part, name, help in DELAYS:
-        histogram: Histogram = getattr(broadcaster.delays, part)
+        histogram = getattr(figures.broadcaster.delays, part)
         bounds = [*(str(bound) for bound in histogram.bounds), "+Inf"]
         buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
         yield HistogramMetricFamily(name, help, buckets, histogram.total_s)
 
 
-def _scraper(source: QuoteSource) -> Iterator[Metric]:
-    counters = dict(source.counters)  # one step: the scraper's thread goes on counting
-    prices, refused = _after(counters, "prices_"), _after(counters, "refused: ")
+def _scraper(figures: Figures) -> Iterator[Metric]:
+    counters = figures.scraper
     events = {name: count for name, count in counters.items() if not name.startswith(("prices_", "refused: "))}
-    silence = time.monotonic() - source.last_tick
-    yield GaugeMetricFamily("pluto_browser_up", "1 while there is a browser.", source.has_browser)
+    yield GaugeMetricFamily("pluto_browser_up", "1 while there is a browser.", figures.source.has_browser)
     yield GaugeMetricFamily(
-        "pluto_scraper_silence_seconds", "Since the scraper's thread was last seen running.", silence
+        "pluto_scraper_silence_seconds", "Time since the scraper's thread was last seen running.", figures.silence_s
     )
-    yield _labelled_counter("pluto_prices", "Prices read, by source; stale ones are counted too.", "source", prices)
-    yield _labelled_counter("pluto_prices_refused", "Texts not taken for a price, by reason.", "reason", refused)
-    yield _labelled_counter("pluto_scraper_events", "What happened to pages and browser, by event.", "event", events)
+    yield _counter("pluto_prices", "Prices read, by source, stale ones included.", "source", counters, "prices_")
+    yield _counter("pluto_prices_refused", "Texts not accepted as a price, by reason.", "reason", counters, "refused: ")
+    yield _counter("pluto_scraper_events", "Events of the pages and the browser.", "event", events)
+    yield _counter("pluto_supervision_events", "Hangs and deaths inside Pluto.", "event", figures.supervision)
 
 
-def _http(connections: int, counters: Mapping[str, int], refused: Mapping[str, int]) -> Iterator[Metric]:
-    malformed, closed = _after(counters, "refused: "), _after(counters, "closed: ")
-    failed = counters.get("accept failed", 0)
+def _http(figures: Figures) -> Iterator[Metric]:
+    connections, counters = figures.http.get("connections", 0), figures.http.get("counters", {})
     yield GaugeMetricFamily("pluto_connections", "Open connections, streams not counted.", connections)
-    yield _labelled_counter(
-        "pluto_requests_refused", "Requests refused before they were looked at, by error.", "error", malformed
+    yield _counter(
+        "pluto_requests_refused", "Requests refused by the HTTP server, by error.", "error", counters, "refused: "
     )
-    yield _labelled_counter("pluto_callers_refused", "Requests of who may not ask, by error.", "error", refused)
-    yield _labelled_counter("pluto_connections_closed", "Connections Pluto closed, by reason.", "reason", closed)
-    yield CounterMetricFamily("pluto_accepts_failed", "Times that no connection could be taken.", failed)
+    yield _counter(
+        "pluto_callers_refused", "Requests from callers without access, by error.", "error", figures.refused_callers
+    )
+    yield _counter(
+        "pluto_connections_closed", "Connections closed by Pluto, by reason.", "reason", counters, "closed: "
+    )
+    yield CounterMetricFamily(
+        "pluto_accepts_failed", "Times that no connection could be accepted.", counters.get("accept failed", 0)
+    )
 
 
-def _after(counters: Mapping[str, int], prefix: str) -> dict[str, int]:
-    return {name.removeprefix(prefix): count for name, count in counters.items() if name.startswith(prefix)}
+def _counter(name: str, help: str, label: str, counters: Mapping[str, int], prefix: str = "") -> Metric:
+    """The counters that begin with the prefix, each as a value of the label."""
+    values = {name.removeprefix(prefix): count for name, count in counters.items() if name.startswith(prefix)}
+    return _labelled(CounterMetricFamily, name, help, label, dict(sorted(values.items())[:MAX_EVENTS]))
 
 
-def _labelled_gauge(name: str, help: str, label: str, values: dict[str, int]) -> Metric:
-    family = GaugeMetricFamily(name, help, labels=[label])
+def _labelled(
+    kind: type[GaugeMetricFamily | CounterMetricFamily], name: str, help: str, label: str, values: Mapping[str, int]
+) -> Metric:
+    family = kind(name, help, labels=[label])
     for value, count in values.items():
-        family.add_metric([value], count)
-    return family
-
-
-def _labelled_counter(name: str, help: str, label: str, values: Mapping[str, int]) -> Metric:
-    family = CounterMetricFamily(name, help, labels=[label])
-    for value, count in sorted(values.items())[:MAX_EVENTS]:
         family.add_metric([value], count)
     return family

@@ -1,6 +1,6 @@
-"""The parts of one running Pluto, as its web layers see them.
+"""The parts of one running Pluto, as the web modules see them.
 
-This file owns one record and nothing else: no code runs here. Each part stays the owner of what is its own.
+This file owns one record and nothing else: no code runs here, on any thread. Each part stays the owner of its state.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from broadcast import Broadcaster
 from quotes import QuoteSource
 from settings import Settings
 from watchlist import Watchlist
+from web.access import Access
 from web.supervision import Supervisor
 
 
 @dataclass(frozen=True)
 class Parts:
-    """`source` feeds the broadcaster; `started_at` is in seconds since the epoch."""
+    """`source` feeds the broadcaster. `started_at` is in seconds since the epoch."""
 
     settings: Settings
     watchlist: Watchlist
     source: QuoteSource
     broadcaster: Broadcaster
     supervisor: Supervisor
+    access: Access
     started_at: float = field(default_factory=time.time)

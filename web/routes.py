@@ -1,57 +1,59 @@
-"""The routes: REST, server-sent events, the page and the figures, each a translation and nothing more.
+"""The routes: REST, streams, the page and the figures. Each route only translates.
 
-This file owns the addresses of Pluto and what stands at each: it parses what is asked, calls the layer that decides,
-and writes the answer. Everything here runs on the hub thread, so nothing here may block.
+This file owns all addresses but those of Connect: it parses the request, calls the part that decides, and writes the
+answer, a failure included. It decides nothing. Everything here runs on the hub thread, so nothing here may block.
 """
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from typing import Any, cast
 
-import psutil
 from flask import Blueprint, Response, current_app, jsonify, redirect, render_template, request
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed
+from werkzeug.routing.exceptions import WebsocketMismatch
 from werkzeug.wrappers import Response as BaseResponse
 
 from broadcast import MAX_RATE, SSE, WEBSOCKET, Format, Stream, Wish, filter_of, interval_of
 from quotes import PlutoError, State, Ticker, parse_ticker, wire_fields
-from settings import VERSION
-from web.access import Access, Unauthenticated
-from web.errors import ANSWERS, NeedsRestart, NotReady, NotTracked, NoWebSocket, advise
+from web.errors import (
+    ANSWERS,
+    CODES,
+    NeedsRestart,
+    NotReady,
+    NotTracked,
+    NoWebSocket,
+    Unauthenticated,
+    answer,
+    failure_json,
+)
 from web.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
-from web.metrics import Metrics
+from web.metrics import Figures, performance, prometheus_text
 from web.parts import Parts
-from web.server import Server
 from web.supervision import ScraperState
 from web.websocket import WebSocketSession, websocket_accept
-from web.wsgi import ADDRESS, HAND_OVER, HTTP_SERVER
+from web.wsgi import ADDRESS, HAND_OVER, HTTP_FIGURES
 
 routes = Blueprint("pluto", __name__)
 
 
-@dataclass(frozen=True)
-class WebParts(Parts):
-    """With what the application itself adds."""
-
-    access: Access = field(kw_only=True)
-    metrics: Metrics = field(kw_only=True)
+def parts() -> Parts:
+    return cast(Parts, current_app.extensions["pluto"])
 
 
-def parts() -> WebParts:
-    return cast(WebParts, current_app.extensions["pluto"])
+# --- the page ---------------------------------------------------------------------------------------------------------
 
 
 @routes.get("/")
-def page() -> Response:
+def page() -> BaseResponse:
     if not parts().access.is_authenticated(request.environ):
         return _login_page()
-    return Response(render_template("index.html", simulated=parts().settings.demo, version=VERSION))
+    settings = parts().settings
+    return Response(render_template("index.html", simulated=settings.demo, version=settings.version))
 
 
 @routes.get("/login")
@@ -61,7 +63,7 @@ def login() -> BaseResponse:
 
 @routes.post("/login")
 def log_in() -> BaseResponse:
-    """Opens a session for the right token, and goes on to the page with the query it was asked for with."""
+    """Opens a session if the token is right, and redirects to the page with the same query."""
     try:
         cookie = parts().access.log_in(request.form.get("token", ""), request.environ)
     except PlutoError as error:
@@ -71,8 +73,8 @@ def log_in() -> BaseResponse:
     return response
 
 
-def _login_page(error: PlutoError | None = None) -> Response:
-    """The form; one who follows a link from elsewhere is sent here again, because the cookie didn't come with that."""
+def _login_page(error: PlutoError | None = None) -> BaseResponse:
+    """The login form. A browser that follows a link from another site sends no cookie: the form then asks again."""
     shown = render_template(
         "login.html",
         action="/login" + _query(),
@@ -80,8 +82,7 @@ def _login_page(error: PlutoError | None = None) -> Response:
         again=request.headers.get("Sec-Fetch-Site") == "cross-site",
         simulated=parts().settings.demo,
     )
-    error = error or Unauthenticated()
-    return advise(Response(shown, ANSWERS[type(error)].status), error)
+    return answer(error or Unauthenticated(), shown.encode(), "text/html; charset=utf-8")
 
 
 def _query() -> str:
@@ -91,7 +92,7 @@ def _query() -> str:
 
 @routes.get("/vendor/lightweight-charts.js")
 def chart_script() -> Response:
-    """TradingView's open-source charts, as the package litecharts carries them."""
+    """TradingView's open-source chart library, from the package litecharts."""
     return Response(
         _chart_script(), content_type="text/javascript; charset=utf-8", headers={"Cache-Control": "max-age=86400"}
     )
@@ -100,6 +101,9 @@ def chart_script() -> Response:
 @cache
 def _chart_script() -> bytes:
     return (resources.files("litecharts") / "js" / "lightweight-charts.js").read_bytes()
+
+
+# --- tickers ----------------------------------------------------------------------------------------------------------
 
 
 @routes.post("/api/tickers")
@@ -126,8 +130,28 @@ def get_ticker(text: str) -> Response:
     return jsonify(_price(parse_ticker(text)))
 
 
+def _json_object() -> dict[str, Any]:
+    try:
+        body = request.get_json()
+    except RecursionError:  # thousands of brackets
+        raise BadRequest from None
+    if not isinstance(body, dict):
+        raise BadRequest
+    return body
+
+
+def _price(ticker: Ticker) -> dict[str, Any]:
+    entry = parts().broadcaster.entry(ticker)
+    if entry is None:
+        raise NotTracked(f"{ticker} is not tracked. Add it with POST /api/tickers.")
+    return wire_fields(entry.quote, entry.sequence)
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
 class StreamResponse(Response):
-    """A response whose body is a Stream. Werkzeug gives a 101 none, and would not close the one HEAD has no use for."""
+    """A response whose body is a Stream. Werkzeug drops the body of a 101, and doesn't close the body of a HEAD."""
 
     def get_app_iter(self, environ: dict[str, Any]) -> Iterable[bytes]:
         stream = cast(Stream, self.response)
@@ -150,9 +174,9 @@ def stream() -> Response:
 
 @routes.get("/api/ws", websocket=True)
 def websocket() -> Response:
-    """Upgrades the connection; from there the broadcaster sends, and a WebSocketSession takes what the client says."""
+    """Upgrades the connection. Then the broadcaster writes to it, and a WebSocketSession reads from it."""
     if (hand_over := request.environ.get(HAND_OVER)) is None:
-        raise NoWebSocket("WebSocket takes HTTP/1.1 without TLS here; use /api/stream instead.")
+        raise NoWebSocket("Use HTTP/1.1 for a WebSocket, or use /api/stream.")
     accept = websocket_accept(request.headers)
     broadcaster = parts().broadcaster
     client = broadcaster.admit(_wish(WEBSOCKET), _last_event_id(), _address())
@@ -165,7 +189,7 @@ def websocket() -> Response:
 
 
 def _wish(format: Format, *, chunked: bool = False) -> Wish:
-    """What a stream's query asks for."""
+    """The stream that the query asks for."""
     tickers = filter_of(request.args.get("tickers", "").split(","))
     return Wish(format, tickers, interval_of(request.args.get("max_rate", MAX_RATE)), chunked)
 
@@ -175,14 +199,16 @@ def _last_event_id() -> str:
 
 
 def _address() -> str:
-    """What the caller's streams count for."""
+    """The address for which the caller's streams are counted."""
     return cast(str, request.environ.get(ADDRESS, ""))
+
+
+# --- health and figures -----------------------------------------------------------------------------------------------
 
 
 @routes.get("/health")
 def health() -> Response:
-    entries = parts().broadcaster.entries
-    states = {state: sum(entry.quote.state is state for entry in entries) for state in State}
+    states = Counter(entry.quote.state for entry in parts().broadcaster.entries)
     troubled = states[State.STALE] + states[State.BLOCKED] + states[State.ERROR]
     browser = "running" if parts().source.has_browser else "down"
     scraper, flushing = parts().supervisor.state, parts().broadcaster.is_flushing
@@ -193,98 +219,77 @@ def health() -> Response:
         **parts().source.health,
         scraper=scraper,
         broadcaster="running" if flushing else "failed",
-        tickers={state: count for state, count in states.items() if count},
+        tickers={state: states[state] for state in State if states[state]},
         simulated=parts().settings.demo,
-        version=VERSION,
+        version=parts().settings.version,
         timestamp=_iso_now(),
     )
 
 
 @routes.get("/livez")
 def livez() -> Response:
-    """Fails only when it helps to start Pluto anew."""
+    """Fails only if a restart of Pluto would help."""
     if (failure := parts().supervisor.failure) is not None:
-        raise NeedsRestart(f"Start Pluto anew: {failure}.")
+        raise NeedsRestart(f"Restart Pluto: {failure}.")
     return jsonify(status="ok")
 
 
 @routes.get("/readyz")
 def readyz() -> Response:
-    """Fails while new clients had better go elsewhere."""
+    """Fails while new clients should wait."""
     parts().broadcaster.check_room()
     if parts().supervisor.state is not ScraperState.RUNNING:
-        raise NotReady(f"The scraper is {parts().supervisor.state}; come back in a moment.")
+        raise NotReady(f"Try again in a moment: the scraper is {parts().supervisor.state}.")
     if not parts().source.has_browser:
-        raise NotReady("There is no browser yet; come back in a moment.")
+        raise NotReady("Try again in a moment: there is no browser yet.")
     return jsonify(status="ok")
 
 
 @routes.get("/api/performance")
-def performance() -> Response:
-    broadcaster, source = parts().broadcaster, parts().source
-    memory, clients = psutil.Process().memory_info(), broadcaster.clients
-    return jsonify(
-        scraper={
-            "activeTickers": len(broadcaster.tickers),
-            "callbacksRegistered": 1,
-            "queuedUpdates": broadcaster.waiting,
-            "monitoringActive": source.has_browser,
-            "counters": dict(source.counters),
-        },
-        server={
-            "activeSSEClients": clients["sse"],
-            "queuedBroadcasts": broadcaster.lagging,
-            "uptime": round(time.time() - parts().started_at, 3),
-            "memoryUsage": {"rss": memory.rss, "vms": memory.vms},
-            "clients": dict(clients),
-            "handoffDepth": broadcaster.waiting,
-            "lagging": broadcaster.lagging,
-            "sequence": broadcaster.sequence,
-            "flushSecondsMax": round(broadcaster.flush_max_s, 6),
-            "latenessSecondsMax": round(broadcaster.lateness_max_s, 6),
-            "counters": {**broadcaster.counters, **parts().supervisor.counters},
-            "http": _http_figures(),
-            "refusedRequests": dict(parts().access.refused),
-        },
-        timestamp=_iso_now(),
-    )
+def performance_figures() -> Response:
+    return jsonify(**performance(_figures()), timestamp=_iso_now())
 
 
 @routes.get("/metrics")
 def metrics() -> Response:
-    http = _http_figures()
-    shown = parts().metrics.text(http.get("connections", 0), http.get("counters", {}))
+    shown = prometheus_text(_figures())
     return Response(shown, content_type=METRICS_CONTENT_TYPE, headers={"Cache-Control": "no-store"})
 
 
-@routes.get("/openapi.json")
-def openapi() -> Response:
-    """The REST part, described for programs."""
-    return current_app.send_static_file("openapi.json")
-
-
-def _http_figures() -> dict[str, Any]:
-    """The HTTP server's, as far as it is ours."""
-    server: Server | None = request.environ.get(HTTP_SERVER)
-    return {} if server is None else {"connections": server.connections, "counters": dict(server.counters)}
-
-
-def _json_object() -> dict[str, Any]:
-    try:
-        body = request.get_json()
-    except RecursionError:  # thousands of brackets
-        raise BadRequest from None
-    if not isinstance(body, dict):
-        raise BadRequest
-    return body
-
-
-def _price(ticker: Ticker) -> dict[str, Any]:
-    entry = parts().broadcaster.entry(ticker)
-    if entry is None:
-        raise NotTracked(f"{ticker} is not tracked; add it with POST /api/tickers.")
-    return wire_fields(entry.quote, entry.sequence)
+def _figures() -> Figures:
+    read_http = request.environ.get(HTTP_FIGURES, dict)
+    return Figures(parts(), read_http())
 
 
 def _iso_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@routes.get("/openapi.json")
+def openapi() -> Response:
+    """The description of all addresses but those of Connect, for programs."""
+    return current_app.send_static_file("openapi.json")
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+routes.app_errorhandler(PlutoError)(answer)
+
+
+@routes.app_errorhandler(WebsocketMismatch)
+def answer_websocket_mismatch(_: WebsocketMismatch) -> BaseResponse:
+    return answer(NoWebSocket("Connect to /api/ws with ws://. No other address is a WebSocket."))
+
+
+@routes.app_errorhandler(HTTPException)
+def answer_http_error(error: HTTPException) -> BaseResponse:
+    """Flask's own errors, with the code and the message of the table."""
+    if error.code is not None and error.code < 400:
+        return error.get_response()
+    code = CODES.get(error.code or 500, "bad_request")
+    status, message = ANSWERS[code].status, ANSWERS[code].message
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        message = f"Use {' or '.join(sorted(error.valid_methods))} at this address."
+    headers = [(name, value) for name, value in error.get_headers() if name in ("Allow", "Content-Range")]
+    return BaseResponse(failure_json(code, message), status, headers, content_type="application/json")

@@ -1,19 +1,19 @@
-"""The HTTP server: connections, how long and how many there may be, and how a stream's socket is given away.
+"""The HTTP server: connections, deadlines, limits, and the moment at which a stream's socket is passed on.
 
-This file owns what gevent's WSGI server lacks: deadlines, counts, refusals, and requests that are whole and well formed
-(says `http1`) before the application sees them. It knows nothing of tickers, routes or settings. Everything runs on the
-hub thread; each connection has a greenlet until its socket is given away. A connection is in one of three states:
+This file owns what gevent's WSGI server lacks: deadlines, a limit on connections, refusals, and requests that are
+complete and well formed (`http1` decides) before the application sees them. It knows nothing of tickers, routes or
+settings. Everything runs on the hub thread. Each connection has a greenlet until its socket is passed on. A connection
+is in one of two states:
 
-    waiting    for its client: to send a request, or to take an answer. Who has waited longest makes room for others
-    answering  the application runs and nothing is sent yet: `max_requests` bounds these
-    streaming  an answer without an end: `broadcast` bounds these, and they are no longer counted here
+    waiting    for its client, which has to send a request or to read an answer. If there are too many connections, the
+               server closes the one that has waited longest. The application never waits, so its time doesn't count
+    streaming  it has an answer without an end: `broadcast` limits these, and the server no longer counts them
 """
 
 from __future__ import annotations
 
 import errno
 import io
-import json
 import logging
 import os
 import socket
@@ -33,25 +33,21 @@ import gevent
 from gevent import GreenletExit
 from gevent.pool import Pool
 from gevent.pywsgi import Input, WSGIHandler, WSGIServer
-from gevent.timeout import Timeout
 
-from broadcast import LAST_CHUNK
-from quotes import failure_fields
-from web.connect import HTTP2_PREFACE, refuse_http2
 from web.descriptors import left
+from web.errors import ANSWERS, failure_headers, failure_json
 from web.http1 import Head, Refusal, find_head_end, malformed, parse_head, read_chunked
-from web.wsgi import BEGAN_AT, HAND_OVER, HTTP_SERVER, RETRY_AFTER_S
+from web.wsgi import BEGAN_AT, HAND_OVER, HTTP_FIGURES
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 BACKLOG = 4096
 RECEIVE_SIZE = 16 * 1024
-MAX_LINGER = 16 * 1024 * 1024  # bytes of a refused request that are read and thrown away
-PREFACE_LINE = f"{HTTP2_PREFACE}\r\n".encode()
-ACCEPT_PAUSE_S = 0.1  # until accepting is tried again when there is no descriptor left
+MAX_LINGER = 16 * 1024 * 1024  # bytes of a refused request that the server reads and drops
+ACCEPT_PAUSE_S = 0.1  # before the next try to accept when no descriptor is left
 ACCEPT_LOG_INTERVAL_S = 60.0
-IDLE_S = 1.0  # a connection on which nothing was said for so long may be closed for its descriptor
+IDLE_S = 1.0  # a connection that has been idle for this long may be closed for its descriptor
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 log = logging.getLogger("pluto.server")
@@ -59,28 +55,23 @@ log = logging.getLogger("pluto.server")
 
 @dataclass(frozen=True)
 class Limits:
-    """How long, in seconds, and how many. Sizes are in `http1`."""
+    """Times in seconds, and the number of connections. `http1` has the sizes."""
 
-    first_byte: float = 10.0  # for a new connection to say anything
-    head: float = 10.0  # from its first byte to its last
-    body: float = 20.0  # from the head's end to its own
+    first_byte: float = 10.0  # from the start of a connection to its first byte
+    head: float = 10.0  # from the first byte of a request to the end of its head
+    body: float = 20.0  # from the end of the head to the end of the body
     idle: float = 60.0  # between two requests
-    answer: float = 20.0  # for a client to take what is sent at once
-    linger: float = 1.0  # for a refused client to hear that it is, and to go
-    max_requests: int = 256  # being answered at once
+    answer: float = 20.0  # for the client to read an answer
+    linger: float = 1.0  # for a refused client to read the refusal and to close
     max_connections: int = 2_000  # streams not counted
     kept_descriptors: int = 0  # that no client gets
 
-    def __post_init__(self) -> None:
-        if self.max_connections <= self.max_requests:
-            raise ValueError("of more connections than requests, one always waits and can make room")
-
 
 class Inbox:
-    """What a connection's client has said and nobody has read yet. The deadline is for all reads until the next."""
+    """The bytes that a client has sent and nobody has read yet. One deadline holds for all reads until the next one."""
 
     def __init__(self, connection: socket.socket) -> None:
-        self.unread = bytearray()  # bounded by those who read: they refuse what grows too long
+        self.unread = bytearray()  # bounded by its readers: they refuse requests that grow too long
         self._connection = connection
         self._deadline = 0.0
 
@@ -88,7 +79,7 @@ class Inbox:
         self._deadline = time.monotonic() + seconds
 
     def fill(self) -> None:
-        """Waits for more. Raises TimeoutError at the deadline, EOFError when the client has said all."""
+        """Waits for more bytes. Raises TimeoutError at the deadline, EOFError when the client has closed its side."""
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -106,36 +97,33 @@ class Inbox:
         return data
 
     def read_line(self, limit: int) -> bytes:
-        """A line of a chunked body, without its end."""
+        """A line of a chunked body, without its CR LF."""
         while (end := self.unread.find(b"\r\n", 0, limit + 2)) < 0:
             if len(self.unread) > limit + 1 or b"\n" in self.unread:
-                raise malformed("A line of a chunked body is too long, or doesn't end with CR LF.")
+                raise malformed(f"End each line of a chunked body with CR LF, after at most {limit} bytes.")
             self.fill()
         return self.read(end + 2)[:-2]
 
-    def read_head(self) -> bytes | None:
-        """A request's head up to its empty line; None when a connection in HTTP/2 begins instead."""
+    def read_head(self) -> bytes:
+        """A request's head, without the empty line after it."""
         looked_at = 0
-        while not self.unread.startswith(PREFACE_LINE):
-            if (end := find_head_end(self.unread, looked_at)) >= 0:
-                return self.read(end + 4)[:-4]
+        while (end := find_head_end(self.unread, looked_at)) < 0:
             looked_at = len(self.unread)
             self.fill()
-        self.read(len(PREFACE_LINE))
-        return None
+        return self.read(end + 4)[:-4]
 
 
 class Handler(WSGIHandler):
-    """One connection. It can give its socket away after a response's first bytes, and forget it.
+    """One connection. After a response's first bytes it can pass its socket on and forget it.
 
-    The application calls what it finds under HAND_OVER in the environment, with a function that takes the socket. Only
-    plain HTTP/1.1 can do that; elsewhere there is nothing under HAND_OVER.
+    For this, the application calls the function under HAND_OVER in the environment, with the function that takes the
+    socket. A request in HTTP/1.0 can't do that: its environment has no HAND_OVER.
     """
 
     server: Server
 
     def __init__(self, connection: Any, address: Any, server: Server) -> None:
-        # Not pywsgi's own: it would make a buffered file of the socket, and files know no deadline.
+        # Without pywsgi's own __init__: it would make a buffered file of the socket, and files have no deadline.
         self.socket, self.client_address, self.server = connection, address, server
         self._greenlet = cast("gevent.Greenlet[..., None]", gevent.getcurrent())
         self._inbox = Inbox(connection)
@@ -143,9 +131,9 @@ class Handler(WSGIHandler):
         self._taker: Callable[[socket.socket], None] | None = None
 
     def handle(self) -> None:
-        """The connection's requests, one after the other, until either side ends it."""
+        """Serves the connection's requests one after the other, until either side ends it."""
         try:
-            # With Nagle's algorithm each small answer would wait 40 ms for the acknowledgement of the one before.
+            # With Nagle's algorithm, each small answer would wait 40 ms for the acknowledgement of the one before.
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.server.make_room()
             while self._serve():
@@ -153,7 +141,7 @@ class Handler(WSGIHandler):
         except Refusal as refusal:
             self._refuse(refusal)
         except TimeoutError:
-            self._refuse(Refusal(408, "too_slow", "Send the whole request sooner; Pluto waits no longer for the rest."))
+            self._refuse(Refusal("too_slow", "Request timed out: the rest of the request did not arrive in time."))
         except (OSError, EOFError):
             pass  # the client has gone
         finally:
@@ -165,22 +153,21 @@ class Handler(WSGIHandler):
     # --- a request ----------------------------------------------------------------------------------------------------
 
     def _serve(self) -> bool:
-        """One request. False when it was the last."""
+        """Serves one request. Returns False after the last one."""
         self.server.wait_for(self)
-        if not self._has_begun() or (head := self._read_head()) is None:
+        if not self._has_begun():
             return False
+        head = self._read_head()
         began_at = time.monotonic()
-        body = self._read_body(head)
-        self.server.answer(self)
-        self.environ = self._environ(head, body, began_at)
+        self.environ = self._environ(head, self._read_body(head), began_at)
         self.application = self.server.application
         self.socket.settimeout(self.server.limits.answer)
         self.handle_one_response()
-        self.environ = self.wsgi_input = None  # who is idle keeps no body
+        self.environ = self.wsgi_input = None  # an idle connection holds no body
         return not self.close_connection
 
     def _has_begun(self) -> bool:
-        """Waits for a request's first byte. A client that never says one needs no answer."""
+        """Waits for a request's first byte. A client that never sends one gets no answer."""
         limits = self.server.limits
         self._inbox.allow(limits.idle if self._has_answered else limits.first_byte)
         try:
@@ -191,14 +178,10 @@ class Handler(WSGIHandler):
             return False
         return True
 
-    def _read_head(self) -> Head | None:
-        """The head of a request in HTTP/1, None if it is in HTTP/2."""
+    def _read_head(self) -> Head:
         self.requestline = None
         self._inbox.allow(self.server.limits.head)
         raw_head = self._inbox.read_head()
-        if raw_head is None:
-            self._refuse_http2()
-            return None
         self.requestline = raw_head.partition(b"\r\n")[0].decode("latin-1")
         head = parse_head(raw_head)
         self.request_version = head.version
@@ -218,20 +201,20 @@ class Handler(WSGIHandler):
     def _environ(self, head: Head, body: bytes, began_at: float) -> dict[str, Any]:
         environ: dict[str, Any] = self.server.get_environ()
         for name, value in head.fields.items():
-            if "_" not in name:  # else Content_Length would pass for Content-Length
+            if "_" not in name:  # otherwise Content_Length would pass for Content-Length
                 environ[_environ_name(name)] = value
         environ["REQUEST_METHOD"], environ["SERVER_PROTOCOL"] = head.method, head.version
         environ["PATH_INFO"], environ["QUERY_STRING"] = unquote(head.path, "latin-1"), head.query
         if isinstance(self.client_address, tuple):
             environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = map(str, self.client_address[:2])
-        if head.is_chunked:  # no longer: the application gets the body whole
+        if head.is_chunked:  # the application gets the body as a whole
             del environ["HTTP_TRANSFER_ENCODING"]
         if head.is_chunked or head.content_length is not None:
             environ["CONTENT_LENGTH"] = str(len(body))
         environ["wsgi.input"] = self.wsgi_input = Input(cast("io.BufferedReader", io.BytesIO(body)), len(body))
         environ["wsgi.input_terminated"] = True
         environ[BEGAN_AT] = began_at
-        if head.version == "HTTP/1.1" and environ["wsgi.url_scheme"] == "http":
+        if head.version == "HTTP/1.1":
             environ[HAND_OVER] = self._hand_over
         return environ
 
@@ -241,7 +224,7 @@ class Handler(WSGIHandler):
         self._taker = taker
 
     def finalize_headers(self) -> None:
-        """The application has answered. From here on it is the client that is waited for."""
+        """The application has answered. From now on the connection waits for its client to read the answer."""
         super().finalize_headers()
         if self.provided_content_length is None and not hasattr(self.result, "__len__"):
             self.server.forget(self)
@@ -249,7 +232,7 @@ class Handler(WSGIHandler):
             self.server.wait_for(self)
 
     def process_result(self) -> None:
-        """As pywsgi has it, up to the moment when the socket is given away."""
+        """Does the same as pywsgi, until the moment at which the socket is passed on."""
         for data in self.result or ():
             if data or not self.headers_sent:
                 self.write(data)
@@ -261,35 +244,35 @@ class Handler(WSGIHandler):
         if not self.headers_sent:
             self.write(b"")
         if self.response_use_chunked:
-            self._sendall(LAST_CHUNK)
+            self._sendall(b"0\r\n\r\n")
 
     def _sendall(self, data: bytes | bytearray) -> None:
-        """A client that goes, or takes nothing for too long, is to pywsgi a broken pipe, not worth a traceback."""
+        """Reports a client that has gone or reads nothing as a broken pipe, which pywsgi ends without a traceback."""
         try:
             super()._sendall(data)  # type: ignore[misc]
         except OSError as error:
             if isinstance(error, TimeoutError):
                 self.server.counters["closed: stuck"] += 1
-            raise BrokenPipeError(errno.EPIPE, "the client takes nothing") from None
+            raise BrokenPipeError(errno.EPIPE, "the client reads nothing") from None
 
     def handle_error(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """The application failed, or this connection was evicted while its client was to take the answer."""
+        """The application failed, or the server closed this connection while its client read the answer."""
         self.close_connection = True
         if isinstance(error, GreenletExit):
             return
         log.error("no answer to %r", self.requestline, exc_info=error)
         if not self.headers_sent:
-            self._refuse(Refusal(500, "internal", "Something went wrong inside Pluto; its log says what."))
+            self._refuse(Refusal("internal", ANSWERS["internal"].message))
 
     # --- refusals -----------------------------------------------------------------------------------------------------
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Says so, and ends the connection."""
+        """Sends the refusal and ends the connection."""
         self.server.counters[f"refused: {refusal.code}"] += 1
         said = (self.requestline or bytes(self._inbox.unread).decode("latin-1")).splitlines()[:1]
-        log.debug("refused %s, %s: %.100r", self.client_address, refusal.code, said)  # no more: fields hold secrets
+        log.debug("refused %s, %s: %.100r", self.client_address, refusal.code, said)  # no headers: they hold secrets
         head, body = self.server.failure(refusal)
         is_head = (self.requestline or "").startswith("HEAD ")
         with suppress(OSError, EOFError):
@@ -297,15 +280,8 @@ class Handler(WSGIHandler):
             self.socket.sendall(head if is_head else head + body)
             self._linger()
 
-    def _refuse_http2(self) -> None:
-        self.server.counters["refused: http2"] += 1
-        self._inbox.allow(self.server.limits.linger)
-        with suppress(OSError, EOFError):
-            refuse_http2(self._inbox.read, self.socket.sendall)
-            self._linger()
-
     def _linger(self) -> None:
-        """Reads until the client has gone: to close on unread words would cut ours off."""
+        """Reads until the client has gone: if we closed with bytes unread, the client would lose the refusal."""
         self.socket.shutdown(socket.SHUT_WR)
         self._inbox.allow(self.server.limits.linger)
         for _ in range(MAX_LINGER // RECEIVE_SIZE):
@@ -320,72 +296,59 @@ def _environ_name(field: str) -> str:
 
 
 class Server(WSGIServer):
-    """All connections. `counters` say what was refused or closed, and why; `headers` go with every refusal."""
+    """All connections. `counters` has what the server refused or closed, by reason."""
 
     def __init__(
         self,
         listener: socket.socket,
         application: WSGIApplication,
         *,
-        headers: Mapping[str, str],
-        limits: Limits,
-        **tls: Any,
+        headers: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
     ) -> None:
+        """`headers` go with every refusal."""
         super().__init__(
             cast("Any", listener),
             application,
             log=None,
             error_log=log,
-            environ={"SERVER_NAME": "localhost"},  # else pywsgi asks the resolver for the machine's own name
-            spawn=Pool(),  # unbounded: make_room bounds connections
+            environ={"SERVER_NAME": "localhost"},  # otherwise pywsgi asks the resolver for the machine's name
+            spawn=Pool(),  # unbounded: make_room limits the connections
             handler_class=Handler,
-            **tls,
         )
-        self.limits, self.counters = limits, Counter[str]()
-        self._headers = dict(headers)
-        self._waiting: dict[Handler, float] = {}  # since when; who waits longest comes first
-        self._answering: set[Handler] = set()
+        self.limits, self.counters = limits or Limits(), Counter[str]()
+        self._headers = dict(headers or {})
+        self._waiting: dict[Handler, float] = {}  # since when; the longest wait comes first
         self._log_accept_after = 0.0
-        self.environ[HTTP_SERVER] = self
+        self.environ[HTTP_FIGURES] = self.figures
 
-    @property
-    def connections(self) -> int:
-        """Streams not counted."""
-        return len(self._waiting) + len(self._answering)
+    def figures(self) -> dict[str, Any]:
+        """The number of open connections, streams not counted, and the counters."""
+        return {"connections": len(self._waiting), "counters": dict(self.counters)}
 
     def make_room(self) -> None:
-        """For one more connection: the one that has waited longest for its client goes."""
-        if self.connections >= self.limits.max_connections:
+        """Makes room for one more connection: if there are too many, the one that has waited longest is closed."""
+        if len(self._waiting) >= self.limits.max_connections:
             self._evict()
 
     def wait_for(self, handler: Handler) -> None:
+        """From now on this connection waits for its client."""
         self.forget(handler)
         self._waiting[handler] = time.monotonic()
 
-    def answer(self, handler: Handler) -> None:
-        """Raises Refusal when enough are being answered."""
-        if len(self._answering) >= self.limits.max_requests:
-            raise Refusal(503, "too_many_requests", "Pluto is answering as many requests as it can; come back later.")
-        self.forget(handler)
-        self._answering.add(handler)
-
     def forget(self, handler: Handler) -> None:
         self._waiting.pop(handler, None)
-        self._answering.discard(handler)
 
     def failure(self, refusal: Refusal) -> tuple[bytes, bytes]:
-        """A refusal as an answer: head and body."""
-        body = json.dumps(failure_fields(refusal.code, refusal.message)).encode()
-        headers = {"Date": formatdate(usegmt=True), "Connection": "close"}
-        headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
-        if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            headers["Retry-After"] = RETRY_AFTER_S
-        lines = [f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}"]
-        lines += [f"{name}: {value}" for name, value in {**headers, **self._headers}.items()]
+        """A refusal as head and body of a response."""
+        status, body = ANSWERS[refusal.code].status, failure_json(refusal.code, refusal.message)
+        headers = {"Date": formatdate(usegmt=True), "Connection": "close", "Content-Length": str(len(body))}
+        headers |= failure_headers(status) | self._headers
+        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {headers[name]}" for name in headers)]
         return "\r\n".join([*lines, "\r\n"]).encode(), body
 
     def _evict(self, waited_s: float = 0.0) -> bool:
-        """Closes the connection that has waited longest for its client, if for so long. Says whether it did."""
+        """Closes the connection that has waited longest, if it has waited for so long. Returns whether it did."""
         oldest, since = next(iter(self._waiting.items()), (None, 0.0))
         if oldest is None or time.monotonic() - since < waited_s:
             return False
@@ -396,21 +359,10 @@ class Server(WSGIServer):
 
     # --- accepting ----------------------------------------------------------------------------------------------------
 
-    def wrap_socket_and_handle(self, connection: Any, address: Any) -> None:
-        """As gevent has it; but a handshake has a deadline, and one that fails is no traceback."""
-        try:
-            with Timeout(self.limits.first_byte, TimeoutError):
-                tls_connection = self.wrap_socket(connection, **self.ssl_args)  # type: ignore[misc, arg-type]
-        except OSError:
-            self.counters["closed: no TLS"] += 1
-            return
-        with tls_connection:
-            self.handle(tls_connection, address)
-
     def do_read(self) -> Any:
-        """As gevent has it; but it would print a traceback at each try while there is no descriptor left.
+        """Does the same as gevent, which would print a traceback at each try while no descriptor is left.
 
-        Some are left for what isn't a client: a browser that died must be started again.
+        It leaves some for what isn't a client: a browser that died must be started again.
         """
         try:
             if self.limits.kept_descriptors and left(self.socket.fileno()) <= self.limits.kept_descriptors:
@@ -427,7 +379,7 @@ class Server(WSGIServer):
         if time.monotonic() >= self._log_accept_after:
             self._log_accept_after = time.monotonic() + ACCEPT_LOG_INTERVAL_S
             log.warning("can't accept connections (%s): raise the limit of open files, ulimit -n", error.strerror)
-        if self._evict(IDLE_S):  # so there is one soon
+        if self._evict(IDLE_S):  # its descriptor is free soon
             return
         self.stop_accepting()
         self._timer = self.loop.timer(ACCEPT_PAUSE_S)
@@ -435,18 +387,7 @@ class Server(WSGIServer):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises OSError."""
+    """A listening socket. Port 0 picks a free one. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener: socket.socket = WSGIServer.get_listener((host, port), backlog=BACKLOG, family=family)
     return listener
-
-
-def make_server(
-    listener: socket.socket,
-    application: WSGIApplication,
-    *,
-    headers: Mapping[str, str] | None = None,
-    limits: Limits | None = None,
-    **tls: Any,
-) -> Server:
-    return Server(listener, application, headers=headers or {}, limits=limits or Limits(), **tls)

@@ -1,8 +1,8 @@
-"""WebSocket: the handshake, what a client says, and how its conversation ends.
+"""WebSocket: the handshake, the messages that a client sends, and how its connection ends.
 
 This file owns the reading half of a WebSocket (RFC 6455): frames in, bounded messages out, the filter that a client
-sets, its pings and its goodbye. It never sends prices: the broadcaster does. Everything here runs on the hub thread,
-and nothing here waits.
+sets, its pings and its close frame. It never sends prices: the broadcaster does. Everything here runs on the hub
+thread, and nothing here waits.
 """
 
 from __future__ import annotations
@@ -21,33 +21,39 @@ from geventwebsocket.websocket import Header, WebSocket
 from werkzeug.datastructures import Headers
 
 from broadcast import Broadcaster, Client, filter_of, websocket_frame, websocket_text
-from quotes import PlutoError, failure_fields
-from web.errors import NoWebSocket
+from quotes import PlutoError
+from web.errors import ANSWERS, NoWebSocket, failure_fields
 
-MAX_WEBSOCKET_MESSAGE = 4 * 1024
+MAX_WEBSOCKET_MESSAGE = 4 * 1024  # bytes
+CLOSE_CODES = {1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011}  # those that a client may send (RFC 6455, 7.4)
 
 
 class Closing(Exception):
-    """A conversation ends: the close code (RFC 6455, 7.4) that the client is told, and whose doing it is."""
+    """The connection ends, with this close code (RFC 6455, 7.4). `reason` is the name under which it is counted."""
 
-    def __init__(self, close_code: int, reason: str = "violation") -> None:
+    def __init__(self, close_code: int, reason: str) -> None:
         super().__init__(close_code)
         self.close_code, self.reason = close_code, reason
 
 
-class WebSocketReader:
-    """What a client says on a WebSocket: bytes in, (opcode, payload) messages out. Bounded, and it never waits.
+def violation(code: str) -> Closing:
+    """The client broke a rule; `code` is the error's name in the table of errors."""
+    return Closing(ANSWERS[code].close or 1002, "violation")
 
-    The frame headers are gevent-websocket's; what its 2017 release lets pass is refused here.
+
+class WebSocketReader:
+    """Reads what a client sends on a WebSocket: bytes in, (opcode, payload) messages out. Bounded, and it never waits.
+
+    gevent-websocket decodes the frame headers. This class refuses the violations that its release of 2017 accepts.
     """
 
     def __init__(self) -> None:
         self._unread = b""
-        self._opcode: int | None = None  # of the fragmented message under way
+        self._opcode: int | None = None  # of the message whose fragments are arriving
         self._fragments = b""
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Raises Closing at a violation; what was yielded before it still counts."""
+        """Yields the complete messages. Raises Closing at a violation; the messages before it are valid."""
         self._unread += data
         while (frame := self._next_frame()) is not None:
             header, payload = frame
@@ -63,11 +69,11 @@ class WebSocketReader:
         except WebSocketError as error:
             if "Unexpected EOF" in str(error):
                 return None
-            raise Closing(1002) from None
+            raise violation("malformed_request") from None
         if header.flags or not header.mask:
-            raise Closing(1002)
+            raise violation("malformed_request")
         if header.length + len(self._fragments) > MAX_WEBSOCKET_MESSAGE:
-            raise Closing(1009)
+            raise violation("too_large")
         payload = stream.read(header.length)
         if len(payload) < header.length:
             return None
@@ -77,10 +83,10 @@ class WebSocketReader:
     def _defragment(self, header: Header, payload: bytes) -> tuple[int, bytes] | None:
         is_continuation = header.opcode == WebSocket.OPCODE_CONTINUATION
         if is_continuation != (self._opcode is not None):
-            raise Closing(1002)
+            raise violation("malformed_request")
         if not is_continuation:
             if header.opcode != WebSocket.OPCODE_TEXT:
-                raise Closing(1003 if header.opcode == WebSocket.OPCODE_BINARY else 1002)
+                raise violation("not_json" if header.opcode == WebSocket.OPCODE_BINARY else "malformed_request")
             self._opcode = header.opcode
         self._fragments += payload
         if not header.fin:
@@ -91,7 +97,7 @@ class WebSocketReader:
 
 
 class WebSocketSession:
-    """One client's side of the conversation: its filter, its pings, its goodbye."""
+    """What one client sends: its filter, its pings, its close frame."""
 
     def __init__(self, broadcaster: Broadcaster, client: Client) -> None:
         self._broadcaster, self._client = broadcaster, client
@@ -104,7 +110,7 @@ class WebSocketSession:
         except Closing as closing:
             self._leave(closing)
         except UnicodeDecodeError:
-            self._leave(Closing(1007))
+            self._leave(violation("not_utf8"))
 
     def _on_message(self, opcode: int, payload: bytes) -> None:
         if opcode == WebSocket.OPCODE_PING:
@@ -114,7 +120,7 @@ class WebSocketSession:
         elif opcode == WebSocket.OPCODE_TEXT:
             self._on_text(payload.decode())
         elif opcode != WebSocket.OPCODE_PONG:
-            raise Closing(1002)
+            raise violation("malformed_request")
 
     def _on_text(self, text: str) -> None:
         try:
@@ -123,7 +129,7 @@ class WebSocketSession:
         except PlutoError as error:
             self._refuse(error.code, str(error))
         except (ValueError, TypeError, KeyError, RecursionError):
-            self._refuse("bad_request", 'Send {"tickers":["BTCUSD"]} to choose tickers; an empty list chooses all.')
+            self._refuse("bad_request", 'Send {"tickers":["BTCUSD"]} to choose tickers. An empty list means all.')
         else:
             self._broadcaster.change_wish(self._client, replace(self._client.wish, tickers=tickers))
 
@@ -137,24 +143,23 @@ class WebSocketSession:
 
 
 def _close_code_of(payload: bytes) -> int:
-    """The code a client closes with, to be echoed. Raises Closing when it may not be sent."""
+    """The code in a client's close frame; the answer repeats it. Raises Closing if no client may send it."""
     if not payload:
         return 1000
     code = int.from_bytes(payload[:2], "big")
     payload[2:].decode()
-    is_defined = code in (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011) or 3000 <= code < 5000
-    if len(payload) < 2 or not is_defined:
-        raise Closing(1002)
+    if len(payload) < 2 or not (code in CLOSE_CODES or 3000 <= code < 5000):
+        raise violation("malformed_request")
     return code
 
 
 def websocket_accept(headers: Headers) -> str:
-    """The handshake's answer (RFC 6455, 4.2). Raises what is wrong with the question."""
+    """The value of Sec-WebSocket-Accept that answers a handshake (RFC 6455, 4.2). Raises NoWebSocket."""
     key = headers.get("Sec-WebSocket-Key", "")
     try:
         is_key = len(base64.b64decode(key, validate=True)) == 16
     except ValueError:
         is_key = False
     if not is_key or headers.get("Sec-WebSocket-Version") != "13":
-        raise NoWebSocket("The handshake lacks a valid Sec-WebSocket-Key, or Sec-WebSocket-Version: 13.")
+        raise NoWebSocket("Send a handshake with a valid Sec-WebSocket-Key and with Sec-WebSocket-Version: 13.")
     return base64.b64encode(hashlib.sha1((key + WebSocketHandler.GUID).encode()).digest()).decode()

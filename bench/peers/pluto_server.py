@@ -19,7 +19,7 @@ from app import assemble, create_app
 from broadcast import Batch, Broadcaster, Entry, messages
 from quotes import Quote, Source, State, Ticker, wire_fields
 from settings import Settings
-from web.server import listen, make_server
+from web.server import Server, listen
 
 TICKER = Ticker("BTCUSD")
 
@@ -29,7 +29,7 @@ def main(rate: float, size: int, count: int = 1) -> None:
     parts = assemble(Settings(demo=True))  # its scraper is never started
     broadcaster = parts.broadcaster
     listener = listen("127.0.0.1", 0)
-    server = make_server(listener, create_app(parts))
+    server = Server(listener, create_app(parts))
     server.start()
     broadcaster.start()
     tickers = [TICKER, *(Ticker(f"COIN{number}USD") for number in range(1, count))]
