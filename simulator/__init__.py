@@ -10,9 +10,14 @@ How tests and people steer it (a ticker is `BTCUSD`; `?exchange=` means another 
 
     GET    /truth/{ticker}           every price sent so far, with its time in ms, newest last
     POST   /price/{ticker}/{price}   sets the price now and ends the walk
+    POST   /number/{ticker}/{number} the same with any JSON number, which is sent digit by digit
     POST   /rate/{ticker}/{rate}     changes a second; 0 is a quiet market
-    GET    /fault                    the faults there are
+    POST   /pace/{ticker}/{pace}     real: as seldom as recorded; lively: as at the start
+    POST   /scale/{ticker}           ?pricescale=&minmov=&variable_tick_size=: how its prices are rounded and printed
+    POST   /fields/{ticker}          a JSON object takes the place of the quote's own fields; null takes one away
+    GET    /fault                    the faults there are, each with what it does
     POST   /fault/{ticker}/{fault}   into trouble: at once and, where it lasts, at each later opening
     DELETE /fault/{ticker}           out of trouble
-    GET    /pages                    of each symbol: open quote sockets, pages that faults reach at once, page loads
+    GET    /pages                    of each symbol: open quote sockets, pages that faults reach at once, page loads,
+                                     upgrades to a quote socket that were asked for, also those that were refused
 """

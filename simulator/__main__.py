@@ -14,10 +14,13 @@ import gevent
 from gevent.event import Event
 from gevent.socket import wait_read
 
-from simulator.controls import MAX_RATE
+from simulator.controls import MAX_RATE, PACES
+from simulator.faults import FAULTS
 from simulator.frames import as_number
+from simulator.paces import TRADED_RATE
 from simulator.server import SimulatorServer
-from simulator.simulation import Simulation
+from simulator.simulation import LIVELY_RATE, Options, Simulation
+from simulator.weight import REAL, Weight
 
 
 def within(low: float, high: float) -> Callable[[str], int | float]:
@@ -33,22 +36,56 @@ def within(low: float, high: float) -> Callable[[str], int | float]:
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="A TradingView of our own: symbol pages with simulated prices, and faults on demand.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=within(0, 65_535), default=8090, help="port to listen on; 0 takes a free one")
-    parser.add_argument("--rate", type=within(0, MAX_RATE), default=2, help="changes a second of each price")
-    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same prices")
-    parser.add_argument("--weight", type=within(0, 10**9), default=2_000_000, help="bytes of a page; 0: light, no ad")
-    parser.add_argument("--heartbeat", type=within(0.05, 3600), default=5, help="seconds between heartbeats")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "--port", type=within(0, 65_535), default=8090, help="port to listen on (default: 8090); 0: a free one"
+    )
+    parser.add_argument("--pace", choices=PACES, default="lively", help="real: pairs change as seldom as recorded")
+    parser.add_argument(
+        "--rate",
+        type=within(0, MAX_RATE),
+        help=f"changes a second of each price (default: {LIVELY_RATE:g}); at the real pace, of each pair that an "
+        f"exchange trades (default: {TRADED_RATE:g})",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same prices (default: 1)")
+    parser.add_argument(
+        "--weight",
+        type=read_weight,
+        default=Weight.of(2_000_000),
+        help="bytes of a page (default: 2000000); 0: light, no ad; real: as heavy as TradingView's",
+    )
+    parser.add_argument(
+        "--heartbeat", type=within(0.05, 3600), default=10, help="seconds between heartbeats (default: 10, as recorded)"
+    )
+    parser.add_argument("--fault", action="append", choices=FAULTS, metavar="NAME", help="a fault of every ticker")
+    parser.add_argument(
+        "--delays", type=within(0.001, 10), default=1, help="all times of faults are multiplied by this (default: 1)"
+    )
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when standard input does")
     return parser.parse_args()
+
+
+def read_weight(text: str) -> Weight:
+    return REAL if text == "real" else Weight.of(int(within(0, 10**9)(text)))
+
+
+def simulation_options(options: argparse.Namespace) -> Options:
+    return Options(
+        weight=options.weight,
+        seed=options.seed,
+        pace=options.pace,
+        rate=options.rate,
+        heartbeat=options.heartbeat,
+        delays=options.delays,
+        faults=tuple(options.fault or ()),
+    )
 
 
 def main() -> None:
     options = read_arguments()
     atexit.register(gc.freeze)  # no search for garbage when it ends: whoever started it waits
-    simulation = Simulation(options.seed, options.rate, options.heartbeat, options.weight)
+    simulation = Simulation(simulation_options(options))
     server = SimulatorServer(options.host, options.port, simulation)
     try:
         server.start()

@@ -11,11 +11,19 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+MARK = "\\u0001"  # as JSON writes the character that encloses verbatim digits
+VERBATIM = re.compile(r'"\\u0001([-+.\deE]+)\\u0001"')
 FRAME_HEAD = re.compile(r"~m~(\d{1,6})~m~")
 
 
+def verbatim(digits: str) -> str:
+    """A number that JSON shall have in exactly these digits."""
+    return f"\x01{digits}\x01"
+
+
 def as_json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return VERBATIM.sub(r"\1", text) if MARK in text else text
 
 
 def as_number(value: Decimal | float) -> int | float:
@@ -29,7 +37,7 @@ def frame(payload: str) -> str:
 
 
 def unframe(message: str) -> Iterator[str]:
-    """The payloads of a page's message; pages send nothing but ASCII."""
+    """The payloads of a page's message; none of its characters lies outside of the first plane."""
     end = 0
     while head := FRAME_HEAD.match(message, end):
         end = head.end() + int(head[1])

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import random
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
-from flask import Blueprint, Response, current_app, request, send_from_directory
+import gevent
+from flask import Blueprint, Response, current_app, render_template, request, send_from_directory
 from flask.typing import ResponseReturnValue
 
-from simulator.answers import answer
-from simulator.assets import ASSETS, count_assets, make_asset, make_image
+from simulator.answers import FRAME_PATH, answer, redirect
 from simulator.documents import PAGE_FILES, notice
 from simulator.faults import NOT_FOUND
 from simulator.quote_socket import QuoteSocket
 from simulator.simulation import Simulation
 from simulator.sockets import PageSocket, PushSocket
-from simulator.symbols import Symbol, Unknown, find_symbol, symbol_of_page
+from simulator.symbols import RENAMED, Symbol, Unknown, find_symbol, symbol_of_page
+from simulator.weight import ASSETS, count_assets, make_asset, make_image
 
 QUOTE_PATH = "/socket.io/websocket"
 PUSH_PATH = "/message-pipe-ws/public"  # TradingView's pushstream: no quotes on it
 SOCKETS: dict[str, type[PageSocket]] = {QUOTE_PATH: QuoteSocket, PUSH_PATH: PushSocket}
+REFUSALS = {"closed": 429, "refused_429": 429, "refused_403": 403}
+LATEST_MS = 60_000
 
 routes = Blueprint("pages", __name__)
 
@@ -34,13 +37,15 @@ def the_simulation() -> Simulation:
     return simulation
 
 
-@routes.get("/symbols/<ticker>/")
+@routes.get("/symbols/<path:ticker>/")
 def show_symbol(ticker: str) -> Response:
     exchange = request.args.get("exchange", "BITSTAMP")
     try:
         symbol = find_symbol(ticker, exchange)
     except Unknown:
         the_simulation().count_load(f"{exchange}:{ticker}"[:64])
+        if ticker in RENAMED:
+            return redirect(f"/symbols/{RENAMED[ticker]}/?exchange={quote(exchange)}")
         return notice(NOT_FOUND)
     the_simulation().count_load(symbol.name)
     return answer(the_simulation(), symbol)
@@ -49,12 +54,20 @@ def show_symbol(ticker: str) -> Response:
 @routes.get(QUOTE_PATH, websocket=True)
 @routes.get(PUSH_PATH, websocket=True)
 def attend_socket() -> ResponseReturnValue:
-    websocket = request.environ.get("wsgi.websocket")
+    """Without a handshake it is refused: so TradingView refuses whoever opens too many."""
+    page, websocket = page_of(request.environ), request.environ.get("wsgi.websocket")
+    if request.path == QUOTE_PATH:
+        the_simulation().count_upgrade(page)
     if websocket is None:
-        return "", 429  # no handshake: so TradingView refuses those who open too many
-    socket = SOCKETS[request.path](websocket, page_of(request.environ), the_simulation())
-    the_simulation().attend(socket)
+        return "", refusal(the_simulation(), page) or 429
+    the_simulation().attend(SOCKETS[request.path](websocket, page, the_simulation()))
     return ""
+
+
+def refusal(simulation: Simulation, page: Symbol | None) -> int:
+    """The status with which a quote socket of that page is refused; 0: it is welcome."""
+    fault = simulation.first(page, lambda fault: fault.socket in REFUSALS)
+    return REFUSALS[fault.socket] if fault else 0
 
 
 def page_of(environ: dict[str, Any]) -> Symbol | None:
@@ -68,6 +81,18 @@ def page_of(environ: dict[str, Any]) -> Symbol | None:
 @routes.get("/static/<name>")
 def send_page_file(name: str) -> Response:
     return send_from_directory(PAGE_FILES, name, max_age=3600)
+
+
+@routes.get("/static/late")
+def send_late_script() -> Response:
+    """A script for which a document has to wait."""
+    gevent.sleep(min(request.args.get("ms", 0, type=int), LATEST_MS) / 1000)
+    return Response("", mimetype="text/javascript", headers={"Cache-Control": "no-store"})
+
+
+@routes.get(FRAME_PATH)
+def send_challenge_frame() -> str:
+    return render_template("challenge_frame.html")
 
 
 @routes.get("/favicon.ico")
@@ -87,7 +112,7 @@ def take_telemetry() -> ResponseReturnValue:
 
 @routes.get("/static/<name>/<int:number>")
 def send_asset(name: str, number: int) -> Response:
-    weight = the_simulation().weight
+    weight = the_simulation().options.weight
     if number >= count_assets(weight).get(name, 0):
         raise Unknown(f"there is no {name}/{number}")
     headers = {"Cache-Control": "public, max-age=31536000, immutable"}

@@ -17,7 +17,7 @@ from werkzeug.exceptions import HTTPException
 
 from simulator.controls import BadOrder, controls
 from simulator.documents import PAGE_FILES
-from simulator.routes import QUOTE_PATH, SOCKETS, page_of, routes
+from simulator.routes import QUOTE_PATH, SOCKETS, page_of, refusal, routes
 from simulator.simulation import Simulation
 from simulator.symbols import Unknown
 
@@ -45,8 +45,8 @@ class SimulatorServer(WSGIServer):
     def pre_start_hook(self, handler: WebSocketHandler) -> bool:
         """True leaves a request to Flask, which then refuses the socket."""
         path = handler.environ["PATH_INFO"]
-        refused = path == QUOTE_PATH and self._simulation.refuses_quotes(page_of(handler.environ))
-        return path not in SOCKETS or refused
+        refused = path == QUOTE_PATH and refusal(self._simulation, page_of(handler.environ))
+        return path not in SOCKETS or bool(refused)
 
 
 def create_app(simulation: Simulation) -> Flask:

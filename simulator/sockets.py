@@ -43,14 +43,21 @@ class PageSocket:
 
     def send(self, text: str) -> None:
         if len(self._outbox) >= OUTBOX_LIMIT:
+            self._outbox.clear()
             self.close()
             return
         self._outbox.append(text)
         self._wake.set()
 
     def close(self) -> None:
+        """Says what waits to be said, then closes, with code 1000."""
         self._closing = True
         self._wake.set()
+
+    def other_host(self) -> str:
+        """This server under its other name, if the socket came by its number; else empty."""
+        name, _, port = str(self._websocket.environ.get("HTTP_HOST", "")).partition(":")
+        return f"localhost:{port}" if name == "127.0.0.1" else ""
 
     def meet(self, fault: str | None) -> None:
         """A fault strikes the open page; None: look what there is now."""
@@ -77,11 +84,13 @@ class PageSocket:
             return
 
     def _write(self) -> None:
-        while not self._closing:
-            self._wake.wait(self.patience())
-            self._wake.clear()
+        while True:
+            if not self._closing:
+                self._wake.wait(self.patience())
+                self._wake.clear()
+            is_last = self._closing
             message = self.next_message()
-            if message and not self._sent(message):
+            if (message and not self._sent(message)) or is_last:
                 return
 
     def _sent(self, message: str) -> bool:

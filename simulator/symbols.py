@@ -1,6 +1,6 @@
-"""The symbols that this TradingView knows: coins, exchanges, and the names under which pages and sockets ask for them.
+"""The symbols that this TradingView knows: coins, a few stocks, and the names by which pages and sockets ask for them.
 
-Owns: the table of coins and how a ticker is read. Never does: anything with a price that moves, or with a page.
+Owns: the table of symbols and how a name is read. Never does: anything with a price that moves, or with a page.
 Any thread may read it.
 """
 
@@ -11,11 +11,17 @@ import json
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
-EXCHANGES = ("BINANCE", "COINBASE", "BITSTAMP", "KRAKEN", "BYBIT", "OKX")
-CURRENCIES = {"USD": "U.S. Dollar", "USDT": "TetherUS", "USDC": "USD Coin", "EUR": "Euro"}
+from simulator.scale import Scale
+
+EXCHANGES = ("BINANCE", "COINBASE", "BITSTAMP", "KRAKEN", "BYBIT", "OKX")  # of coins
+CURRENCIES = {"USD": "U.S. Dollar", "USDT": "TetherUS", "USDC": "USD Coin", "EUR": "Euro", "INR": "Indian Rupee"}
+CURRENCY_IDS = {"USDT": "XTVCUSDT", "USDC": "XTVCUSDC"}  # TradingView's ids; that of a state's money is its code
 EURO = Decimal("0.92")
+RATES = {"USD": 1.0, "EUR": 0.92, "INR": 83.5, "XTVCUSDT": 1.0004, "XTVCUSDC": 0.9998}  # what a dollar is in it
+RENAMED = {"MATICUSD": "POLUSD", "MATICUSDT": "POLUSDT"}  # a page under the old name leads to the new one
+REGULAR = "regular"
 
 # Code, name, and a price with as many decimals as the coin is quoted with. The first ten are the "top 10".
 COINS = """
@@ -34,6 +40,7 @@ IMX,Immutable,1.3521       LDO,Lido DAO,1.128         CRV,Curve DAO,0.2664      
 COMP,Compound,44.52        ZEC,Zcash,38.17            DASH,Dash,24.86            KAVA,Kava,0.3294
 SHIB,Shiba Inu,0.00001742  PEPE,Pepe,0.00000812       BONK,Bonk,0.00002135       FLOKI,Floki,0.00013867
 WIF,dogwifhat,2.346        JUP,Jupiter,0.8712         ENA,Ethena,0.3716          1000SATS,1000SATS,0.00021430
+POL,Polygon Ecosystem Token,0.4512   币安人生,币安人生,0.1342
 """
 
 
@@ -48,10 +55,6 @@ class Coin:
     price: Decimal
     rank: int
 
-    @property
-    def decimals(self) -> int:
-        return -int(self.price.as_tuple().exponent)
-
 
 def read_coins(table: str) -> dict[str, Coin]:
     rows = re.findall(r"(\w+),([^,]+),([\d.]+)", table)
@@ -59,20 +62,33 @@ def read_coins(table: str) -> dict[str, Coin]:
 
 
 COIN_TABLE = read_coins(COINS)
-TICKER = re.compile(r"([0-9A-Z]+?)(USDT|USDC|USD|EUR)(\.P)?")
+TICKER = re.compile(r"([^\W_a-z]+?)(USDT|USDC|USD|EUR)(\.P)?(_OI)?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Symbol:
+    """There is one object of each, so that two are equal only if they are the same."""
+
     exchange: str
     ticker: str
-    coin: Coin
+    base: str
+    base_name: str
     currency: str
-    perpetual: bool
+    home: Decimal  # the price around which its market walks
+    scale: Scale
+    description: str
+    kind: str = "spot"
+    typespecs: tuple[str, ...] = ("crypto",)
+    session: str = "24x7"
+    rank: int = 0
 
     @property
     def name(self) -> str:
         return f"{self.exchange}:{self.ticker}"
+
+    @property
+    def currency_id(self) -> str:
+        return CURRENCY_IDS.get(self.currency, self.currency)
 
     @property
     def calculated(self) -> bool:
@@ -80,53 +96,101 @@ class Symbol:
         return self.exchange == "BINANCE" and self.currency == "USD"
 
     @property
-    def description(self) -> str:
-        contract = " Perpetual Contract" if self.perpetual else ""
-        origin = " (calculated by TradingView)" if self.calculated else ""
-        return f"{self.coin.name} / {CURRENCIES[self.currency]}{contract}{origin}"
-
-    @property
     def title(self) -> str:
-        if self.currency != "USD":
+        if self.currency != "USD" or not self.rank:
             return f"{self.ticker} Charts and Quotes — TradingView"
-        top = ", a Top 10 Coin" if self.coin.rank <= 10 else ""
-        return f"{self.coin.code} USD — {self.coin.name} Price and Chart{top} — TradingView"
-
-    @property
-    def home(self) -> int:
-        """The price around which its market walks, in ticks; a little different on each exchange."""
-        price = self.coin.price * (EURO if self.currency == "EUR" else 1)
-        return round(price.scaleb(self.coin.decimals) * (1 + Decimal(EXCHANGES.index(self.exchange)) / 2000))
-
-    def price_text(self, ticks: int) -> str:
-        return f"{Decimal(ticks).scaleb(-self.coin.decimals):f}"
+        top = ", a Top 10 Coin" if self.rank <= 10 else ""
+        return f"{self.base} USD — {self.base_name} Price and Chart{top} — TradingView"
 
     def elsewhere(self) -> Symbol:
-        """The same pair on another exchange."""
+        """The same pair on another exchange; of what no other exchange has, another symbol."""
+        if self.exchange not in EXCHANGES:
+            return find_symbol("BTCUSD", "BITSTAMP")
         return find_symbol(self.ticker, "KRAKEN" if self.exchange == "COINBASE" else "COINBASE")
+
+    def related(self) -> list[str]:
+        """The names of the symbols that its page has cards for."""
+        names = [self.elsewhere().name, f"BITSTAMP:{self.base}EUR" if self.rank else "BITSTAMP:ETHEUR"]
+        return [name for name in names if name != self.name]
+
+
+def stock(name: str, base_name: str, currency: str, home: str, scale: Scale, session: str) -> Symbol:
+    exchange, _, ticker = name.partition(":")
+    return Symbol(
+        exchange, ticker, ticker, base_name, currency, Decimal(home), scale, base_name, "stock", ("common",), session
+    )
+
+
+STOCKS = [
+    stock("NSE:JUNIPER", "Juniper Hotels Limited", "INR", "253.40", Scale(100, 5, "0.01 250 0.05"), "0915-1530"),
+    stock("NSE:M&M", "Mahindra & Mahindra Limited", "INR", "2841.00", Scale(100, 10), "0915-1530"),
+    stock("NYSE:NEE/PW", "NextEra Energy, Inc. Units", "USD", "45.12", Scale(), "0930-1600"),
+    stock("NASDAQ:AAPL", "Apple Inc.", "USD", "229.87", Scale(), "0930-1600"),
+]
+STOCK_TABLE = {symbol.name: symbol for symbol in STOCKS}
 
 
 @functools.cache
+def make_pair(exchange: str, ticker: str) -> Symbol:
+    pair = TICKER.fullmatch(ticker)
+    if pair is None or pair[1] not in COIN_TABLE or exchange not in EXCHANGES:
+        raise Unknown(f"there is no {exchange}:{ticker} here")
+    coin, currency = COIN_TABLE[pair[1]], pair[2]
+    scale = Scale(10 ** -int(coin.price.as_tuple().exponent))
+    price = coin.price * (EURO if currency == "EUR" else 1) * (1 + Decimal(EXCHANGES.index(exchange)) / 2000)
+    calculated = exchange == "BINANCE" and currency == "USD"
+    notes = [" Perpetual Contract" if pair[3] else "", " Open Interest" if pair[4] else ""]
+    notes += [" (calculated by TradingView)" if calculated else ""]
+    return Symbol(
+        exchange,
+        ticker,
+        coin.code,
+        coin.name,
+        currency,
+        round(price, scale.decimals),
+        scale,
+        f"{coin.name} / {CURRENCIES[currency]}{''.join(notes)}",
+        kind="swap" if pair[3] else "spot",
+        rank=coin.rank,
+    )
+
+
 def find_symbol(ticker: str, exchange: str) -> Symbol:
     """The symbol behind `BTCUSD` and an exchange, or behind the path form `BINANCE-BTCUSD`."""
     if "-" in ticker:
         exchange, _, ticker = ticker.partition("-")
-    pair = TICKER.fullmatch(ticker)
-    if pair is None or pair[1] not in COIN_TABLE or exchange not in EXCHANGES:
-        raise Unknown(f"there is no {exchange}:{ticker} here")
-    return Symbol(exchange, ticker, COIN_TABLE[pair[1]], pair[2], pair[3] is not None)
+    return STOCK_TABLE.get(f"{exchange}:{ticker}") or make_pair(exchange, ticker)
 
 
 def symbol_of_page(address: str) -> Symbol:
     """The symbol whose page is `symbols/BTCUSD/?exchange=BINANCE`."""
     parts = urlsplit(address)
     exchange = parse_qs(parts.query).get("exchange", ["BITSTAMP"])[0]
-    return find_symbol(parts.path.strip("/").split("/")[-1], exchange)
+    return find_symbol(unquote(parts.path.strip("/").removeprefix("symbols/")), exchange)
 
 
-def symbol_of_quote(name: str) -> Symbol:
-    """The symbol that `BINANCE:BTCUSD` or a spec string names on a quote socket."""
-    if name.startswith("="):
-        name = json.loads(name[1:])["symbol"]
-    exchange, _, ticker = name.partition(":")
-    return find_symbol(ticker, exchange)
+@dataclass(frozen=True)
+class Quoted:
+    """What a name on a quote socket asks for: a symbol, in a currency, in a session."""
+
+    symbol: Symbol
+    currency_id: str
+    session: str = REGULAR
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its price is the symbol's own."""
+        return self.currency_id == self.symbol.currency_id and self.session == REGULAR
+
+
+def read_name(name: str) -> Quoted:
+    """What `BINANCE:BTCUSD` or a spec string asks for: `={"currency-id":"EUR","symbol":"BINANCE:BTCUSD"}`."""
+    spec = json.loads(name[1:]) if name.startswith("=") else {"symbol": name}
+    exchange, _, ticker = spec["symbol"].partition(":")
+    symbol = find_symbol(ticker, exchange)
+    currency = spec.get("currency-id", symbol.currency_id)
+    if currency == symbol.currency:
+        currency = symbol.currency_id
+    if currency not in RATES:
+        raise Unknown(f"there is no currency {currency} here")
+    return Quoted(symbol, currency, spec.get("session", REGULAR))
