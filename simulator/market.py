@@ -103,8 +103,8 @@ class Market:
         """Other ticks from now on; what is between two of them is rounded."""
         factor = Decimal(scale.pricescale) / self.scale.pricescale
         self.scale = scale
-        for name in ("_home", "_open", "_last", "_high", "_low", "_outside"):
-            setattr(self, name, round(getattr(self, name) * factor))
+        for name in ("_home", "_open", "_last", "_high", "_low"):
+            setattr(self, name, max(1, round(getattr(self, name) * factor)))
 
     def suffer(self, condition: Condition) -> None:
         if condition.halted_for and condition != self.condition:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -17,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,10 @@ class Simulation:
 
     def sockets(self, name: str) -> int:
         count: int = self.get("/pages").json()["sockets"].get(name, 0)
+        return count
+
+    def upgrades(self, name: str) -> int:
+        count: int = self.get("/pages").json()["upgrades"].get(name, 0)
         return count
 
     def loads(self, name: str) -> int:
@@ -901,6 +907,587 @@ def test_unreadable_price_in_open_and_later_pages(tradingview: Simulation, tab: 
         assert all("lp" not in payload for payload in islice(client.payloads(), 3))
     tradingview.heal("MKRUSD")
     tab.wait_for_function(f"document.querySelector({PRICE!r}).textContent !== {unreadable!r}", timeout=5000)
+
+
+# ---- Faults: sockets and sessions ------------------------------------------------------------------
+
+
+def test_quote_timeout_passes(tradingview: Simulation) -> None:
+    tradingview.strike("LDOUSD", "quote_timeout")
+    with tradingview.listen("LDOUSD") as client:
+        client.subscribe("BINANCE:LDOUSD")
+        quotes = client.quotes()
+        assert next(quotes) == {"n": "BINANCE:LDOUSD", "s": "error", "errmsg": "timeout", "v": {}}
+        assert next(quotes)["v"]["pricescale"] == 1000
+    tradingview.heal("LDOUSD")
+
+
+def test_permission_denied_alternative_is_what_the_page_then_shows(tradingview: Simulation, tab: Page) -> None:
+    tradingview.strike("CRVUSD", "permission_denied_alternative")
+    tradingview.post("/price/CRVUSD/0.3333?exchange=COINBASE")
+    log = SocketLog(tab)
+    open_symbol(tab, tradingview, "CRVUSD")
+    wait_until_shown(tab, "0.3333")
+    denied = next(part for _, part in log.quotes() if part["s"] == "permission_denied")
+    assert denied["v"] == {"alternative": "COINBASE:CRVUSD"}
+    assert log.prices("BINANCE:CRVUSD") == []
+    tradingview.heal("CRVUSD")
+
+
+def test_spec_refused_leaves_plain_names(tradingview: Simulation) -> None:
+    tradingview.strike("SNXUSD", "spec_refused")
+    with tradingview.listen("SNXUSD") as client:
+        client.subscribe(spec("BINANCE:SNXUSD"), "BINANCE:SNXUSD")
+        refused, quoted = islice(client.quotes(), 2)
+    assert (refused["s"], refused["errmsg"]) == ("error", "no_such_symbol")
+    assert quoted["v"]["lp"]
+    tradingview.heal("SNXUSD")
+
+
+def test_critical_error_ends_the_sessions_that_have_the_symbol(tradingview: Simulation) -> None:
+    with tradingview.listen("KAVAUSD") as client:
+        client.subscribe("BINANCE:KAVAUSD")
+        client.subscribe("BINANCE:BTCUSD", session="qs_other")
+        next(client.quotes())
+        tradingview.strike("KAVAUSD", "critical_error")
+        payloads = client.payloads()
+        error = next(json.loads(payload) for payload in payloads if "critical_error" in payload)
+        assert error["p"][0] == "qs_test"
+        tradingview.post("/price/KAVAUSD/0.3333")
+        tradingview.post("/price/BTCUSD/60000")
+        heard = "".join(client.beats(2))
+    assert "KAVAUSD" not in heard
+    assert "BTCUSD" in heard
+    tradingview.post("/rate/BTCUSD/20")
+
+
+def test_protocol_error_closes_the_socket(tradingview: Simulation) -> None:
+    with tradingview.listen("IMXUSD") as client:
+        client.subscribe("BINANCE:IMXUSD")
+        next(client.quotes())
+        tradingview.strike("IMXUSD", "protocol_error")
+        assert list(client.payloads())[-1] == '{"m":"protocol_error","p":["wrong data"]}'
+    with tradingview.listen("IMXUSD") as client:
+        client.subscribe("BINANCE:IMXUSD")
+        assert next(client.quotes())["v"]["lp"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "order"),
+    [
+        ("session_deleted", "quote_delete_session"),
+        ("symbol_removed", "quote_remove_symbols"),
+        ("hibernated", "quote_hibernate_all"),
+    ],
+)
+def test_the_symbol_falls_silent_while_heartbeats_go_on(
+    tradingview: Simulation, tab: Page, fault: str, order: str
+) -> None:
+    tradingview.post("/rate/STXUSD/0")
+    log = SocketLog(tab)
+    open_symbol(tab, tradingview, "STXUSD")
+    log.until(lambda: len({name for session, name, _ in log.prices("BINANCE:STXUSD")}) == 3)
+    before = len(log.orders())
+    tradingview.strike("STXUSD", fault)
+    log.until(lambda: [name for name, _ in log.orders()[before:]].count(order) == 2)
+    tab.wait_for_timeout(100)
+    count = len(log.entries)
+    tradingview.post("/price/STXUSD/1.234")
+    log.until(lambda: sum(payload.startswith("~h~") for _, payload in log.entries[count:]) >= 4)
+    assert not any("BINANCE:STXUSD" in payload for _, payload in log.entries[count:])
+    assert tradingview.sockets("BINANCE:STXUSD") == 1
+
+
+def test_session_lags_tells_older_values_after_newer_ones(tradingview: Simulation) -> None:
+    tradingview.post("/price/RUNEUSD/5")
+    tradingview.strike("RUNEUSD", "session_lags")
+    with tradingview.listen("RUNEUSD") as client:
+        client.subscribe("BINANCE:RUNEUSD", session="qs_multiplexer_full_1")
+        client.subscribe("BINANCE:RUNEUSD", session="qs_multiplexer_simple_1")
+        parts = client.parts()
+        prices: list[tuple[str, float]] = []
+        for session, part in parts:
+            prices += [(session[15:19], part["v"]["lp"])] if "lp" in part["v"] else []
+            if len(prices) == 1:
+                tradingview.post("/price/RUNEUSD/6")
+                tradingview.post("/price/RUNEUSD/7")
+            if ("simp", 7) in prices:
+                break
+    assert list(dict.fromkeys(prices)) == [("full", 5), ("full", 6), ("full", 7), ("simp", 5), ("simp", 6), ("simp", 7)]
+    tradingview.heal("RUNEUSD")
+
+
+def test_broken_frames_come_before_good_ones(tradingview: Simulation, tab: Page) -> None:
+    tradingview.strike("INJUSD", "broken_frames")
+    with tradingview.listen("INJUSD") as client:
+        client.subscribe("BINANCE:INJUSD")
+        _, broken, nameless, good = islice(client.payloads(), 4)
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(broken)
+    assert "n" not in json.loads(nameless)["p"][1]
+    assert json.loads(good)["p"][1]["n"] == "BINANCE:INJUSD"
+    open_symbol(tab, tradingview, "INJUSD")
+    assert shown(tab) in tradingview.truth("INJUSD")
+    tradingview.heal("INJUSD")
+
+
+@pytest.mark.parametrize(
+    ("fault", "keys", "factor"),
+    [
+        ("other_currency", {"currency_id": "EUR"}, 0.92),
+        ("other_currency", {"currency_id": "XTVCUSDC"}, 0.9998),
+        ("extended_session", {"currency_id": "USD", "session": "extended"}, 1.005),
+    ],
+)
+def test_the_page_asks_for_another_price_by_spec_name(
+    tradingview: Simulation, tab: Page, fault: str, keys: dict[str, str], factor: float
+) -> None:
+    tradingview.post("/price/ETHUSD/2000")
+    tradingview.strike("ETHUSD", fault)
+    log = SocketLog(tab)
+    open_symbol(tab, tradingview, "ETHUSD")
+    name = spec("BINANCE:ETHUSD", **keys)
+    log.until(lambda: any(quoted == name for _, quoted, _ in log.prices("BINANCE:ETHUSD")))
+    assert [price for _, quoted, price in log.prices("BINANCE:ETHUSD") if quoted == name] == [round(2000 * factor, 2)]
+    assert shown(tab) == "2,000.00"
+    tradingview.heal("ETHUSD")
+    tradingview.post("/rate/ETHUSD/20")
+
+
+def test_two_sockets_and_one_socket_dropped(tradingview: Simulation, tab: Page) -> None:
+    tradingview.strike("TIAUSD", "two_sockets")
+    hurry(tab)
+    open_symbol(tab, tradingview, "TIAUSD")
+    eventually(lambda: tradingview.sockets("BINANCE:TIAUSD") == 2)
+    with tab.expect_websocket(timeout=5000):
+        tradingview.strike("TIAUSD", "one_socket_dropped")
+        assert tradingview.sockets("BINANCE:TIAUSD") == 1
+    tradingview.post("/price/TIAUSD/5.432")
+    wait_until_shown(tab, "5.432")
+    tradingview.heal("TIAUSD")
+
+
+@pytest.mark.parametrize(("fault", "status"), [("socket_refused", 429), ("socket_forbidden", 403)])
+def test_upgrades_are_refused_and_counted(tradingview: Simulation, tab: Page, fault: str, status: int) -> None:
+    with tradingview.listen("SEIUSD") as open_before:
+        before = tradingview.upgrades("BINANCE:SEIUSD")
+        tradingview.strike("SEIUSD", fault)
+        with tradingview.listen("SEIUSD") as refused:
+            assert refused.status == status
+        open_before.subscribe("BINANCE:SEIUSD")
+        assert next(open_before.quotes())["v"]["lp"]
+    hurry(tab)
+    tab.goto(f"{tradingview.url}/symbols/SEIUSD/?exchange=BINANCE")
+    eventually(lambda: tradingview.upgrades("BINANCE:SEIUSD") >= before + 3)
+    assert tradingview.sockets("BINANCE:SEIUSD") == 0
+    tradingview.heal("SEIUSD")
+    tab.wait_for_selector(READY, timeout=5000)
+
+
+def test_socket_redirected_to_another_host(tradingview: Simulation, tab: Page) -> None:
+    port = urlsplit(tradingview.url).port
+    tradingview.strike("ENAUSD", "socket_redirected")
+    with tradingview.listen("ENAUSD") as client:
+        client.subscribe("BINANCE:ENAUSD")
+        assert client.beats(1) == [f'{{"redirect":"localhost:{port}"}}', "~h~1"]
+    urls: list[str] = []
+    tab.on("websocket", lambda websocket: urls.append(websocket.url))
+    open_symbol(tab, tradingview, "ENAUSD")
+    assert any(url.startswith(f"ws://localhost:{port}/socket.io/") for url in urls)
+    tradingview.heal("ENAUSD")
+
+
+def test_socket_expires_with_code_1000(tradingview: Simulation) -> None:
+    tradingview.strike("JUPUSD", "socket_expires")
+    started = time.monotonic()
+    with tradingview.listen("JUPUSD") as client:
+        client.subscribe("BINANCE:JUPUSD")
+        assert any('"lp"' in payload for payload in list(client.payloads()))
+        assert client.close_code == 1000
+    assert 2.5 < time.monotonic() - started < 5  # 70 s, times 0.04
+    tradingview.heal("JUPUSD")
+
+
+@pytest.mark.parametrize(("fault", "seconds"), [("price_after_25_s", 1.0), ("price_after_55_s", 2.2)])
+def test_a_first_price_that_is_late(tradingview: Simulation, tab: Page, fault: str, seconds: float) -> None:
+    tradingview.strike("WIFUSD", fault)
+    started = time.monotonic()
+    open_symbol(tab, tradingview, "WIFUSD")
+    assert seconds < time.monotonic() - started < seconds + 3
+    assert tab.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd") < seconds * 1000
+    tradingview.heal("WIFUSD")
+
+
+# ---- Faults: loading, and walls --------------------------------------------------------------------
+
+
+def test_document_after_25_s_together_with_a_late_price(tradingview: Simulation, tab: Page) -> None:
+    tradingview.strike("FILUSD", "document_after_25_s", "price_after_25_s")
+    started = time.monotonic()
+    tab.goto(f"{tradingview.url}/symbols/FILUSD/?exchange=BINANCE", wait_until="commit")
+    tab.wait_for_selector(PRICE, state="attached", timeout=900)  # the header is there; the document isn't complete
+    tab.wait_for_load_state("domcontentloaded")
+    loaded = time.monotonic()
+    assert loaded - started > 1
+    tab.wait_for_selector(READY, timeout=5000)
+    assert time.monotonic() - loaded > 0.9
+    tradingview.heal("FILUSD")
+
+
+def test_busy_loading_keeps_the_renderer(tradingview: Simulation, tab: Page) -> None:
+    tradingview.strike("HBARUSD", "busy_loading")
+    tab.add_init_script(
+        """{
+          window.long = [];
+          new PerformanceObserver((list) => long.push(...list.getEntries().map((entry) => entry.duration)))
+            .observe({entryTypes: ["longtask"]});
+        }"""
+    )
+    open_symbol(tab, tradingview, "HBARUSD")
+    tab.wait_for_function("Math.max(...long) >= 280", timeout=5000)  # 7 s, times 0.04
+    tradingview.heal("HBARUSD")
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "title", "header"),
+    [
+        ("wall_verify", 200, "Verify you are human", ""),
+        ("wall_attention", 200, "Attention Required! | Cloudflare", ""),
+        ("wall_one_more_step", 200, "Just one more step", ""),
+        ("wall_robot", 200, "Please confirm that you are not a robot", ""),
+        ("wall_cf_mitigated", 200, "www.tradingview.com", "cf-mitigated"),
+        ("wall_waf_action", 200, "www.tradingview.com", "x-amzn-waf-action"),
+        ("wall_405", 405, "www.tradingview.com", ""),
+        ("wall_202", 202, "www.tradingview.com", "x-amzn-waf-action"),
+        ("empty_document", 200, "BTC USD — Bitcoin Price and Chart — TradingView", ""),
+    ],
+)
+def test_walls(tradingview: Simulation, fault: str, status: int, title: str, header: str) -> None:
+    tradingview.strike("ETCUSD", fault)
+    answer = tradingview.get("/symbols/ETCUSD/?exchange=BINANCE")
+    tradingview.heal("ETCUSD")
+    assert (answer.status_code, re.findall("<title>(.*?)</title>", answer.text)) == (status, [title])
+    assert {"cf-mitigated", "x-amzn-waf-action"} & set(answer.headers) == ({header} if header else set())
+    assert "symbolInfo" not in answer.text
+    assert "js-symbol" not in answer.text
+    assert ("<form" in answer.text) is (fault in ("wall_one_more_step", "wall_robot"))
+
+
+def test_wall_202_passes_by_itself(tradingview: Simulation, tab: Page) -> None:
+    tradingview.strike("XMRUSD", "wall_202_passes")
+    answer = tab.goto(f"{tradingview.url}/symbols/XMRUSD/?exchange=BINANCE")
+    assert answer is not None
+    assert answer.status == 202
+    tab.wait_for_selector(READY, timeout=5000)
+    assert tradingview.loads("BINANCE:XMRUSD") == 2
+    tradingview.heal("XMRUSD")
+
+
+def test_wall_202_never_leads_on_and_wall_reloads_leads_nowhere(tradingview: Simulation, tab: Page) -> None:
+    tradingview.strike("ZECUSD", "wall_202")
+    tab.goto(f"{tradingview.url}/symbols/ZECUSD/?exchange=BINANCE")
+    tab.wait_for_timeout(500)
+    assert tradingview.loads("BINANCE:ZECUSD") == 1
+    tradingview.heal("ZECUSD")
+    tradingview.strike("ZECUSD", "wall_reloads")
+    tab.goto(f"{tradingview.url}/symbols/ZECUSD/?exchange=BINANCE")
+    eventually(lambda: tradingview.loads("BINANCE:ZECUSD") >= 4)
+    assert tab.title() == "Just a moment..."
+    tradingview.heal("ZECUSD")
+
+
+def test_wall_solvable_by_a_person(tradingview: Simulation, tab: Page) -> None:
+    tradingview.strike("DASHUSD", "wall_solvable")
+    answer = tab.goto(f"{tradingview.url}/symbols/DASHUSD/?exchange=BINANCE")
+    assert answer is not None
+    assert (answer.status, answer.headers["cf-mitigated"], tab.title()) == (403, "challenge", "Just a moment...")
+    (frame,) = tab.frames[1:]
+    assert urlsplit(frame.url).hostname == "localhost"
+    frame.click("#solve")
+    tab.wait_for_selector(READY, timeout=5000)
+    tradingview.heal("DASHUSD")
+
+
+def test_region_de_prints_as_germans_do(tradingview: Simulation, tab: Page) -> None:
+    tradingview.post("/price/BTCUSDC/61234.5")
+    tradingview.strike("BTCUSDC", "region_de")
+    open_symbol(tab, tradingview, "BTCUSDC")
+    assert urlsplit(tab.url).hostname == "localhost"
+    wait_until_shown(tab, "61.234,50")
+    assert tab.title() == "BTCUSDC Kurs und Chart — TradingView"
+    assert tab.text_content(".js-symbol-session-status") == "Markt geöffnet"
+    assert re.fullmatch(r"[+−]\d,\d\d%", tab.text_content("span.js-symbol-change-pt") or "")
+    assert re.fullmatch(r"Stand heute um \d\d:\d\d GMT", tab.text_content(".js-symbol-lp-time") or "")
+    tradingview.heal("BTCUSDC")
+
+
+def test_region_in_groups_as_indians_do(tradingview: Simulation, tab: Page) -> None:
+    tradingview.post("/price/BTCEUR/110910.19")
+    tradingview.strike("BTCEUR", "region_in")
+    open_symbol(tab, tradingview, "BTCEUR")
+    wait_until_shown(tab, "1,10,910.19")
+    tradingview.heal("BTCEUR")
+
+
+def test_a_region_has_the_host_beside_www(tradingview: Simulation) -> None:
+    host = f"www.localhost:{urlsplit(tradingview.url).port}"
+    tradingview.strike("ETHUSDC", "region_de")
+    path = "/symbols/ETHUSDC/?exchange=BINANCE"
+    answer = tradingview.client.get(path, headers={"Host": host})
+    assert answer.headers["Location"] == f"http://de.{host[4:]}{path}&region=de"
+    tradingview.heal("ETHUSDC")
+    assert '<html lang="de">' in tradingview.client.get(path, headers={"Host": f"de.{host[4:]}"}).text
+
+
+def test_a_renamed_symbol_leads_to_its_new_name(tradingview: Simulation) -> None:
+    answer = tradingview.get("/symbols/MATICUSD/?exchange=BINANCE")
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/symbols/POLUSD/?exchange=BINANCE")
+    assert '"resolved_symbol": "BINANCE:POLUSD"' in tradingview.html("POLUSD")
+    tradingview.strike("FTMUSD", "renamed")
+    assert '"resolved_symbol": "BINANCE:POLUSD"' in tradingview.html("FTMUSD")
+    tradingview.heal("FTMUSD")
+
+
+# ---- Faults: the header ----------------------------------------------------------------------------
+
+HEADERS = """all => all.map((each) => [each.dataset.symbol ?? "", each.classList.contains("i-hidden"),
+  each.querySelector(".js-symbol-last").textContent])"""
+
+
+def headers_of(tab: Page) -> list[list[Any]]:
+    """Of each header ticker: data-symbol, whether it is hidden, its price."""
+    headers: list[list[Any]] = tab.eval_on_selector_all(".js-symbol-header-ticker", HEADERS)
+    return headers
+
+
+@pytest.mark.parametrize(
+    ("fault", "marks"),
+    [
+        ("", [("BINANCE:BONKUSD", False), ("COINBASE:BONKUSD", True)]),
+        ("hidden_header_first", [("COINBASE:BONKUSD", True), ("BINANCE:BONKUSD", False)]),
+        ("header_unmarked", [("", False), ("", True)]),
+        ("header_of_another", [("COINBASE:BONKUSD", False), ("COINBASE:BONKUSD", True)]),
+    ],
+)
+def test_header_tickers(tradingview: Simulation, tab: Page, fault: str, marks: list[tuple[str, bool]]) -> None:
+    tradingview.post("/price/BONKUSD/0.00002222")
+    tradingview.post("/price/BONKUSD/0.00003333?exchange=COINBASE")
+    if fault:
+        tradingview.strike("BONKUSD", fault)
+    open_symbol(tab, tradingview, "BONKUSD", ready=".js-symbol-header-ticker.quote-ticker-inited:not(.i-hidden)")
+    eventually(lambda: all(text for *_, text in headers_of(tab)))
+    assert headers_of(tab) == [[mark, hidden, "0.00003333" if hidden else "0.00002222"] for mark, hidden in marks]
+    tradingview.heal("BONKUSD")
+
+
+def test_header_swaps_roles(tradingview: Simulation, tab: Page) -> None:
+    tradingview.post("/price/FLOKIUSD/0.00022222")
+    tradingview.post("/price/FLOKIUSD/0.00033333?exchange=COINBASE")
+    open_symbol(tab, tradingview, "FLOKIUSD")
+    eventually(lambda: all(text for *_, text in headers_of(tab)))
+    tradingview.strike("FLOKIUSD", "header_swaps")
+    hidden, own = ["COINBASE:FLOKIUSD", True, "0.00033333"], ["BINANCE:FLOKIUSD", False, "0.00022222"]
+    eventually(lambda: headers_of(tab) == [hidden, own])
+    tradingview.post("/price/FLOKIUSD/0.00044444")
+    eventually(lambda: headers_of(tab)[1][2] == "0.00044444")
+
+
+def test_what_the_header_marks_until_and_from_its_first_price(tradingview: Simulation, tab: Page) -> None:
+    html = tradingview.html("ARBUSDT")
+    assert '<span class="dataMode-zoF9r75I js-data-mode tv-data-mode--connecting i-hidden"></span>' in html
+    assert html.count("quote-ticker-inited") == 0
+    open_symbol(tab, tradingview, "ARBUSDT")
+    assert tab.query_selector(".js-data-mode.tv-data-mode--realtime:not(.i-hidden)")
+    first = tab.eval_on_selector(".js-symbol-header-ticker.i-hidden .js-symbol-last", "e => e.innerHTML")
+    assert re.fullmatch(r"<span>[\d.]+</span>", first) or "class" in first
+
+
+def test_fills_when_seen_never_under_display_none(tradingview: Simulation, tab: Page) -> None:
+    tradingview.strike("DOGEUSDT", "fills_when_seen")
+    tab.add_init_script(
+        "document.addEventListener('readystatechange', () => { document.body.style.display = 'none'; }, {once: true});"
+    )
+    log = SocketLog(tab)
+    tab.goto(f"{tradingview.url}/symbols/DOGEUSDT/?exchange=BINANCE")
+    log.until(lambda: bool(log.prices("BITSTAMP:ETHUSD")))
+    tab.wait_for_timeout(500)
+    assert log.prices("BINANCE:DOGEUSDT") == []
+    assert shown(tab) == ""
+    tab.evaluate("document.body.style.display = ''")
+    tab.wait_for_selector(READY, timeout=5000)
+    tradingview.heal("DOGEUSDT")
+
+
+# ---- Faults: markets -------------------------------------------------------------------------------
+
+
+def marks_of(tab: Page) -> tuple[str, str, str]:
+    """Of the page's own header: the session's text and class, and the data mode's class."""
+    status = tab.query_selector(".js-symbol-session-status")
+    mode = tab.query_selector(".js-data-mode")
+    assert status
+    assert mode
+    names = (status.get_attribute("class") or "").split(), (mode.get_attribute("class") or "").split()
+    return status.text_content() or "", names[0][-1], names[1][-1]
+
+
+@pytest.mark.parametrize(
+    ("fault", "fields", "age", "marks"),
+    [
+        ("delisted", {"typespecs": ["crypto", "discontinued"]}, 90 * 86_400, ("Delisted", "delisted", "realtime")),
+        (
+            "out_of_session",
+            {"session": "0930-1600", "current_session": "out_of_session"},
+            5 * 3600,
+            ("Market closed", "out-of-session", "realtime"),
+        ),
+        ("holiday", {"current_session": "holiday"}, 20 * 3600, ("Holiday", "holiday", "realtime")),
+        ("halted", {"session": "24x7", "current_session": "market"}, 3 * 86_400, ("Market open", "market", "realtime")),
+        ("delayed", {"update_mode": "delayed_streaming_900"}, 900, ("Market open", "market", "delayed")),
+        ("end_of_day", {"update_mode": "endofday"}, 0, ("Market open", "market", "endofday")),
+        ("connecting", {"update_mode": "connecting"}, 0, ("Market open", "market", "connecting")),
+        ("replayed", {"update_mode": "replay"}, 0, ("Market open", "market", "replay")),
+        ("lp_time_ahead", {}, -3600, ("Market open", "market", "realtime")),
+    ],
+)
+def test_markets_that_are_not_as_usual(
+    tradingview: Simulation, tab: Page, fault: str, fields: dict[str, Any], age: float, marks: tuple[str, str, str]
+) -> None:
+    tradingview.strike("SANDUSD", fault)
+    with tradingview.listen("SANDUSD") as client:
+        client.subscribe("BINANCE:SANDUSD")
+        values = next(client.quotes())["v"]
+    assert values | fields == values
+    assert time.time() - values["lp_time"] == pytest.approx(age, abs=10)
+    open_symbol(tab, tradingview, "SANDUSD")
+    text, session, mode = marks
+    assert marks_of(tab) == (text, f"tv-market-status--{session}", f"tv-data-mode--{mode}")
+    if fault == "delisted":
+        assert tab.evaluate("initData.symbolInfo.typespecs") == ["crypto", "discontinued"]
+        assert re.fullmatch(r"As of 20\d\d-\d\d-\d\d \d\d:\d\d GMT", tab.text_content(".js-symbol-lp-time") or "")
+    tradingview.heal("SANDUSD")
+
+
+@pytest.mark.parametrize("fault", ["delisted", "out_of_session", "holiday", "halted"])
+def test_a_market_that_stands_still_goes_on_when_it_is_healed(tradingview: Simulation, fault: str) -> None:
+    tradingview.strike("MANAUSD", fault)
+    with tradingview.listen("MANAUSD") as client:
+        client.subscribe("BINANCE:MANAUSD")
+        client.beats(1)
+        count = len(tradingview.truth("MANAUSD"))
+        client.beats(1)
+        assert len(tradingview.truth("MANAUSD")) == count
+        tradingview.post("/price/MANAUSD/0.2222")
+        values = next(part["v"] for part in client.quotes() if part["v"].get("lp") == 0.2222)
+        assert time.time() - values["lp_time"] < 10
+        tradingview.post("/rate/MANAUSD/20")
+        tradingview.heal("MANAUSD")
+        eventually(lambda: len(tradingview.truth("MANAUSD")) > count + 2)
+
+
+@pytest.mark.parametrize(("fault", "text"), [("pre_market", "Pre-market"), ("post_market", "Post-market")])
+def test_only_the_extended_price_moves_outside_of_regular_hours(
+    tradingview: Simulation, tab: Page, fault: str, text: str
+) -> None:
+    tradingview.strike("AXSUSD", fault)
+    with tradingview.listen("AXSUSD") as client:
+        client.subscribe("BINANCE:AXSUSD")
+        whole = next(client.quotes())["v"]
+        count = len(tradingview.truth("AXSUSD"))
+        moves = [part["v"] for part in islice(client.quotes(), 3)]
+    assert (whole["current_session"], whole["session"]) == (fault, "0930-1600")
+    assert whole["lp"]
+    assert all(values.keys() == {"rtc", "rch", "rchp", "rtc_time"} for values in moves)
+    assert len({values["rtc"] for values in moves}) > 1
+    assert len(tradingview.truth("AXSUSD")) == count
+    open_symbol(tab, tradingview, "AXSUSD")
+    assert marks_of(tab)[0] == text
+    tab.wait_for_selector(".js-symbol-ext-hrs-close:not(.i-hidden)", timeout=5000)
+    assert shown(tab) == tradingview.truth("AXSUSD")[-1]
+    tradingview.heal("AXSUSD")
+
+
+@pytest.mark.parametrize(("fault", "ahead"), [("clock_ahead", 600), ("clock_behind", -600), ("", 0)])
+def test_the_sites_clock(tradingview: Simulation, fault: str, ahead: float) -> None:
+    if fault:
+        tradingview.strike("THETAUSD", fault)
+    date = tradingview.get("/symbols/THETAUSD/?exchange=BINANCE").headers["Date"]
+    assert parsedate_to_datetime(date).timestamp() - time.time() == pytest.approx(ahead, abs=5)
+    with tradingview.listen("THETAUSD") as client:
+        client.subscribe("BINANCE:THETAUSD")
+        assert next(client.quotes())["v"]["lp_time"] - time.time() == pytest.approx(ahead, abs=5)
+    tradingview.heal("THETAUSD")
+
+
+# ---- Numbers and names -----------------------------------------------------------------------------
+
+
+PRINTED = [
+    ("pricescale=100", "1.005", "1.00"),
+    ("pricescale=100", "0.125", "0.13"),
+    ("pricescale=100&minmov=5", "10.02", "10.00"),
+    ("pricescale=100&minmov=5", "1110.03", "1,110.05"),
+    ("pricescale=100&minmov=10", "10.06", "10.10"),
+    ("pricescale=100&minmov=5&variable_tick_size=0.01 250 0.05", "249.97", "249.97"),
+    ("pricescale=100&minmov=5&variable_tick_size=0.01 250 0.05", "253.42", "253.40"),
+    ("pricescale=100", "253.41999999999998749", "253.42"),
+    ("pricescale=1", "1234567.5", "1,234,568"),
+    ("pricescale=1000000000000", "1.234e-8", "12.340e-9"),
+    ("pricescale=100000000", "1.261e-5", "0.00001261"),
+    ("pricescale=100", "-5", "−5.00"),
+]
+
+
+def test_the_page_prints_as_tradingviews_formatter(tradingview: Simulation, tab: Page) -> None:
+    open_symbol(tab, tradingview, "PEPEEUR")
+    for scale, number, text in PRINTED:
+        tradingview.post(f"/scale/PEPEEUR?{scale}&minmov=1&variable_tick_size=")
+        tradingview.post(f"/number/PEPEEUR/{number}")
+        wait_until_shown(tab, text)
+
+
+def test_truth_is_what_the_page_prints(tradingview: Simulation, tab: Page) -> None:
+    """The page computes in JavaScript, the truth in Python: any doubles, any scale."""
+    draws = random.Random(14)
+    open_symbol(tab, tradingview, "SHIBEUR")
+    for scale in ("pricescale=100", "pricescale=1000&minmov=5", "pricescale=100&minmov=25", "pricescale=100000000"):
+        tradingview.post(f"/scale/SHIBEUR?{scale}&minmov=1")
+        for _ in range(8):
+            number = repr(round(draws.uniform(0.5, 3000), draws.randrange(2, 12)))
+            tradingview.post(f"/number/SHIBEUR/{number}")
+            truth = tradingview.truth("SHIBEUR")[-1]
+            whole, _, rest = truth.partition(".")
+            wait_until_shown(tab, f"{int(whole):,}" + (f".{rest}" if rest else ""))
+
+
+@pytest.mark.parametrize(
+    ("exchange", "ticker", "kind"),
+    [
+        ("BINANCE", "币安人生USDT", "spot"),
+        ("BINANCE", "BTCUSDT.P_OI", "swap"),
+        ("NSE", "M&M", "stock"),
+        ("NYSE", "NEE/PW", "stock"),
+        ("NSE", "JUNIPER", "stock"),
+    ],
+)
+def test_unusual_names_have_pages_sockets_and_controls(
+    tradingview: Simulation, tab: Page, exchange: str, ticker: str, kind: str
+) -> None:
+    escaped = quote(ticker, safe="")
+    tab.goto(f"{tradingview.url}/symbols/{escaped}/?exchange={exchange}", wait_until="commit")
+    tab.wait_for_selector(READY, timeout=5000)
+    assert tab.evaluate("initData.symbolInfo.resolved_symbol") == f"{exchange}:{ticker}"
+    assert tab.evaluate("initData.symbolInfo.type") == kind
+    assert tradingview.sockets(f"{exchange}:{ticker}") == 1
+    assert tradingview.post(f"/rate/{escaped}/0?exchange={exchange}")["symbol"] == f"{exchange}:{ticker}"
+    truth = tradingview.truth(f"{escaped}?exchange={exchange}")
+    eventually(lambda: shown(tab).replace(",", "") == tradingview.truth(f"{escaped}?exchange={exchange}")[-1])
+    assert truth
+    assert tradingview.post(f"/fault/{escaped}/halted?exchange={exchange}")["ticker"] == ticker
+    tradingview.client.delete(f"/fault/{escaped}?exchange={exchange}").raise_for_status()
+
+
+# ---- Pace and weight -------------------------------------------------------------------------------
 
 
 def test_every_fault_is_explained_and_tried(tradingview: Simulation) -> None:
