@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 import gevent
 from flask import Response, request
 
-from simulator.documents import LOCALES, notice, symbol_page
+from simulator.documents import LOCALES, notice, other_origin, symbol_page
 from simulator.faults import FAULTS, HANG, PASSING, UNAVAILABLE, Notice
 from simulator.simulation import Simulation
 from simulator.symbols import Symbol, find_symbol
@@ -75,12 +74,6 @@ def wall_solvable(simulation: Simulation, symbol: Symbol) -> Response:
 def hangs(simulation: Simulation, _: Symbol) -> Response:
     gevent.sleep(HANG * simulation.options.delays)
     return notice(UNAVAILABLE)
-
-
-def other_origin() -> str:
-    """This server under another name of this machine."""
-    name = "localhost" if urlsplit(request.host_url).hostname == "127.0.0.1" else "127.0.0.1"
-    return f"http://{name}:{request.environ['SERVER_PORT']}"
 
 
 def redirects_away(simulation: Simulation, symbol: Symbol) -> Response:

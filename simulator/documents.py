@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlsplit
 from wsgiref.handlers import format_date_time
 
-from flask import Response, render_template
+from flask import Response, render_template, request
 from markupsafe import Markup
 
 from simulator.faults import FAULTS, Fault, Notice
@@ -65,6 +66,7 @@ def symbol_page(simulation: Simulation, symbol: Symbol, locale: Locale = ENGLISH
         busy_ms=milliseconds_of(simulation, "busy_loading", faults),
         snapshots=SNAPSHOTS,
         weight=weight,
+        ad_origin=other_origin() if weight.has_foreign_ads else "",
         count=count_assets(weight),
     )
     if weight.html:
@@ -108,6 +110,12 @@ def old_text(price: Decimal) -> str:
 def milliseconds_of(simulation: Simulation, name: str, faults: list[str]) -> int:
     fault: Fault = FAULTS[name]
     return round(fault.seconds * simulation.options.delays * 1000) if name in faults else 0
+
+
+def other_origin() -> str:
+    """This server under another name of this machine."""
+    name = "localhost" if urlsplit(request.host_url).hostname == "127.0.0.1" else "127.0.0.1"
+    return f"http://{name}:{request.environ['SERVER_PORT']}"
 
 
 def date_header(simulation: Simulation, symbol: Symbol | None) -> dict[str, str]:

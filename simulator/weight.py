@@ -24,9 +24,10 @@ class Weight:
     bundles: int = 0
     images: int = 0
     fonts: int = 0
-    heap: int = 0  # what the page's scripts keep, beside what the bundles keep
+    heap: int = 0  # what the page keeps beside its bundles; it also sends telemetry
     ideas: int = 0  # articles below the header
-    ads: int = 0  # frames, and telemetry of the page itself
+    ads: int = 0  # frames
+    has_foreign_ads: bool = False  # they come from another host
 
     @classmethod
     def of(cls, size: int) -> Weight:
@@ -36,7 +37,7 @@ class Weight:
 
 # As heavy as the real page. HTML and scripts are as seen. Assumed: 40 MB of heap in all (of which the bundles keep some
 # 20), images, fonts, and the number of ads.
-REAL = Weight(570_000, 7_000_000, 1_500_000, 400_000, 20_000_000, 100, 4)
+REAL = Weight(570_000, 7_000_000, 1_500_000, 400_000, 20_000_000, 100, 4, has_foreign_ads=True)
 
 MODULE = """
 (self.bundle=self.bundle||{{}}).m{name}=((e,t,n)=>{{const o="{text}";let r={base};

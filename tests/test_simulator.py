@@ -12,10 +12,12 @@ import random
 import re
 import signal
 import socket
+import statistics
 import struct
 import subprocess
 import sys
 import time
+from bisect import bisect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
@@ -28,6 +30,9 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, WebSocket
 from playwright.sync_api import TimeoutError as BrowserTimeout
+
+from simulator.paces import real_pace
+from simulator.symbols import find_symbol
 
 PROJECT = Path(__file__).resolve().parent.parent
 PRICE = ".js-symbol-header-ticker .js-symbol-last"
@@ -96,6 +101,15 @@ def simulation(*options: str) -> Iterator[Simulation]:
         with running.client:
             yield running
         process.terminate()
+
+
+def recording(name: str) -> Path:
+    """One of the recordings of real pages, which are not part of the project."""
+    for folder in PROJECT.parents:  # a worktree may be deeper than the project itself
+        path = folder / "shared" / "recorded" / name
+        if path.exists():
+            return path
+    pytest.skip(f"the recording shared/recorded/{name} isn't beside the project")
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 5) -> None:
@@ -1488,6 +1502,85 @@ def test_unusual_names_have_pages_sockets_and_controls(
 
 
 # ---- Pace and weight -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ticker", "mean", "median", "tenth", "longest"),
+    [("BTCUSD", 7.3, 6.0, 12.9, 56), ("ETHUSD", 12.4, 8.4, 29.4, 79), ("SOLUSD", 6.9, 6.8, 11.5, 20.3)],
+)
+def test_the_real_pace_has_the_recorded_gaps(
+    ticker: str, mean: float, median: float, tenth: float, longest: float
+) -> None:
+    """As the table of the record has them: the mean, the median, what one gap in ten exceeds, and the longest."""
+    pace = real_pace(find_symbol(ticker, "BINANCE"), None)
+    draws = random.Random(5)
+    gaps = sorted(pace.gap(draws) for _ in range(20_000))
+    assert statistics.mean(gaps) == pytest.approx(mean, rel=0.1)
+    assert statistics.median(gaps) == pytest.approx(median, rel=0.05)
+    assert gaps[18_000] == pytest.approx(tenth, rel=0.1)
+    assert gaps[-1] <= longest
+
+
+def test_the_real_pace_of_others() -> None:
+    draws = random.Random(6)
+
+    def mean_gap(ticker: str) -> float:
+        pace = real_pace(find_symbol(ticker, "BINANCE"), None)
+        return statistics.mean(pace.gap(draws) for _ in range(10_000))
+
+    assert mean_gap("ADAUSD") == pytest.approx(33.7, rel=0.1)
+    assert mean_gap("XRPUSD") == pytest.approx(33.7, rel=0.1)
+    assert mean_gap("BTCUSDT") == pytest.approx(0.2, rel=0.1)
+
+
+def test_the_real_pace_is_that_of_the_recording() -> None:
+    """The greatest distance between both distributions is what chance gives, of as many gaps, in 99 of 100 cases."""
+    for ticker, runs in json.loads(recording("changes-2025.json").read_text())["runs"].items():
+        recorded = sorted(later[0] - sooner[0] for run in runs for sooner, later in pairwise(run))
+        pace, draws = real_pace(find_symbol(ticker, "BINANCE"), None), random.Random(7)
+        drawn = sorted(pace.gap(draws) for _ in range(20_000))
+        distances = [abs(bisect(recorded, gap) / len(recorded) - bisect(drawn, gap) / len(drawn)) for gap in recorded]
+        assert max(distances) < 1.63 / len(recorded) ** 0.5, ticker
+
+
+def test_pairs_change_at_the_pace_that_was_asked_for() -> None:
+    with simulation("--weight", "0", "--pace", "real") as running, QuoteClient(running.url) as client:
+        client.subscribe("BINANCE:BTCUSD", "BINANCE:BTCUSDT", "BINANCE:DOGEUSD")
+        eventually(lambda: len(running.truth("BTCUSDT")) > 10)
+        assert len(running.truth("BTCUSD")) <= 6
+        assert len(running.truth("DOGEUSD")) <= 2
+        running.post("/pace/DOGEUSD/lively")
+        eventually(lambda: len(running.truth("DOGEUSD")) > 3)
+        running.post("/pace/DOGEUSD/real")
+        count = len(running.truth("DOGEUSD"))
+        time.sleep(1)
+        assert len(running.truth("DOGEUSD")) <= count + 1
+
+
+def test_heartbeats_come_every_ten_seconds_unless_somebody_wants_them_otherwise() -> None:
+    with simulation("--weight", "0", "--rate", "0") as running, QuoteClient(running.url) as client:
+        client.socket.settimeout(12)
+        started = time.monotonic()
+        assert client.beats(1)[-1] == "~h~1"
+        assert time.monotonic() - started == pytest.approx(10, abs=0.5)
+
+
+def test_a_page_as_heavy_as_the_real_one(tab: Page) -> None:
+    with simulation("--weight", "real", "--rate", "0") as heavy:
+        html = heavy.html("BTCUSD")
+        bundles = re.findall(r'src="(/static/bundles/\d+)"', html)
+        assert len(html.encode()) == pytest.approx(570_000, rel=0.02)
+        assert sum(len(heavy.get(path).content) for path in bundles) == pytest.approx(7_000_000, rel=0.02)
+        assert len(re.findall(r'<iframe src="http://localhost:\d+/static/ad.html"', html)) == 4
+        with tab.expect_request("**/telemetry", timeout=30_000):
+            tab.goto(f"{heavy.url}/symbols/BTCUSD/?exchange=BINANCE", timeout=30_000)
+        tab.wait_for_selector(READY, timeout=30_000)
+        session = tab.context.new_cdp_session(tab)
+        session.send("Performance.enable")
+        session.send("HeapProfiler.enable")
+        session.send("HeapProfiler.collectGarbage")
+        metrics = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}
+        assert metrics["JSHeapUsedSize"] == pytest.approx(40e6, rel=0.1)
 
 
 def test_every_fault_is_explained_and_tried(tradingview: Simulation) -> None:
