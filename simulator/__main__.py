@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from urllib.parse import quote
 
 import gevent
 from gevent.event import Event
@@ -18,6 +19,7 @@ from simulator.controls import MAX_RATE, PACES
 from simulator.faults import FAULTS
 from simulator.frames import as_number
 from simulator.paces import TRADED_RATE
+from simulator.replay import NotARecording, read_recordings
 from simulator.server import SimulatorServer
 from simulator.simulation import LIVELY_RATE, Options, Simulation
 from simulator.weight import REAL, Weight
@@ -62,6 +64,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--delays", type=within(0.001, 10), default=1, help="all times of faults are multiplied by this (default: 1)"
     )
+    parser.add_argument("--replay", metavar="FILE", help="serves a recorded page; replay.py says in which formats")
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when standard input does")
     return parser.parse_args()
 
@@ -85,7 +88,11 @@ def simulation_options(options: argparse.Namespace) -> Options:
 def main() -> None:
     options = read_arguments()
     atexit.register(gc.freeze)  # no search for garbage when it ends: whoever started it waits
-    simulation = Simulation(simulation_options(options))
+    try:
+        recordings = read_recordings(options.replay) if options.replay else []
+    except NotARecording as error:
+        sys.exit(f"simulator: {error}")
+    simulation = Simulation(simulation_options(options), recordings)
     server = SimulatorServer(options.host, options.port, simulation)
     try:
         server.start()
@@ -93,6 +100,9 @@ def main() -> None:
         reason = str(error.strerror).partition(": (")[0]  # gevent appends the address
         sys.exit(f"simulator: can't listen on {options.host}:{options.port}: {reason}; try another --port")
     print(f"simulator: http://{options.host}:{server.server_port}", flush=True)
+    for recording in recordings:
+        exchange, ticker = recording.symbol.exchange, quote(recording.symbol.ticker, safe="")
+        print(f"replays   http://{options.host}:{server.server_port}/symbols/{ticker}/?exchange={exchange}", flush=True)
     wait_for_the_end(options.until_stdin_closes)
 
 

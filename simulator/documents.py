@@ -49,6 +49,7 @@ LOCALES = {
 
 def symbol_page(simulation: Simulation, symbol: Symbol, locale: Locale = ENGLISH) -> Response:
     faults = simulation.faults_of(symbol)
+    recorded_header = simulation.recordings[symbol].header if symbol in simulation.recordings else ""
     weight = simulation.options.weight
     old_price = symbol.home * 987 // 1000 if symbol.home > 1000 else symbol.home * 987 / 1000
     page = render_template(
@@ -56,7 +57,7 @@ def symbol_page(simulation: Simulation, symbol: Symbol, locale: Locale = ENGLISH
         symbol=symbol,
         title=locale.title.format(ticker=symbol.ticker) or symbol.title,
         facts=facts_of(simulation, symbol),
-        header=Markup(render_header(symbol, faults, locale)),
+        header=Markup(recorded_header or render_header(symbol, faults, locale)),
         locale=locale,
         faults=faults,
         hostile=[name for name in faults if FAULTS[name].hostile],
@@ -77,6 +78,7 @@ def symbol_page(simulation: Simulation, symbol: Symbol, locale: Locale = ENGLISH
 def facts_of(simulation: Simulation, symbol: Symbol) -> dict[str, Any]:
     """The page's `initData.symbolInfo`."""
     quote = simulation.market(symbol).whole_quote()
+    recording = simulation.recordings.get(symbol)
     return {
         "symbol": symbol.name,
         "resolved_symbol": symbol.name,
@@ -88,6 +90,7 @@ def facts_of(simulation: Simulation, symbol: Symbol) -> dict[str, Any]:
         "type": symbol.kind,
         "typespecs": quote.get("typespecs", []),
         "currency": symbol.currency,
+        **(recording.facts if recording else {}),
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Protocol
@@ -98,6 +98,12 @@ class Market:
         """The price exactly as a JSON number has it, ticks or not."""
         self.set_pace(None)
         self._publish(max(1, self._units(Decimal(number))), number)
+
+    def play(self, changes: Sequence[tuple[float, Decimal]]) -> None:
+        """Changes the price at recorded times, in seconds from now; at the end it stands still."""
+        self.set_pace(None)
+        for seconds, price in changes:
+            gevent.spawn_later(seconds, self.set_price, price)
 
     def set_scale(self, scale: Scale) -> None:
         """Other ticks from now on; what is between two of them is rounded."""

@@ -70,7 +70,7 @@ class Subscription:
         if self.quoted.is_plain:
             return values
         symbol = self.quoted.symbol
-        factor = RATES[self.quoted.currency_id] / RATES[symbol.currency_id]
+        factor = RATES.get(self.quoted.currency_id, 1) / RATES.get(symbol.currency_id, 1)
         factor *= 1 if self.quoted.session == REGULAR else EXTENDED_PREMIUM
         own = {"currency_code": self.quoted.currency_id.removeprefix("XTVC"), "currency_id": self.quoted.currency_id}
         return {

@@ -18,6 +18,7 @@ from simulator.answers import FRAME_PATH, answer, redirect
 from simulator.documents import PAGE_FILES, notice
 from simulator.faults import NOT_FOUND
 from simulator.quote_socket import QuoteSocket
+from simulator.replay_socket import ReplaySocket
 from simulator.simulation import Simulation
 from simulator.sockets import PageSocket, PushSocket
 from simulator.symbols import RENAMED, Symbol, Unknown, find_symbol, symbol_of_page
@@ -60,8 +61,15 @@ def attend_socket() -> ResponseReturnValue:
         the_simulation().count_upgrade(page)
     if websocket is None:
         return "", refusal(the_simulation(), page) or 429
-    the_simulation().attend(SOCKETS[request.path](websocket, page, the_simulation()))
+    the_simulation().attend(make_socket(websocket, page))
     return ""
+
+
+def make_socket(websocket: Any, page: Symbol | None) -> PageSocket:
+    recording = the_simulation().recordings.get(page) if page else None
+    if page and recording and recording.messages and request.path == QUOTE_PATH:
+        return ReplaySocket(websocket, page, the_simulation(), recording)
+    return SOCKETS[request.path](websocket, page, the_simulation())
 
 
 def refusal(simulation: Simulation, page: Symbol | None) -> int:

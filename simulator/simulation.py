@@ -7,14 +7,15 @@ simulator's one thread, on gevent's hub.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from simulator.faults import FAULTS, Fault
 from simulator.market import Condition, Market
 from simulator.paces import Lively, Pace, real_pace
-from simulator.symbols import Symbol
+from simulator.replay import Recording
+from simulator.symbols import LISTED, Symbol
 from simulator.weight import Weight
 
 COUNT_LIMIT = 5_000  # symbols whose page loads and upgrades are counted; further ones are not
@@ -48,8 +49,10 @@ class Socket(Protocol):
 class Simulation:
     """All markets, all open sockets, all faults that last."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, recordings: Sequence[Recording] = ()) -> None:
         self.options = options
+        self.recordings = {recording.symbol: recording for recording in recordings}
+        LISTED.update({symbol.name: symbol for symbol in self.recordings})
         self._markets: dict[Symbol, Market] = {}
         self._sockets: dict[Socket, None] = {}  # the oldest first
         self._faults: dict[str, list[str]] = {}  # of each ticker, in the order in which they came
@@ -58,8 +61,10 @@ class Simulation:
 
     def market(self, symbol: Symbol) -> Market:
         if symbol not in self._markets:
-            self._markets[symbol] = Market(symbol, self.options.seed, self.pace(symbol, self.options.pace))
-            self._markets[symbol].suffer(self._condition(symbol.ticker))
+            market = self._markets[symbol] = Market(symbol, self.options.seed, self.pace(symbol, self.options.pace))
+            market.suffer(self._condition(symbol.ticker))
+            if recording := self.recordings.get(symbol):
+                market.play(recording.changes[1:])  # the first is its price by now
         return self._markets[symbol]
 
     def pace(self, symbol: Symbol, name: str) -> Pace | None:

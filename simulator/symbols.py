@@ -77,6 +77,7 @@ class Symbol:
     home: Decimal  # the price around which its market walks
     scale: Scale
     description: str
+    currency_id: str = ""
     kind: str = "spot"
     typespecs: tuple[str, ...] = ("crypto",)
     session: str = "24x7"
@@ -85,10 +86,6 @@ class Symbol:
     @property
     def name(self) -> str:
         return f"{self.exchange}:{self.ticker}"
-
-    @property
-    def currency_id(self) -> str:
-        return CURRENCY_IDS.get(self.currency, self.currency)
 
     @property
     def calculated(self) -> bool:
@@ -104,9 +101,10 @@ class Symbol:
 
     def elsewhere(self) -> Symbol:
         """The same pair on another exchange; of what no other exchange has, another symbol."""
-        if self.exchange not in EXCHANGES:
+        try:
+            return find_symbol(self.ticker, "KRAKEN" if self.exchange == "COINBASE" else "COINBASE")
+        except Unknown:
             return find_symbol("BTCUSD", "BITSTAMP")
-        return find_symbol(self.ticker, "KRAKEN" if self.exchange == "COINBASE" else "COINBASE")
 
     def related(self) -> list[str]:
         """The names of the symbols that its page has cards for."""
@@ -117,7 +115,18 @@ class Symbol:
 def stock(name: str, base_name: str, currency: str, home: str, scale: Scale, session: str) -> Symbol:
     exchange, _, ticker = name.partition(":")
     return Symbol(
-        exchange, ticker, ticker, base_name, currency, Decimal(home), scale, base_name, "stock", ("common",), session
+        exchange,
+        ticker,
+        ticker,
+        base_name,
+        currency,
+        Decimal(home),
+        scale,
+        base_name,
+        currency,
+        "stock",
+        ("common",),
+        session,
     )
 
 
@@ -127,7 +136,7 @@ STOCKS = [
     stock("NYSE:NEE/PW", "NextEra Energy, Inc. Units", "USD", "45.12", Scale(), "0930-1600"),
     stock("NASDAQ:AAPL", "Apple Inc.", "USD", "229.87", Scale(), "0930-1600"),
 ]
-STOCK_TABLE = {symbol.name: symbol for symbol in STOCKS}
+LISTED = {symbol.name: symbol for symbol in STOCKS}  # also what was recorded: found before all that is made up
 
 
 @functools.cache
@@ -150,6 +159,7 @@ def make_pair(exchange: str, ticker: str) -> Symbol:
         round(price, scale.decimals),
         scale,
         f"{coin.name} / {CURRENCIES[currency]}{''.join(notes)}",
+        CURRENCY_IDS.get(currency, currency),
         kind="swap" if pair[3] else "spot",
         rank=coin.rank,
     )
@@ -159,7 +169,7 @@ def find_symbol(ticker: str, exchange: str) -> Symbol:
     """The symbol behind `BTCUSD` and an exchange, or behind the path form `BINANCE-BTCUSD`."""
     if "-" in ticker:
         exchange, _, ticker = ticker.partition("-")
-    return STOCK_TABLE.get(f"{exchange}:{ticker}") or make_pair(exchange, ticker)
+    return LISTED.get(f"{exchange}:{ticker}") or make_pair(exchange, ticker)
 
 
 def symbol_of_page(address: str) -> Symbol:
@@ -191,6 +201,6 @@ def read_name(name: str) -> Quoted:
     currency = spec.get("currency-id", symbol.currency_id)
     if currency == symbol.currency:
         currency = symbol.currency_id
-    if currency not in RATES:
+    if currency not in (symbol.currency_id, *RATES):
         raise Unknown(f"there is no currency {currency} here")
     return Quoted(symbol, currency, spec.get("session", REGULAR))

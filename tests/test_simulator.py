@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 import time
+import zipfile
 from bisect import bisect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ import pytest
 from playwright.sync_api import Browser, Page, WebSocket
 from playwright.sync_api import TimeoutError as BrowserTimeout
 
+import simulator
 from simulator.paces import real_pace
 from simulator.symbols import find_symbol
 
@@ -1583,9 +1585,131 @@ def test_a_page_as_heavy_as_the_real_one(tab: Page) -> None:
         assert metrics["JSHeapUsedSize"] == pytest.approx(40e6, rel=0.1)
 
 
+# ---- Replay ----------------------------------------------------------------------------------------
+
+REPORT = {
+    "symbol": "BINANCE:NEWUSDT",
+    "url": "https://www.tradingview.com/symbols/NEWUSDT/?exchange=BINANCE",
+    "recorded_at": 1_764_000_000_000,
+    "facts": {"description": "Newcoin / TetherUS", "currency": "USDT", "resolved_symbol": "BINANCE:NEWUSDT"},
+    "header_html": """<div class="row-1 js-symbol-page-header-root"><script>window.evil = true</script>
+        <img src="https://elsewhere.example/logo.svg"><h1 onclick="evil()" style="color:red">New &amp; coin</h1>
+        <div class="js-symbol-header-ticker quote-ticker-inited" data-symbol="BINANCE:NEWUSDT">
+        <span class="js-symbol-last"><span>1.23</span>4</span><br>
+        <span class="js-symbol-currency">USDT</span></div></div>""",
+    "messages": [
+        {"at_ms": 10, "direction": "received", "text": '{"session_id":"0.1"}'},
+        {"at_ms": 20, "direction": "sent", "text": '{"m":"quote_add_symbols","p":["qs_multiplexer_full_a"]}'},
+        {
+            "at_ms": 200,
+            "direction": "received",
+            "text": '{"m":"qsd","p":["qs_multiplexer_full_a",{"n":"BINANCE:NEWUSDT","s":"ok","v":{"lp":2.5,'
+            '"lp_time":1763999998,"pricescale":1000,"minmov":1,"currency_code":"USDT","currency_id":"XTVCUSDT"}}]}',
+        },
+        {
+            "at_ms": 900,
+            "direction": "received",
+            "text": '~m~93~m~{"m":"qsd","p":["qs_multiplexer_full_a",'
+            '{"n":"BINANCE:NEWUSDT","s":"ok","v":{"lp":2.625}}]}',
+        },
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", ["json", "zip"])
+def test_a_report_is_replayed(tmp_path: Path, tab: Page, kind: str) -> None:
+    path = tmp_path / f"report.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("report.json", json.dumps(REPORT))
+    else:
+        path.write_text(json.dumps(REPORT))
+    with simulation("--weight", "0", "--heartbeat", "0.2", "--replay", str(path)) as running:
+        html = running.html("NEWUSDT")
+        assert re.search(r"<h1>New &amp; coin</h1>", html)
+        assert '<span class="js-symbol-last"></span><br>\n' in html
+        assert not re.search("evil|elsewhere|1.23", html.partition("<nav")[2])
+        assert '"description": "Newcoin / TetherUS"' in html
+        with running.listen("NEWUSDT") as client:
+            started = time.monotonic()
+            payloads = client.beats(3)
+            assert time.monotonic() - started == pytest.approx(1.5, abs=0.5)
+        assert [json.loads(each)["p"][1]["v"]["lp"] for each in payloads[1:3]] == [2.5, 2.625]
+        assert json.loads(payloads[1])["p"][1]["v"]["lp_time"] - time.time() == pytest.approx(-2, abs=10)
+        assert payloads[3:] == ["~h~1", "~h~2", "~h~3"]
+        assert running.truth("NEWUSDT")[-2:] == ["2.500", "2.625"]
+        open_symbol(tab, running, "NEWUSDT")
+        wait_until_shown(tab, "2.625")
+
+
+def test_a_recorded_socket_is_replayed_at_its_own_times(tab: Page) -> None:
+    own = "NSE:JUNIPER"
+    with simulation("--weight", "0", "--replay", str(recording("socket-2025-1.json"))) as running:
+        log = SocketLog(tab)
+        tab.goto(f"{running.url}/symbols/JUNIPER/?exchange=NSE")
+        started = time.monotonic()
+        with running.listen("JUNIPER", "NSE") as client:
+            client.socket.settimeout(12)
+            parts: list[tuple[float, str, dict[str, Any]]] = []
+            for session, part in client.parts():
+                parts.append((time.monotonic() - started, session, part))
+                if "NSE:CNX500" in part["n"] and part["v"]["lp"] == 23418.6:
+                    break
+            assert client.beats(1)[-1] == "~h~1"
+            assert time.monotonic() - started == pytest.approx(9.952, abs=0.7)
+        wait_until_shown(tab, "253.40")  # 253.42 at a tick of 0.05
+        assert len({session for session, name, _ in log.prices(own)}) == 3
+    assert parts[0][0] == pytest.approx(1.417, abs=0.5)
+    assert parts[-1][0] == pytest.approx(3.86, abs=0.5)
+    priced = [(part["n"], part["v"]["lp"], part["v"].get("lp_time")) for _, _, part in parts if "lp" in part["v"]]
+    of_own = [(price, moment) for name, price, moment in priced if own in name]
+    assert [price for price, _ in of_own] == [253.42, 253.42, 253.42, 253.42, 253.5, 253.42]
+    times = [moment for _, moment in of_own]
+    assert times[3] is None  # a snapshot
+    assert (times[0] or 0) - (times[4] or 0) == 13
+    assert time.time() - (times[0] or 0) < 20
+
+
+def test_recorded_changes_are_replayed_at_their_own_times() -> None:
+    path = recording("changes-2025.json")
+    runs = json.loads(path.read_text())["runs"]
+    with simulation("--weight", "0", "--replay", str(path)) as running:
+        for ticker in runs:
+            running.html(ticker)
+        time.sleep(7)
+        for ticker, expected in runs.items():
+            changes = running.get(f"/truth/{ticker}").json()["changes"]
+            seconds = [(change["time"] - changes[0]["time"]) / 1000 for change in changes]
+            due = [moment for moment, _ in expected[0] if moment < 6.5]
+            assert seconds == pytest.approx(due, abs=0.2)
+            assert [float(change["price"]) for change in changes] == [float(price) for _, price in expected[0]][
+                : len(due)
+            ]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"symbol": "X", "messages": [{}]}', '{"messages": [[1, [{}]]]}'])
+def test_what_is_no_recording_is_one_sentence_and_exit_code_1(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(text)
+    command = [sys.executable, "-m", "simulator", "--port", "0", "--replay", str(path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert re.fullmatch(rf"simulator: {path} can't be replayed: .+\n", ended.stderr)
+
+
 def test_every_fault_is_explained_and_tried(tradingview: Simulation) -> None:
     faults = tradingview.get("/fault").json()
     tests = Path(__file__).read_text()
     hostile = Path(__file__).with_name("test_hostile.py").read_text()
     assert all(explanation for explanation in faults.values())
     assert [name for name in faults if not re.search(rf'["/]{name}"', tests + hostile)] == []
+
+
+def test_the_package_says_all_that_it_can_do(tradingview: Simulation) -> None:
+    told = simulator.__doc__ or ""
+    assert set(re.findall(r"[a-z_0-9]+", told)) >= set(tradingview.get("/fault").json())
+    options = subprocess.run([sys.executable, "-m", "simulator", "--help"], capture_output=True, text=True, timeout=10)
+    assert set(re.findall(r"--[a-z-]+", told)) == set(re.findall(r"--[a-z-]+", options.stdout))
+    rules = re.findall(r'@controls\.\w+\("(/\w+)', (PROJECT / "simulator" / "controls.py").read_text())
+    assert rules
+    assert all(f" {rule}" in told for rule in rules)

@@ -204,6 +204,7 @@ const isHidden = (ticker) => ticker.classList.contains(named("i-hidden"));
 /** The page's own ticker and, if there is one, the hidden one. */
 export function findHeaders() {
   const all = tickers(document);
+  if (!all.length) all.push(document.querySelector(".js-symbol-page-header-root")); // of a recorded page
   const shown = all.filter((ticker) => !isHidden(ticker));
   const own = shown.find((ticker) => ticker.dataset.symbol === page.own) ?? shown[0];
   const hidden = all.find(isHidden);

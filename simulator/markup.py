@@ -1,0 +1,73 @@
+"""Recorded markup, made harmless: known attributes only, no scripts or styles, nothing from elsewhere, and no price.
+
+Owns: what of a recorded header is served. Never does: judge what it shows. Any thread may use it.
+"""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+DROPPED = {"script", "style", "iframe", "object", "embed", "link", "meta", "base", "img", "source", "svg", "template"}
+KEPT = re.compile(r"class|translate|lang|dir|role|title|data-[\w-]+|aria-[\w-]+")
+EMPTIED = "js-symbol-last"  # a page is served without a price
+
+
+class Cleaner(HTMLParser):
+    """Writes markup anew: known attributes only, no scripts, nothing from elsewhere, no price."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=False)
+        self.written: list[str] = []
+        self._open: list[tuple[str, bool]] = []  # each open element, and whether its inside is left out
+
+    @property
+    def _is_inside_dropped(self) -> bool:
+        return bool(self._open) and self._open[-1][1]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        is_left_out = self._is_inside_dropped or tag in DROPPED
+        if not is_left_out:
+            kept = "".join(
+                f' {name}="{(value or "").replace("&", "&amp;").replace(chr(34), "&quot;")}"'
+                for name, value in attrs
+                if KEPT.fullmatch(name)
+            )
+            self.written.append(f"<{tag}{kept}>")
+        if tag not in VOID:
+            classes = (dict(attrs).get("class") or "").split()
+            self._open.append((tag, is_left_out or EMPTIED in classes))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in [name for name, _ in self._open]:
+            return
+        while self._open:
+            name, _ = self._open.pop()
+            if not self._is_inside_dropped and name not in DROPPED:
+                self.written.append(f"</{name}>")
+            if name == tag:
+                return
+
+    def handle_data(self, data: str) -> None:
+        if not self._is_inside_dropped:
+            self.written.append(data.replace("<", "&lt;"))
+
+    def handle_entityref(self, name: str) -> None:
+        if not self._is_inside_dropped:
+            self.written.append(f"&{name};")
+
+    def handle_charref(self, name: str) -> None:
+        self.handle_entityref(f"#{name}")
+
+    def close(self) -> None:
+        super().close()
+        for name, _ in self._open[:1]:
+            self.handle_endtag(name)
+
+
+def clean(markup: str) -> str:
+    cleaner = Cleaner()
+    cleaner.feed(markup)
+    cleaner.close()
+    return "".join(cleaner.written)
