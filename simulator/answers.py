@@ -1,0 +1,140 @@
+"""What answers a request for a symbol page while a fault of its ticker is in the way.
+
+Owns: redirects, delays, and pages of something else. Never does: keep anything between two requests. Runs in the
+simulator's one thread, inside a request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import gevent
+from flask import Response, request
+
+from simulator.documents import LOCALES, notice, symbol_page
+from simulator.faults import FAULTS, HANG, PASSING, UNAVAILABLE, Notice
+from simulator.simulation import Simulation
+from simulator.symbols import Symbol, find_symbol
+
+Answer = Callable[[Simulation, Symbol], Response]
+
+CHALLENGE = Notice(200, "Just a moment...", "challenge.html")
+CHALLENGE_202 = Notice(202, "www.tradingview.com", "challenge.html", {"x-amzn-waf-action": "challenge"})
+CHALLENGE_403 = Notice(403, "Just a moment...", "challenge.html", {"cf-mitigated": "challenge"})
+FRAME_PATH = "/challenge-frame"
+
+
+def answer(simulation: Simulation, symbol: Symbol) -> Response:
+    """What the first fault that is in the way says, or else the symbol's page."""
+    for name in simulation.faults_of(symbol):
+        fault = FAULTS[name]
+        if fault.notice:
+            return notice(fault.notice)
+        if fault.answer:
+            return ANSWERS[fault.answer](simulation, symbol)
+    return own_page(simulation, symbol)
+
+
+def own_page(simulation: Simulation, symbol: Symbol) -> Response:
+    """In the language of the region that the host's name begins with."""
+    region = request.host.partition(".")[0]
+    return symbol_page(simulation, symbol, *([LOCALES[region]] if region in LOCALES else []))
+
+
+# ---- Walls that lead on --------------------------------------------------------------------------
+
+
+def clearance_of(symbol: Symbol) -> str:
+    """The name of the cookie that lets its bearer in."""
+    return "clearance_" + re.sub(r"\W", "_", symbol.ticker, flags=re.ASCII)
+
+
+def wall_202_passes(simulation: Simulation, symbol: Symbol) -> Response:
+    cookie = clearance_of(symbol)
+    if cookie in request.cookies:
+        return own_page(simulation, symbol)
+    return notice(CHALLENGE_202, cookie=cookie, passes=True, seconds=PASSING * simulation.options.delays)
+
+
+def wall_reloads(simulation: Simulation, symbol: Symbol) -> Response:
+    return notice(CHALLENGE, cookie=clearance_of(symbol), seconds=PASSING * simulation.options.delays)
+
+
+def wall_solvable(simulation: Simulation, symbol: Symbol) -> Response:
+    cookie = clearance_of(symbol)
+    if cookie in request.cookies:
+        return own_page(simulation, symbol)
+    return notice(CHALLENGE_403, cookie=cookie, frame_origin=other_origin(), frame=other_origin() + FRAME_PATH)
+
+
+# ---- Delays, redirects, other pages --------------------------------------------------------------
+
+
+def hangs(simulation: Simulation, _: Symbol) -> Response:
+    gevent.sleep(HANG * simulation.options.delays)
+    return notice(UNAVAILABLE)
+
+
+def other_origin() -> str:
+    """This server under another name of this machine."""
+    name = "localhost" if urlsplit(request.host_url).hostname == "127.0.0.1" else "127.0.0.1"
+    return f"http://{name}:{request.environ['SERVER_PORT']}"
+
+
+def redirects_away(simulation: Simulation, symbol: Symbol) -> Response:
+    """To the same page under another name of this host; there, it is answered."""
+    if "redirected" in request.args:
+        return own_page(simulation, symbol)
+    return redirect(f"{other_origin()}{request.path}?exchange={symbol.exchange}&redirected=1")
+
+
+def redirects_to_region(region: str) -> Answer:
+    """From www.localhost to de.localhost; from a host that has no such siblings, to this machine's other name."""
+
+    def redirects(simulation: Simulation, symbol: Symbol) -> Response:
+        if "region" in request.args:
+            return symbol_page(simulation, symbol, LOCALES[region])
+        siblings = request.host.removeprefix("www.")
+        origin = f"http://{region}.{siblings}" if siblings != request.host else other_origin()
+        return redirect(f"{origin}{request.path}?exchange={symbol.exchange}&region={region}")
+
+    return redirects
+
+
+def redirects_round(*_: object) -> Response:
+    return redirect(request.url)
+
+
+def wrong_symbol(simulation: Simulation, symbol: Symbol) -> Response:
+    return symbol_page(simulation, symbol.elsewhere())
+
+
+def renamed(simulation: Simulation, symbol: Symbol) -> Response:
+    return symbol_page(simulation, find_symbol(f"POL{symbol.currency}", symbol.exchange))
+
+
+def redirect(place: str) -> Response:
+    return Response(status=302, headers={"Location": place})
+
+
+def redirects_to(place: str) -> Answer:
+    return lambda *_: redirect(place)
+
+
+ANSWERS: dict[str, Answer] = {
+    "wall_202_passes": wall_202_passes,
+    "wall_reloads": wall_reloads,
+    "wall_solvable": wall_solvable,
+    "hangs": hangs,
+    "redirects_away": redirects_away,
+    "region_de": redirects_to_region("de"),
+    "region_in": redirects_to_region("in"),
+    "redirects_round": redirects_round,
+    "redirects_to_port": redirects_to("http://127.0.0.1:9/"),
+    "redirects_to_file": redirects_to("file:///etc/passwd"),
+    "redirects_to_data": redirects_to("data:text/html,gone"),
+    "wrong_symbol": wrong_symbol,
+    "renamed": renamed,
+}

@@ -1,0 +1,120 @@
+"""The documents of this TradingView: the symbol page, and the notices that are served in its place.
+
+Owns: how a page is made from a symbol and its faults. Never does: decide which one a request gets (see answers.py).
+Runs in the simulator's one thread, inside a request.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from wsgiref.handlers import format_date_time
+
+from flask import Response, render_template
+from markupsafe import Markup
+
+from simulator.faults import FAULTS, Fault, Notice
+from simulator.simulation import Simulation
+from simulator.symbols import Symbol
+from simulator.weight import count_assets, make_filler
+
+PAGE_FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
+FILLER = "<!-- filler -->"
+SNAPSHOTS = ["NASDAQ:AAPL", "BINANCE:BNBUSDT", "COINBASE:ETHUSD"]  # asked for once
+E_NOTATION_BELOW = Decimal("1e-5")  # smaller prices of structured data have exponents, as in "1.2E-7"
+
+
+@dataclass(frozen=True)
+class Locale:
+    name: str = "en-US"
+    placeholder: str = "Market closed / No trades"
+    title: str = ""  # of a page; empty: as the symbol has it
+
+    @property
+    def language(self) -> str:
+        return self.name.partition("-")[0]
+
+
+ENGLISH = Locale()
+LOCALES = {
+    "de": Locale("de-DE", "Markt geschlossen / Kein Handel", "{ticker} Kurs und Chart — TradingView"),
+    "in": Locale("en-IN"),
+}
+
+
+def symbol_page(simulation: Simulation, symbol: Symbol, locale: Locale = ENGLISH) -> Response:
+    faults = simulation.faults_of(symbol)
+    weight = simulation.options.weight
+    old_price = symbol.home * 987 // 1000 if symbol.home > 1000 else symbol.home * 987 / 1000
+    page = render_template(
+        "page.html",
+        symbol=symbol,
+        title=locale.title.format(ticker=symbol.ticker) or symbol.title,
+        facts=facts_of(simulation, symbol),
+        header=Markup(render_header(symbol, faults, locale)),
+        locale=locale,
+        faults=faults,
+        hostile=[name for name in faults if FAULTS[name].hostile],
+        old_price=old_text(round(old_price, symbol.scale.decimals)),
+        old_time=(datetime.now(UTC) - timedelta(hours=5)).isoformat(timespec="seconds"),
+        late_ms=milliseconds_of(simulation, "document_after_25_s", faults),
+        busy_ms=milliseconds_of(simulation, "busy_loading", faults),
+        snapshots=SNAPSHOTS,
+        weight=weight,
+        count=count_assets(weight),
+    )
+    if weight.html:
+        page = page.replace(FILLER, make_filler(weight.html - len(page.encode())))
+    return Response(page, headers={"Cache-Control": "no-store", **date_header(simulation, symbol)})
+
+
+def facts_of(simulation: Simulation, symbol: Symbol) -> dict[str, Any]:
+    """The page's `initData.symbolInfo`."""
+    quote = simulation.market(symbol).whole_quote()
+    return {
+        "symbol": symbol.name,
+        "resolved_symbol": symbol.name,
+        "pro_symbol": symbol.name,
+        "short_name": symbol.ticker,
+        "exchange": symbol.exchange,
+        "source2": {"id": symbol.exchange},
+        "description": symbol.description,
+        "type": symbol.kind,
+        "typespecs": quote.get("typespecs", []),
+        "currency": symbol.currency,
+    }
+
+
+def render_header(symbol: Symbol, faults: list[str], locale: Locale) -> str:
+    named = backwards if "classes_renamed" in faults else str
+    return render_template("header.html", symbol=symbol, faults=faults, locale=locale, named=named)
+
+
+def backwards(names: str) -> str:
+    """Class names as nobody knows them; the page's script turns them round in the same way."""
+    return " ".join(name[::-1] for name in names.split())
+
+
+def old_text(price: Decimal) -> str:
+    if price >= E_NOTATION_BELOW:
+        return f"{price:f}"
+    return f"{price.normalize():E}"
+
+
+def milliseconds_of(simulation: Simulation, name: str, faults: list[str]) -> int:
+    fault: Fault = FAULTS[name]
+    return round(fault.seconds * simulation.options.delays * 1000) if name in faults else 0
+
+
+def date_header(simulation: Simulation, symbol: Symbol | None) -> dict[str, str]:
+    """The site's clock, as a page's response tells it."""
+    return {"Date": format_date_time(time.time() + simulation.clock_shift(symbol))}
+
+
+def notice(page: Notice, **values: Any) -> Response:
+    text = render_template(page.template, title=page.title, **values)
+    return Response(text, page.status, page.headers)

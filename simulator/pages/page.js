@@ -1,0 +1,24 @@
+// What the document says of itself: whose page it is, in which language, and what is wrong with it. The other scripts
+// of the page read it here.
+
+const { dataset } = document.querySelector("script[data-faults][type=module]");
+
+export const page = {
+  own: window.initData.symbolInfo.resolved_symbol,
+  other: dataset.other, // the symbol of the header that is hidden
+  currencyId: dataset.currencyId,
+  locale: dataset.locale,
+  busyMs: Number(dataset.busyMs),
+  snapshots: dataset.snapshots.split(" "), // symbols whose prices are asked for once
+  faults: dataset.faults.split(" ").filter(Boolean),
+  isRenamed: false, // whether the header's classes are turned round now
+};
+page.isRenamed = suffers("classes_renamed");
+
+export function suffers(fault) {
+  return page.faults.includes(fault);
+}
+
+export const backwards = (names) => names.split(" ").map((name) => [...name].reverse().join("")).join(" ");
+export const named = (names) => (page.isRenamed ? backwards(names) : names);
+export const find = (root, name) => root.querySelector(`.${named(name)}`);

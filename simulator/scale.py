@@ -1,0 +1,47 @@
+"""How a price is rounded: as the formatter of TradingView's own page code does it, in the doubles that JavaScript has.
+
+Owns: ticks, rounding, decimals. Never does: print with separators or exponents; pages/format.js does that in the page.
+Any thread may use it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+
+
+@dataclass(frozen=True)
+class Scale:
+    """`variable_tick_size` "0.01 250 0.05": the tick is 0.01 below 250, and 0.05 from there on; empty: one tick."""
+
+    pricescale: int = 100
+    minmov: int = 1
+    variable_tick_size: str = ""
+
+    @property
+    def decimals(self) -> int:
+        return round(math.log10(self.pricescale))
+
+    def tick(self, price: float) -> int:
+        """The smallest step of a price like this one, in units of 1 / pricescale."""
+        ticks, limits = self.variable_tick_size.split()[::2], self.variable_tick_size.split()[1::2]
+        if not ticks:
+            return self.minmov
+        size = ticks[sum(price >= float(limit) for limit in limits)]
+        return max(1, round(float(size) * self.pricescale))
+
+    def rounded(self, price: float) -> int:
+        """In units of 1 / pricescale."""
+        tick = self.tick(price)
+        return round_half_up(price * self.pricescale / tick) * tick
+
+    def text(self, units: int) -> str:
+        """In plain decimals."""
+        return f"{Decimal(units).scaleb(-self.decimals):f}"
+
+
+def round_half_up(number: float) -> int:
+    """JavaScript's Math.round."""
+    whole = math.floor(number)
+    return whole + (number - whole >= 0.5)

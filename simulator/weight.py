@@ -1,0 +1,109 @@
+"""The weight of a page: its scripts, images, fonts and ads, and the text that makes a document as long as a real one.
+
+Owns: what these files hold and how many a page has; the same at each start. Never does: serve them. Any thread may use
+it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import random
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Of a page, in bytes."""
+
+    html: int = 0  # the document is filled up to this
+    bundles: int = 0
+    images: int = 0
+    fonts: int = 0
+    heap: int = 0  # what the page's scripts keep, beside what the bundles keep
+    ideas: int = 0  # articles below the header
+    ads: int = 0  # frames, and telemetry of the page itself
+
+    @classmethod
+    def of(cls, size: int) -> Weight:
+        """A page of so many bytes; 0: light, without an ad."""
+        return cls(0, size * 60 // 100, size * 25 // 100, size * 15 // 100, 0, size // 10_000, bool(size))
+
+
+# As heavy as the real page. HTML and scripts are as seen. Assumed: 40 MB of heap in all (of which the bundles keep some
+# 20), images, fonts, and the number of ads.
+REAL = Weight(570_000, 7_000_000, 1_500_000, 400_000, 20_000_000, 100, 4)
+
+MODULE = """
+(self.bundle=self.bundle||{{}}).m{name}=((e,t,n)=>{{const o="{text}";let r={base};
+for(let i=0;i<o.length;i++)r=(r*{factor}+o.charCodeAt(i))%65521;
+return{{sum:r,words:o.match(/.{{8}}/g),run(a){{return a.map(u=>u*r+{base}).filter(u=>u%{factor})}}}}}})();"""
+MODULE_BYTES = 543
+
+
+def make_script(noise: random.Random, size: int) -> bytes:
+    """Modules as a bundler writes them: each is parsed, run once, and partly kept."""
+    count = size // MODULE_BYTES
+    numbers = [(noise.randrange(10**9), noise.randrange(999), noise.randrange(3, 99)) for _ in range(count)]
+    modules = (
+        MODULE.format(name=name, base=base, factor=factor, text=noise.randbytes(160).hex())
+        for name, base, factor in numbers
+    )
+    return "".join(modules).encode()
+
+
+def make_image(noise: random.Random, size: int) -> bytes:
+    """A square bitmap of coloured noise."""
+    side = math.isqrt(size // 3) // 4 * 4
+    pixels = noise.randbytes(side * side * 3)
+    header = struct.pack("<2sIIIIiiHHIIiiII", b"BM", 54 + len(pixels), 0, 54, 40, side, side, 1, 24, *[0] * 6)
+    return header + pixels
+
+
+def make_font(noise: random.Random, size: int) -> bytes:
+    """Noise as well: a browser has loaded all of it before it can tell."""
+    return noise.randbytes(size)
+
+
+@dataclass(frozen=True)
+class AssetKind:
+    size: int  # bytes of one file at most
+    mimetype: str
+    make: Callable[[random.Random, int], bytes]
+
+
+ASSETS = {
+    "bundles": AssetKind(240_000, "text/javascript", make_script),
+    "images": AssetKind(100_000, "image/bmp", make_image),
+    "fonts": AssetKind(100_000, "font/woff2", make_font),
+}
+
+
+def count_assets(weight: Weight) -> dict[str, int]:
+    return {name: math.ceil(getattr(weight, name) / kind.size) for name, kind in ASSETS.items()}
+
+
+@functools.cache
+def make_asset(name: str, number: int, weight: Weight) -> bytes:
+    """The same at each start, so that a browser may keep it. Only numbers that exist get here."""
+    size = getattr(weight, name) // count_assets(weight)[name]
+    return ASSETS[name].make(random.Random(f"{name} {number}"), size)
+
+
+@functools.cache
+def make_filler(size: int) -> str:
+    """Style rules and the state of a server, as a document carries them along: so many characters at least."""
+    noise = random.Random("filler")
+    rules: list[str] = []
+    state: list[dict[str, Any]] = []
+    while sum(map(len, rules)) < size // 2:
+        rules.append("".join(f".{noise.randbytes(4).hex()}-{n}{{margin:{n}px;color:#{n:06x}}}" for n in range(100)))
+        state += [{"id": noise.randrange(10**9), "text": noise.randbytes(1200).hex()}]
+    while len(json.dumps(state)) < size // 2:
+        state += [{"id": noise.randrange(10**9), "text": noise.randbytes(600).hex()}]
+    data = f'<script type="application/prs.init-data+json">{json.dumps({"state": state})}</script>'
+    return f"<style>{''.join(rules)}</style>\n{data}"
