@@ -19,13 +19,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,23 +33,33 @@ import psutil
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Playwright
 from playwright.sync_api import Error as BrowserError
 
-from quotes import PlutoError, Quote, State, Ticker, slept_s, steady_ms
+from quotes import PlutoError, Quote, Source, State, Ticker, slept_s, steady_ms
 from tradingview.browser import Launcher, LaunchSettings
 from tradingview.diagnosis import death_of, disk_is_full
 from tradingview.driver import Driver
-from tradingview.feed import Feed, PageTrouble, Trouble
-from tradingview.group import Frozen, Group
+from tradingview.feed import NO_SIGN_OF_LIFE, Feed, PageTrouble, Trouble
+from tradingview.group import Frozen, Group, Groups
 from tradingview.loop import Loop
 from tradingview.machine import is_full, temporary_folder, temporary_root
+from tradingview.pace import UNSLIM, Pace, Reopening, Slimness
 from tradingview.patience import Patience
-from tradingview.tab import Crashed, Harmful, Tab, first_line, network_reason
+from tradingview.site import CHALLENGES
+from tradingview.tab import Crashed, Harmful, NoPrice, Tab, first_line, why_unreachable
 from watchlist import Change
 
 log = logging.getLogger("pluto.scraper")
 
+HELD_MS = 1_000  # a ticker that is held back is due this much later than the one that asks for all
+
 
 class BrowserEnded(PlutoError):
     code = "browser_ended"
+
+
+class RetryRefused(PlutoError):
+    """A ticker isn't tried again now; the text says why."""
+
+    code = "retry_refused"
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,7 @@ class ScraperSettings:
     page_max_heap: float = 150.0
     browser_max_memory: float = 6000.0
     open_files: int | None = None
+    challenges: tuple[str, ...] = CHALLENGES
 
     @property
     def host(self) -> str:
@@ -96,28 +106,9 @@ class Tracked:
     cut_offs: int = 0  # how often its page had to be kept from hurting others, since it was renewed last
     complaint: str | None = None  # the reason last logged
     renew_at: float = float("-inf")  # monotonic s; no renewal before: the last one failed
-
-
-class Pace:
-    """How fast pages are opened: the spacing grows with each refusal and shrinks with each page that is live."""
-
-    def __init__(self, spacing: float, patience: Patience) -> None:
-        self.spacing = spacing
-        self._least, self._patience = spacing, patience
-        self._next_at = 0.0
-
-    def wait(self, now: float) -> float:
-        """Seconds until the next page may be opened."""
-        return self._next_at - now
-
-    def on_opening(self) -> None:
-        self._next_at = time.monotonic() + self.spacing
-
-    def on_live(self) -> None:
-        self.spacing = max(self._least, self.spacing / 2)
-
-    def on_refusal(self) -> None:
-        self.spacing = min(max(2 * self.spacing, self._patience.blocked_spacing), self._patience.spacing_limit)
+    asked_at: float = float("-inf")  # monotonic s; when a user asked for a try last
+    is_held: bool = False  # another ticker asks TradingView for all
+    reopening: Reopening = field(default_factory=Reopening)
 
 
 class Tickers:
@@ -127,6 +118,7 @@ class Tickers:
     """
 
     def __init__(self, pace: Pace, patience: Patience, counters: Counter[str], emit: Callable[[Quote], None]) -> None:
+        self.asker: Ticker | None = None  # asks TradingView for all while it blocks Pluto
         self.has_been_live = False  # whether any was, since this was set to False
         self._pace, self._patience, self._counters, self._emit = pace, patience, counters, emit
         self._lock = threading.Lock()
@@ -179,7 +171,11 @@ class Tickers:
     def tell(self, feed: Feed) -> None:
         """Emits the feed's quote if it says anything new."""
         quote = feed.quote(steady_ms())
-        if (one := self.tracked_of(feed)) is None or quote == one.told:
+        if (one := self.tracked_of(feed)) is None:
+            return
+        if quote.state is State.STALE and one.reopening.next_try_at is not None:
+            quote = replace(quote, next_try_at=one.reopening.next_try_at)
+        if quote == one.told:
             return
         before, one.told = one.told, quote
         if before is None or before.state is not quote.state:
@@ -205,8 +201,7 @@ class Tickers:
         trouble = self._weigh(one, trouble)
         one.failures += 1
         self._counters[f"pages_{trouble.state}"] += 1
-        if trouble.state is State.BLOCKED:
-            self._pace.on_refusal()
+        self._pace.on_failure(is_blocked=trouble.state is State.BLOCKED)
         delay = self._patience.retry_delay(trouble, one.failures)
         level = logging.DEBUG if one.complaint == trouble.reason else logging.WARNING
         log.log(level, "%s: %s: %s; next try in %.0f s", feed.ticker, trouble.state, trouble.reason, delay)
@@ -214,6 +209,42 @@ class Tickers:
         next_try_at, retry_at = round(_wall_ms() + delay * 1000), steady_ms() + delay * 1000
         feed.fail(Trouble(trouble.state, trouble.reason, next_try_at, retry_at), void_price=trouble.void_price)
         self.tell(feed)
+
+    # While TradingView blocks Pluto as a whole, one ticker asks for all.
+
+    def hold_back(self, busy: Container[Ticker]) -> None:
+        """Lets all tickers but one wait until that one has got through; those that are `busy` have a page open."""
+        tracked = self.tracked()
+        if not self._pace.is_blocked or any(one.told and one.told.state is State.LIVE for one in tracked.values()):
+            self.asker = None
+            for one in tracked.values():
+                self._release(one)
+            return
+        if self.asker not in tracked:
+            blocked = [one for one in tracked.values() if one.told and one.told.state is State.BLOCKED]
+            self.asker = min(blocked or tracked.values(), key=lambda one: one.feed.due_at).feed.ticker
+            self._release(tracked[self.asker])
+        for ticker, one in tracked.items():
+            if ticker != self.asker and ticker not in busy:
+                self._hold(one, tracked[self.asker].feed.trouble)
+
+    def _hold(self, one: Tracked, asker: Trouble | None) -> None:
+        before = one.feed.trouble
+        if asker is None or (before is not None and before.retry_at > asker.retry_at):
+            return
+        reason = f"TradingView blocks Pluto: {self.asker} asks for all tickers"
+        if before is None or before.state is State.BLOCKED:
+            before = Trouble(State.BLOCKED, reason, asker.next_try_at)
+        one.is_held = True
+        one.feed.fail(
+            replace(before, next_try_at=asker.next_try_at, retry_at=asker.retry_at + HELD_MS), void_price=False
+        )
+        self.tell(one.feed)
+
+    def _release(self, one: Tracked) -> None:
+        if one.is_held and one.feed.trouble is not None:
+            one.feed.fail(replace(one.feed.trouble, retry_at=0.0), void_price=False)
+        one.is_held = False
 
     def _weigh(self, one: Tracked, trouble: PageTrouble) -> PageTrouble:
         """An accident's page is opened again at once, the first time; a harmful one waits, longer each time."""
@@ -273,20 +304,60 @@ class Processes:
                 process.kill()
 
 
+class Renewal:
+    """Long-lived pages grow: which one is renewed next, and the successor beside it. One at a time."""
+
+    def __init__(self, groups: Groups, tickers: Tickers, max_age_s: float) -> None:
+        self.successor: Tab | None = None
+        self._groups, self._tickers, self._max_age_s = groups, tickers, max_age_s
+
+    def due(self, tabs: dict[Ticker, Tab], now: float) -> Tracked | None:
+        """The ticker of a page that is too old, or in a group too big."""
+        for tab in tabs.values():
+            group = self._groups.of(tab)
+            group.is_retiring |= now - tab.born_at > self._max_age_s
+            one = self._tickers.tracked_of(tab.feed)
+            if group.is_retiring and tab.feed.has_price and one is not None and now > one.renew_at:
+                return one
+        return None
+
+    def check(self, now: float) -> None:
+        tab = self.successor
+        if tab is not None:
+            tab.check(now)
+        if tab is not None and tab is self.successor and now > tab.deadline:
+            tab.fail(NoPrice(State.ERROR, "the page that was to take over is not live"))
+
+    def is_good(self, old: Tab) -> bool:
+        """Whether the successor is live; or, where the old page isn't either, in the same state."""
+        now, new = steady_ms(), self.successor
+        state = None if new is None or not new.feed.has_price else new.feed.quote(now).state
+        return state in (State.LIVE, old.feed.quote(now).state)
+
+    def take(self, ticker: Ticker) -> Tab | None:
+        """Gives up the ticker's successor, if there is one."""
+        tab = self.successor
+        if tab is None or tab.ticker != ticker:
+            return None
+        self.successor = None
+        return tab
+
+
 class Session:
     """One life of the browser: groups of tabs that are kept in step with the tracked tickers."""
 
     def __init__(self, playwright: Playwright, scraper: Scraper) -> None:
         self.loop = Loop()
-        self.groups: list[Group] = []
         self.tabs: dict[Ticker, Tab] = {}
         self._playwright = playwright
         self._scraper, self._settings, self._patience = scraper, scraper.settings, scraper.patience
-        self._tickers, self._pace, self._counters = scraper.tickers, scraper.pace, scraper.counters
+        self._tickers, self._pace, self._slimness = scraper.tickers, scraper.pace, scraper.slimness
+        self._counters = scraper.counters
+        self.groups = Groups(self.loop, self._patience, self._counters, size=self._settings.group_size)
         self._browser: Browser | None = None
         self._control: BrowserContext | None = None  # stays empty; the thread sleeps until it closes
         self._processes = Processes(self.loop, self._patience, self._counters)
-        self._successor: Tab | None = None  # opened to take the place of an old one; one at a time
+        self._renewal = Renewal(self.groups, self._tickers, self._settings.page_max_age * 3600)
         self._end_reason = "it ended by itself"
         self._ticked_at = time.monotonic()
         self._slept = slept_s()
@@ -298,6 +369,7 @@ class Session:
         browser, _ = self._scraper.launcher.launch(self._playwright)
         self._browser = browser
         self._settings = replace(self._settings, headed=self._scraper.launcher.headed)
+        self._slimness.is_wanted = not self._settings.headed
         try:
             self._processes.watch(browser.new_browser_cdp_session())
             self._control = browser.new_context()
@@ -320,14 +392,9 @@ class Session:
         """Says so once, when the pages' host can't be reached: there is no ticker yet to say it."""
         if self._control is None:
             return
-        page, limit = self._control.new_page(), self._patience.answer
-        try:
-            page.goto(f"{self._settings.source_url}/robots.txt", timeout=limit * 1000)
-        except BrowserError as error:
-            if not self._scraper.stopping and self._control is not None:
-                reason = network_reason(self._settings.host, error, limit)
-                log.warning("%s; its prices come as soon as it can be", reason)
-        page.close()
+        reason = why_unreachable(self._control, self._settings.source_url, self._patience.answer)
+        if reason is not None and not self._scraper.stopping and self._control is not None:
+            log.warning("%s; its prices come as soon as it can be", reason)
 
     def wake(self) -> None:
         """Any thread: the tracked tickers changed, or the end was asked for."""
@@ -354,7 +421,7 @@ class Session:
             self._end_reason = "it hung and was killed"
             self._counters["browser_hangs"] += 1
             self._scraper.kill_driver()
-        for group in list(self.groups):
+        for group in list(self.groups.all):
             group.check(now)
         for tab in list(self.tabs.values()):
             self._check_tab(tab, now)
@@ -378,10 +445,44 @@ class Session:
     def _check_tab(self, tab: Tab, now: float) -> None:
         if tab.began_at is not None:
             tab.feed.choose(steady_ms(), _wall_ms())
-            self._tickers.tell(tab.feed)
         tab.check(now)
-        if tab.feed.has_price and tab.has_settled(now) and (one := self._tickers.tracked_of(tab.feed)) is not None:
+        if tab.is_closed or (one := self._tickers.tracked_of(tab.feed)) is None:
+            return
+        self._check_life(one, tab, now)
+        self._tickers.tell(tab.feed)
+        if tab.has_settled(now):
             one.failures = 0
+        if tab.wall is not None and steady_ms() > tab.feed.due_at and not tab.is_being_solved(now):
+            self.loop.soon(tab.load)
+
+    def _check_life(self, one: Tracked, tab: Tab, now: float) -> None:
+        """A page that was live and whose feed gives no sign of life is opened again."""
+        quote, patience = tab.feed.quote(steady_ms()), self._patience
+        is_silent = quote.state is State.STALE and quote.reason == NO_SIGN_OF_LIFE and tab.priced_at is not None
+        wait = patience.no_life if quote.source is Source.SOCKET else patience.no_life_of_element
+        is_live = quote.state is State.LIVE
+        one.reopening.judge(is_live=is_live, is_silent=is_silent, wait=wait, patience=patience)
+        if one.reopening.due_at is not None and now >= one.reopening.due_at:
+            one.reopening.begin()
+            self._counters["pages_reopened"] += 1
+            log.warning("%s: its feed gives no sign of life, its page is opened again", tab.ticker)
+            self._replace(tab)
+
+    def _replace(self, tab: Tab) -> None:
+        """Closes the ticker's page, so that another is opened for it."""
+        self._drop_successor(tab.ticker)
+        self._close(self.tabs.pop(tab.ticker))
+
+    def retry(self, ticker: Ticker) -> None:
+        """Opens the ticker's page again as soon as a page may be opened, unless it is just being opened."""
+        one, tab = self._tickers.tracked().get(ticker), self.tabs.get(ticker)
+        if one is None or (tab is not None and tab.is_loading(time.monotonic())):
+            return
+        if one.feed.trouble is not None:
+            one.feed.fail(replace(one.feed.trouble, retry_at=0.0), void_price=False)
+        if tab is not None:
+            self._replace(tab)
+        self._reconcile()
 
     # Renewal: long-lived pages grow.
 
@@ -396,27 +497,21 @@ class Session:
 
     def _check_heaps(self) -> None:
         self.loop.later(self._patience.heap_check, self._check_heaps)
-        for group in self.groups:
+        for group in self.groups.all:
             self.loop.soon(group.check_heap, self._settings.page_max_heap)
 
     def _renew(self, now: float) -> None:
-        """Opens a page beside one whose group is too old or too big; it takes over once it is live."""
-        if self._successor is not None:
-            if now - self._successor.born_at > self._patience.first_price:
-                self._fail(self._successor, PageTrouble(State.ERROR, "the page that was to take over shows no price"))
-            return
-        tracked = self._tickers.tracked()
-        for ticker, tab in self.tabs.items():
-            group = self._group_of(tab)
-            group.is_retiring |= now - tab.born_at > self._settings.page_max_age * 3600
-            is_due = ticker in tracked and now > tracked[ticker].renew_at
-            if group.is_retiring and tab.feed.has_price and is_due and self._may_open():
-                self._successor = self._begin(tracked[ticker], self._scraper.new_feed(ticker))
-                return
+        """Opens a page beside one that is too old or too big; it takes over once it is as good."""
+        renewal = self._renewal
+        if renewal.successor is not None:
+            renewal.check(now)
+        elif (one := renewal.due(self.tabs, now)) is not None and self._may_open():
+            renewal.successor = self._begin(one, self._scraper.new_feed(one.feed.ticker))
 
     def _take_over(self, tab: Tab) -> None:
-        """The successor is live: from this moment it is the ticker's page."""
-        old, self._successor = self.tabs[tab.ticker], None
+        """The successor is good: from this moment it is the ticker's page."""
+        old = self.tabs[tab.ticker]
+        self._renewal.successor = None
         if not self._tickers.replace(old.feed, tab.feed):
             self._close(tab)
             return
@@ -426,9 +521,7 @@ class Session:
         self._close(old)
 
     def _drop_successor(self, ticker: Ticker) -> None:
-        tab = self._successor
-        if tab is not None and tab.ticker == ticker:
-            self._successor = None
+        if (tab := self._renewal.take(ticker)) is not None:
             self._close(tab)
 
     # Opening and closing.
@@ -442,9 +535,11 @@ class Session:
         tracked = self._tickers.tracked()
         for ticker, tab in list(self.tabs.items()):
             if ticker not in tracked or tracked[ticker].feed is not tab.feed:
-                self._drop_successor(ticker)
-                self._close(self.tabs.pop(ticker))
-        waiting = [one for ticker, one in tracked.items() if ticker not in self.tabs]
+                self._slimness.forget(ticker)
+                self._replace(tab)
+        self._tickers.hold_back([tab.ticker for tab in self.tabs.values() if tab.wall is None])
+        asker = self._tickers.asker
+        waiting = [one for ticker, one in tracked.items() if ticker not in self.tabs and asker in (None, ticker)]
         for one in sorted(waiting, key=lambda one: one.feed.due_at):  # who failed waits behind who was never tried
             if one.feed.due_at > steady_ms() or not self._may_open() or (new := self._begin(one, one.feed)) is None:
                 return
@@ -458,16 +553,17 @@ class Session:
                 self._opening_timer.cancel()
             self._opening_timer = self.loop.later(wait, self._reconcile)
             return False
-        tabs = [tab for group in self.groups for tab in group.tabs]
+        tabs = self.groups.tabs
         opening = sum(tab.began_at is None for tab in tabs)
         loading = sum(not tab.feed.has_price and now - tab.born_at < self._patience.loading for tab in tabs)
         return opening < self._patience.max_opening and loading < self._patience.max_loading
 
     def _begin(self, tracked: Tracked, feed: Feed) -> Tab | None:
         """A tab that starts to open, in a group with room; None while a new group is being made."""
-        if any(group.context is None for group in self.groups):
+        if self.groups.is_making:
             return None
-        group = self._group_with_room(is_apart=tracked.cut_offs > 0)
+        sharing = sum(one.cut_offs == 0 for one in self._tickers.tracked().values())
+        group = self.groups.with_room(sharing, is_apart=tracked.cut_offs > 0)
         tab = Tab(
             feed,
             self._settings.source_url,
@@ -476,28 +572,15 @@ class Session:
             on_trouble=self._fail,
             patience=self._patience,
             counters=self._counters,
-            is_slim=not self._settings.headed,
+            slack=self._patience.slack(tracked.failures),
+            is_headed=self._settings.headed,
+            is_slim=self._slimness.is_slim(feed.ticker),
+            challenges=self._settings.challenges,
         )
         group.add(tab)
         self._pace.on_opening()
         self.loop.soon(self._open, group, tab)
         return tab
-
-    def _group_of(self, tab: Tab) -> Group:
-        return next(group for group in self.groups if tab in group.tabs)
-
-    def _group_with_room(self, *, is_apart: bool) -> Group:
-        """The emptiest of as few groups as hold all tickers: so that several renderers share the work of opening.
-
-        A ticker whose page was cut off gets one of its own.
-        """
-        sharing = sum(one.cut_offs == 0 for one in self._tickers.tracked().values())
-        needed = math.ceil(sharing / self._settings.group_size)
-        groups = [group for group in self.groups if not group.is_retiring and not group.is_apart]
-        if is_apart or len(groups) < needed or not groups:
-            self.groups.append(group := Group(self.loop, self._patience, self._counters, is_apart=is_apart))
-            return group
-        return min(groups, key=lambda group: len(group.tabs))
 
     def _open(self, group: Group, tab: Tab) -> None:
         assert self._browser is not None
@@ -512,42 +595,42 @@ class Session:
         else:
             tab.open(context)
         if tab.is_closed:  # while it was being opened
-            self._release(group, tab)
+            self.groups.release(group, tab)
         self._reconcile()
 
     def _on_message(self, tab: Tab, message: dict[str, Any]) -> None:
-        if tab.priced_at == tab.heard_at:  # another page may load now
+        if tab.priced_at == tab.heard_at:  # its first price: another page may load now
+            self._pace.on_price()
+            self._slimness.on_price(tab.ticker, was_slim=tab.is_slim)
             self.loop.soon(self._reconcile)
         if message["kind"] == "long":
-            self._group_of(tab).on_long_task(tab)
+            self.groups.of(tab).on_long_task(tab)
         self._tickers.tell(tab.feed)
-        if tab is self._successor and tab.feed.quote(steady_ms()).state is State.LIVE:
+        if tab is self._renewal.successor and self._renewal.is_good(self.tabs[tab.ticker]):
             self._take_over(tab)
 
     def _fail(self, tab: Tab, trouble: PageTrouble) -> None:
-        """The one place where a page is given up: its ticker says why and when it is tried again."""
-        if tab is self._successor:
+        """The one place where a page is given up: its ticker says why and when it is tried again.
+
+        Only a page that shows a wall in a window stays: a person may solve the check.
+        """
+        if isinstance(trouble, NoPrice):
+            self._slimness.on_no_price(tab.ticker, was_slim=tab.is_slim)
+        if tab is self._renewal.successor:
             log.warning("%s: its page is not renewed: %s", tab.ticker, trouble.reason)
             self._tickers.tracked()[tab.ticker].renew_at = time.monotonic() + self._patience.renewal_retry
             self._drop_successor(tab.ticker)
         elif self.tabs.get(tab.ticker) is tab:
             self._drop_successor(tab.ticker)
-            del self.tabs[tab.ticker]
             self._tickers.fail(tab.feed, trouble)
-            self._close(tab)
+            if tab.wall is None:
+                del self.tabs[tab.ticker]
+                self._close(tab)
 
     def _close(self, tab: Tab) -> None:
         """Closes the tab's page, soon: the caller may be a handler that Playwright waits for."""
-        group = self._group_of(tab)
-        tab.is_closed = True
-        group.tabs.discard(tab)
-        self.loop.soon(self._release, group, tab)
+        self.groups.close(tab)
         self.loop.soon(self._reconcile)
-
-    def _release(self, group: Group, tab: Tab) -> None:
-        if not group.tabs and group in self.groups:
-            self.groups.remove(group)
-        group.release(tab)
 
 
 # --- the thread -------------------------------------------------------------------------------------------------------
@@ -566,6 +649,7 @@ class Scraper:
         self.settings, self.patience = settings, patience or Patience()
         self.counters: Counter[str] = Counter()
         self.pace = Pace(settings.opening_spacing, self.patience)
+        self.slimness = Slimness()
         self.tickers = Tickers(self.pace, self.patience, self.counters, emit)
         self.session: Session | None = None  # the browser that runs now
         self.stopping = False
@@ -611,6 +695,22 @@ class Scraper:
         self.tickers.remove(ticker)
         self._wake()
 
+    def retry(self, ticker: Ticker) -> str:
+        """Any thread: opens the ticker's page again now. Returns what came of it; raises RetryRefused."""
+        one, session = self.tickers.tracked().get(ticker), self.session
+        if one is None or one.told is None or session is None:
+            raise RetryRefused(f"{ticker} has no page now that could be opened again; it is opened by itself.")
+        if one.told.state is State.BLOCKED:
+            raise RetryRefused(f"TradingView blocks {ticker}; asking sooner would only prolong it.")
+        if one.told.state is State.LIVE:
+            return f"{ticker} is live: its page is left as it is."
+        now = time.monotonic()
+        if now - one.asked_at < self.patience.asked_retry:
+            raise RetryRefused(f"{ticker} was tried within the last {self.patience.asked_retry:.0f} s; wait a moment.")
+        one.asked_at = now
+        session.loop.call(session.retry, ticker)
+        return f"{ticker}: its page is opened now."
+
     def new_feed(self, ticker: Ticker) -> Feed:
         return Feed(ticker, simulated=self.settings.simulated, counters=self.counters)
 
@@ -637,9 +737,12 @@ class Scraper:
 
     @property
     def health(self) -> Mapping[str, str]:
-        if (sandbox := self.launcher.sandbox) is None:
-            return {}
-        return {"sandbox": "on"} if sandbox.is_on else {"sandbox": "off", "sandboxReason": sandbox.reason}
+        said = {} if (sandbox := self.launcher.sandbox) is None else {"sandbox": "on" if sandbox.is_on else "off"}
+        if sandbox is not None and not sandbox.is_on:
+            said["sandboxReason"] = sandbox.reason
+        if self.slimness.is_given_up:
+            said["pages"] = f"not slim: {UNSLIM}"
+        return said
 
     def _wake(self) -> None:
         if (session := self.session) is not None:
@@ -689,6 +792,7 @@ class Scraper:
         log.warning("no browser: %s; next try in %.0f s", reason, seconds)
         deadline = time.monotonic() + seconds
         trouble = Trouble(State.ERROR, f"no browser: {reason}", round(_wall_ms() + seconds * 1000))
+        before = [(one.feed, one.feed.trouble) for one in self.tickers.tracked().values()]
         while not self.stopping:
             self.last_tick = time.monotonic()
             self.tickers.tell_again_if_asked()
@@ -696,8 +800,11 @@ class Scraper:
                 one.feed.fail(trouble, void_price=False)
                 self.tickers.tell(one.feed)
             if self.last_tick >= deadline:
-                return
+                break
             time.sleep(0.1)
+        for feed, was in before:
+            if was is not None and was.retry_at > steady_ms():  # the site is not asked sooner because of this
+                feed.fail(was, void_price=False)
 
     def kill_driver(self) -> None:
         """Kills Playwright's driver and all it started. The browser's session then ends as after any other death."""

@@ -464,13 +464,6 @@ def test_a_frame_that_refuses_is_an_error_with_its_reason(live: Stage) -> None:
     assert raised.value.state is State.ERROR
 
 
-@pytest.mark.parametrize("title", ["Just a moment...", "Verify you are human", " \u202aJust a moment…"])
-def test_a_bot_wall_is_blocked(stage: Stage, title: str) -> None:
-    with pytest.raises(PageTrouble, match="TradingView asks") as raised:
-        stage.page(title=title, resolved=None)
-    assert raised.value.state is State.BLOCKED
-
-
 def test_a_failed_page_says_why_and_when_it_is_tried_again(live: Stage) -> None:
     live.fail(PageTrouble(State.ERROR, "the page crashed"))
     quote = live.quote

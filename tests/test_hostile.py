@@ -52,7 +52,7 @@ HARMLESS = {  # what stays live: nothing comes of it
 }
 AT_ONCE = 5  # hostile pages: more only wait for the processor
 CUT_OFF_LIMIT_S = 60.0  # hoarding and breeding keep a renderer, and a slow machine, from all else for long
-PATIENCE = replace(LESS_PATIENT, answer=10.0, ping_limit=20.0, heap_excess=150.0)
+PATIENCE = replace(LESS_PATIENT, answer=10.0, first_price=8.0, frozen=8.0, ping_limit=20.0, heap_excess=150.0)
 
 
 @dataclass

@@ -33,9 +33,9 @@ DISAGREEMENT_LIMIT_MS = 2_000  # the page paints what its socket said within 125
 EXPLAINED_MS = 2_500  # the probe's figure: how long a price that a frame replaced still explains what is painted
 CLOCK_WINDOW_MS = 60_000  # how long the least delay seen between a page's clock and ours is remembered
 CLOCK_STEP_MS = 5_000  # a timestamp further back than this means that the machine's clock was set
+NO_SIGN_OF_LIFE = "the page's feed gives no sign of life"
 MAX_TEXT = 200  # characters kept of a text the page gave us
 
-BOT_WALL_TITLES = ("Just a moment", "Verify you are human")
 LIVE_TITLE = re.compile(r"(?P<symbol>\S+)\s+(?P<price>[\d,.]+)\s+[▲▼]")
 DELAYED_MODES = ("delayed", "endofday", "snapshot", "forbidden")  # how data modes begin that are not the price now
 
@@ -172,7 +172,7 @@ class Feed:
         if self._disagrees(now):
             return State.STALE, "socket and page disagree"
         if not self._confirmed or not self._is_proven(self._known.source, now):
-            return State.STALE, "the page's feed gives no sign of life"
+            return State.STALE, NO_SIGN_OF_LIFE
         if self._known.source not in self._readings and (self._feed_open or self._known.source is not Source.SOCKET):
             return State.STALE, "the page's price can't be read"
         for mode in (self._mode, printable(self._frame.get("update_mode"))):
@@ -339,11 +339,9 @@ class Feed:
             self._on_title(message.get("title"), times[Source.TITLE])
 
     def _on_page(self, message: dict[str, Any], at: float, now: float, wall: float) -> None:
-        title, url = printable(message.get("title")), printable(message.get("url"))
+        url = printable(message.get("url"))
         if message.get("notFound") is True:
             raise PageTrouble(State.NOT_FOUND, f"TradingView has no symbol {self.symbol}", void_price=True)
-        if title.startswith(BOT_WALL_TITLES):
-            raise PageTrouble(State.BLOCKED, f'TradingView asks "{title}"')
         resolved = printable(message.get("resolved"))
         if resolved and resolved != self.symbol:
             raise PageTrouble(State.ERROR, f"asked for {self.symbol}, page shows {resolved}", void_price=True)

@@ -1,12 +1,14 @@
-"""A group: pages that share a browser context, and with it a renderer, a main thread, a heap and a crash.
+"""Groups: pages that share a browser context, and with it a renderer, a main thread, a heap and a crash.
 
-This file owns the context, and what befalls all its pages at once: endless loops, and a heap that grows. It never
-decides which ticker gets a page or when. Everything runs on the thread that drives Playwright.
+This file owns the contexts, which page is in which, and what befalls all pages of one at once: endless loops, and a
+heap that grows. It never decides which ticker gets a page or when. Everything runs on the thread that drives
+Playwright.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 
 from playwright.sync_api import Browser, BrowserContext
@@ -68,38 +70,41 @@ class Group:
     def _check_frozen(self, now: float) -> None:
         """An endless loop in one page silences all, and one order ends it.
 
-        A page that has said nothing since it began is still loading, and says nothing about the others either.
+        While a page loads, its script may keep the renderer busy: until its deadline nothing is stopped.
         """
-        begun = [tab for tab in self.tabs if tab.began_at is not None]
-        silent = [tab for tab in begun if now - tab.heard_at > self._patience.silence]
-        speaking = [tab for tab in begun if tab not in silent and tab.heard_at != tab.began_at]
-        for tab in silent:
-            tab.feed.doubt("the page is frozen")
-        if silent and not speaking:
-            self._check_loop(silent, now)
+        silent = {tab for tab in self.tabs if tab.priced_at is not None and self._is_silent(tab, now)}
+        if not silent:
             return
-        for tab in silent:
-            if now - tab.heard_at > self._patience.frozen:
+        if any(tab.has_spoken and not self._is_silent(tab, now) for tab in self.tabs):
+            for tab in silent:
                 self._reload(tab, now)
+        elif not any(tab.is_loading(now) for tab in self.tabs):
+            self._check_loop(silent, now)
 
-    def _check_loop(self, silent: list[Tab], now: float) -> None:
+    def _is_silent(self, tab: Tab, now: float) -> bool:
+        return now - tab.heard_at > self._patience.frozen
+
+    def _check_loop(self, silent: set[Tab], now: float) -> None:
         """All is silent: first the script that runs is stopped, then the group is given up."""
-        if self._stopped_at is None or now - self._stopped_at > self._patience.frozen:
+        if self._stopped_at is None or any(tab.heard_at > self._stopped_at for tab in silent):
             self._stopped_at = now
             self._counters["pages_frozen"] += len(silent)
             names = ", ".join(sorted(tab.ticker for tab in silent))
             log.warning("%s: frozen, the script that runs there is stopped", names)
             # V8 ends an endless loop at this order even while the page's main thread is busy.
-            self._loop.soon(silent[0].ask, "Runtime.terminateExecution")
-        elif all(now - tab.heard_at > self._patience.frozen for tab in silent):
+            self._loop.soon(next(iter(silent)).ask, "Runtime.terminateExecution")
+        elif now - self._stopped_at > self._patience.frozen:
             self.is_retiring = True
             for tab in list(self.tabs):
                 tab.fail(Frozen(State.ERROR, "the page is frozen"))
 
     def on_long_task(self, tab: Tab) -> None:
-        """The tab's page kept the renderer busy: if a loop was just stopped, it was this page's."""
+        """The tab's page kept the renderer busy: if a loop was just stopped, it was this page's.
+
+        It is put apart at once, so that its neighbours don't pay twice.
+        """
         if self._stopped_at is not None and tab.heard_at - self._stopped_at < self._patience.frozen:
-            self._reload(tab, tab.heard_at)
+            tab.cut_off(f"the page kept its renderer busy for {self._patience.frozen:.0f} s and was stopped")
 
     def _reload(self, tab: Tab, now: float) -> None:
         """A page that froze is loaded again once; when that was of no use, another takes its place."""
@@ -131,3 +136,46 @@ class Group:
         if heap > share + self._patience.heap_excess:
             for other in list(self.tabs):
                 other.cut_off(f"the page's renderer took {heap:.0f} MB")
+
+
+class Groups:
+    """All groups of one browser."""
+
+    def __init__(self, loop: Loop, patience: Patience, counters: Counter[str], *, size: int) -> None:
+        self.all: list[Group] = []
+        self._loop, self._patience, self._counters, self._size = loop, patience, counters, size
+
+    @property
+    def is_making(self) -> bool:
+        """Whether a context is being made: until then nobody knows how much room there is."""
+        return any(group.context is None for group in self.all)
+
+    @property
+    def tabs(self) -> list[Tab]:
+        return [tab for group in self.all for tab in group.tabs]
+
+    def of(self, tab: Tab) -> Group:
+        return next(group for group in self.all if tab in group.tabs)
+
+    def with_room(self, sharing: int, *, is_apart: bool) -> Group:
+        """The emptiest of as few groups as hold `sharing` tickers: so that several renderers share the work of opening.
+
+        A page that is to be apart gets a group of its own.
+        """
+        groups = [group for group in self.all if not group.is_retiring and not group.is_apart]
+        if is_apart or len(groups) < math.ceil(sharing / self._size) or not groups:
+            self.all.append(group := Group(self._loop, self._patience, self._counters, is_apart=is_apart))
+            return group
+        return min(groups, key=lambda group: len(group.tabs))
+
+    def close(self, tab: Tab) -> None:
+        """Closes the tab's page, soon: the caller may be a handler that Playwright waits for."""
+        group = self.of(tab)
+        tab.is_closed = True
+        group.tabs.discard(tab)
+        self._loop.soon(self.release, group, tab)
+
+    def release(self, group: Group, tab: Tab) -> None:
+        if not group.tabs and group in self.all:
+            self.all.remove(group)
+        group.release(tab)

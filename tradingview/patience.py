@@ -21,9 +21,16 @@ class Patience:
     # A page.
     answer: float = 20.0  # for its host to answer
     opening: float = 45.0  # for all that comes before its first document
-    first_price: float = 20.0  # for a price that can be read, from the first document on
+    first_price: float = 20.0  # for a price that can be read, from DOMContentLoaded on,
+    first_price_in_all: float = 60.0  # and from the request on; both grow with each failure
+    recognised: float = 10.0  # for a symbol's facts or header, from DOMContentLoaded on
+    passing: float = 10.0  # for a check that leads on by itself
+    solving: float = 60.0  # since a check's iframe was loaded last, a person may be at it
+    leisurely: float = 3.0  # a wall that loads itself again no sooner than this does no harm
     settled: float = 5.0  # a page that has shown prices for this long has done well
     pulse: float = 2.0  # between two signs of the probe that the page is running
+
+    most_slack: float = 8.0  # the factor by which patience for a price grows at most
 
     # What a page may cost Pluto, a second (rate) and at once (burst).
     max_message: int = 64 * 1024  # characters of one message of the probe
@@ -35,8 +42,7 @@ class Patience:
     disturbance_burst: float = 20.0
 
     # A group of pages, which share a renderer.
-    silence: float = 6.0  # a page silent for this long is frozen
-    frozen: float = 12.0  # a page that stays frozen after its script was stopped is opened again
+    frozen: float = 12.0  # a page that has shown a price and is silent for this long is frozen
     reload_memory: float = 600.0  # a page that freezes again this soon after it was reloaded is replaced
     heap_check: float = 10.0  # between two looks at the heaps
     heap_excess: float = 600.0  # MB by which a renderer may exceed its pages' share before it is given up
@@ -57,11 +63,21 @@ class Patience:
     retry_first: float = 1.0
     retry_limit: float = 60.0
     not_found_retry: float = 600.0
+    alternative_retry: float = 600.0  # where TradingView shows another symbol instead
     blocked_retry: float = 120.0
     blocked_limit: float = 1800.0
     blocked_spacing: float = 2.0  # after a refusal the next page opens this much later, twice that after the next
     spacing_limit: float = 60.0
     renewal_retry: float = 600.0
+    no_life: float = 30.0  # a price that was live and whose socket gives no sign of life has its page opened again,
+    no_life_of_element: float = 180.0  # one that was read from the element alone later
+    reopening_waits: tuple[float, ...] = (0.0, 120.0, 600.0, 1800.0)  # between two such openings
+    reopening_memory: float = 600.0  # a page that is live for longer begins at the first wait again
+    asked_retry: float = 10.0  # between two tries that a user asks for
+
+    def slack(self, failures: int) -> float:
+        """The factor by which a page may take longer for its price, after so many failures in a row."""
+        return min(2.0**failures, self.most_slack)
 
     def backoff(self, failures: int) -> float:
         """Until the next try: doubling up to a limit, spread by a quarter so that tickers don't retry as one."""

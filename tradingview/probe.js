@@ -8,6 +8,8 @@
 // Every message is a JSON object with `kind`, `page` (performance.timeOrigin, which names the document), and `at`, the
 // page's clock in ms since the epoch:
 //   start {}                                  a document begins
+//   document {title, symbol, notFound, check, loaded}
+//                                             what sort of document it is, once it can be told, and whenever that changes
 //   page  {…facts}                            once they are there, and whenever address or symbol change
 //   frame {symbol, status, fields, error}     quote frames of the page's own symbol that came together; fields are partial
 //   price {text}                              the price element's whole text, when no recent frame explains it
@@ -28,6 +30,7 @@
   const LONG_MS = 2000;
 
   const MAX_TEXT = 200; // characters of a title or an element: no price is longer
+  const MAX_WALL_TEXT = 20_000; // characters of a document in which a wall's words are looked for
 
   const stringify = JSON.stringify;
   const page = performance.timeOrigin;
@@ -231,6 +234,31 @@
     });
   }
 
+  // --- what sort of document this is: a wall's facts are told too -------------------------------------------------
+
+  const wallTexts = new RegExp(settings.wallTexts, "i");
+  let isLoaded = false;
+  let toldDocument = "";
+
+  const asksForCheck = () =>
+    document.querySelector(settings.wallForms) !== null ||
+    wallTexts.test((document.body?.textContent ?? "").slice(0, MAX_WALL_TEXT));
+
+  function tellDocument() {
+    const symbol = window.initData?.symbolInfo != null || document.querySelector(HEADERS) !== null;
+    const facts = {
+      title: symbol ? "" : shownTitle(), // a symbol page's can change with every price
+      symbol,
+      notFound: document.querySelector(".tv-http-error-page") !== null,
+      check: !symbol && asksForCheck(),
+      loaded: isLoaded,
+    };
+    const text = stringify(facts);
+    if (text === toldDocument) return;
+    toldDocument = text;
+    send("document", facts);
+  }
+
   // --- slimming: what a page nobody looks at needn't do ------------------------------------------------------------
 
   function slim() {
@@ -251,6 +279,7 @@
   // --- start -------------------------------------------------------------------------------------------------------
 
   function look() {
+    tellDocument();
     tellFacts();
     followElement();
     lookAtTitle();
@@ -279,5 +308,10 @@
     for (const { name, duration } of list.getEntries()) if (name === "self" && duration > LONG_MS) send("long", { ms: duration });
   }).observe({ entryTypes: ["longtask"] });
   document.addEventListener("readystatechange", start);
+  const onLoaded = () => {
+    isLoaded = true;
+    tellDocument();
+  };
+  window.addEventListener("DOMContentLoaded", onLoaded, { capture: true, once: true });
   start();
 })

@@ -1,4 +1,4 @@
-"""TradingView's site, as facts: its addresses, the hosts that no price comes from, its cookie, and the probe's text.
+"""TradingView's site, as facts: its addresses and hosts, what its walls look like, its cookie, and the probe's text.
 
 This file owns what is known of the site and nothing that is done with it. Any thread may read it. Sources of the facts:
 recordings and the site's own bundles, 2018 to September 2026.
@@ -32,6 +32,33 @@ BLOCKED_HOSTS = (
     "*.segment.io",
 )
 COOKIE_NAME, COOKIE_CHOICE = "cookiePrivacyPreferenceBannerProduction", "ignored"  # no banner, nothing accepted
+
+QUOTE_SOCKET_PATH = "/socket.io/websocket"  # of the sockets that quotes come from, whatever their host
+
+# What stands in place of a symbol page.
+NOT_FOUND_TITLE = "Page not found"
+WALL_STATUSES = (403, 405, 429)
+WALL_HEADERS = ("cf-mitigated", "x-amzn-waf-action")
+WALL_TITLES = (  # how they begin
+    "Just a moment",
+    "Verify you are human",
+    "Attention Required!",
+    "Just one more step",
+    "Please confirm that you are not a robot",
+)
+WALL_FORMS = "form[action*='captcha'], #challenge-form, .g-recaptcha, .h-captcha, .cf-turnstile, #captcha-container"
+WALL_TEXTS = "just one more step|confirm that you are not a robot|verify you are human"  # a pattern, in any case
+
+# Where the iframes of a check come from: host and beginning of the path; a host that begins with a dot stands for all
+# below it. A person may solve the check in a headed window; all other iframes of a wall are refused.
+CHALLENGES = (
+    "challenges.cloudflare.com/",
+    "hcaptcha.com/",
+    ".hcaptcha.com/",
+    "www.google.com/recaptcha/",
+    "www.recaptcha.net/recaptcha/",
+    ".awswaf.com/",
+)
 
 # What Chromium calls a failed request, in a user's words.
 NETWORK_ERRORS = {

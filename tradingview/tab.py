@@ -1,12 +1,9 @@
-"""One TradingView page: how it is opened, what it may do, and when it is given up.
+"""One TradingView page: how it is opened, how long it may take, and when it is given up.
 
-This file owns a page and its CDP channel from the first request to the close: it visits the symbol's address, judges
-the documents that come, hands the probe's messages to the page's feed, and refuses windows, dialogs, downloads and
-iframes. It never decides when a ticker is tried again and knows no other page; which prices are believed is decided in
-feed.py. Everything runs on the thread that drives Playwright.
-
-    Tab      one page, with the callbacks of its owner
-    Guard    how much a page may cause Pluto to do
+This file owns a page and its CDP channel from the first request to the close: it visits the symbol's address and hands
+the probe's messages to the page's feed. What may be loaded is decided in gate.py, what stands in place of the page in
+walls.py, what it may cost in guard.py, and which prices are believed in feed.py. It never decides when a ticker is
+tried again and knows no other page. Everything runs on the thread that drives Playwright.
 """
 
 from __future__ import annotations
@@ -16,20 +13,31 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, CDPSession, Dialog, Page
+from playwright.sync_api import Browser, BrowserContext, CDPSession, Page
 from playwright.sync_api import Error as BrowserError
 
-from limiter import Limiter
 from quotes import State, Ticker, steady_ms
 from tradingview.feed import Feed, PageTrouble, printable
+from tradingview.gate import Gate, SocketRefused
+from tradingview.guard import Guard
 from tradingview.loop import Loop
+from tradingview.origins import origin_of
 from tradingview.patience import Patience
-from tradingview.site import BINDING, COOKIE_CHOICE, COOKIE_NAME, NETWORK_ERRORS, PROBE, page_url
+from tradingview.site import (
+    BINDING,
+    CHALLENGES,
+    COOKIE_CHOICE,
+    COOKIE_NAME,
+    NETWORK_ERRORS,
+    PROBE,
+    WALL_FORMS,
+    WALL_TEXTS,
+    page_url,
+)
+from tradingview.walls import Wall, is_symbol_page, judge_document
 
 log = logging.getLogger("pluto.tab")
 
@@ -42,58 +50,18 @@ class Crashed(PageTrouble):
     """The page's renderer died: perhaps by this page, perhaps by another."""
 
 
-class Guard:
-    """Refuses windows, dialogs and downloads, and says when a page causes more than it may.
-
-    `on_harm` is called with the reason, perhaps several times.
-    """
-
-    def __init__(self, loop: Loop, patience: Patience, counters: Counter[str], on_harm: Callable[[str], None]) -> None:
-        self._loop, self._patience, self._counters, self._on_harm = loop, patience, counters, on_harm
-        self._events = Limiter(patience.event_rate, patience.event_burst)
-        self._disturbances = Limiter(patience.disturbance_rate, patience.disturbance_burst)
-
-    def watch(self, page: Page, channel: CDPSession) -> None:
-        self._refuse_popups_of(page)
-        for name in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown"):
-            channel.on(name, lambda event: self.count_event(len(str(event))))
-        channel.on("Runtime.executionContextCreated", lambda _: self._spend(self._patience.iframe_cost))
-
-    def count_event(self, characters: int = 0) -> None:
-        """Pluto had to read something because of the page."""
-        self._spend(1 + characters / self._patience.event_size)
-
-    def count_disturbance(self, counter: str, reason: str) -> None:
-        self._counters[counter] += 1
-        if not self._disturbances.take():
-            self._on_harm(reason)
-
-    def _spend(self, cost: float) -> None:
-        if not self._events.take(cost):
-            self._on_harm("the page floods")
-
-    def _refuse_popups_of(self, page: Page) -> None:
-        """Those of a window that the page opened are the page's own."""
-        page.on("popup", self._on_popup)
-        page.on("dialog", self._on_dialog)
-        page.on("download", lambda _: self.count_disturbance("downloads_refused", "the page keeps offering downloads"))
-
-    def _on_popup(self, popup: Page) -> None:
-        self._refuse_popups_of(popup)
-        self._loop.soon(popup.close)
-        self.count_disturbance("popups_refused", "the page keeps opening windows")
-
-    def _on_dialog(self, dialog: Dialog) -> None:
-        self._loop.soon(dialog.accept if dialog.type == "beforeunload" else dialog.dismiss)
-        self.count_disturbance("dialogs_refused", "the page keeps opening dialogs")
+class NoPrice(PageTrouble):
+    """The page was there in time, but no price that can be read."""
 
 
 class Tab:
     """One page of one symbol, and what it tells its feed. Times are monotonic seconds.
 
     `on_message` is called with each message of the probe after the feed has heard it. `on_trouble` is called when the
-    page is of no use; the callee then closes the tab. Both run on the loop and must not block. `began_at` is None until
-    the first document is there.
+    page is of no use; the callee then closes the tab. Only a tab whose `wall` is set is to be kept: a person may solve
+    the check in its window. Both are called on the loop and must not block.
+
+    `slack` is the factor by which this page may take longer than usual. A slim page isn't laid out.
     """
 
     def __init__(
@@ -106,24 +74,33 @@ class Tab:
         on_trouble: Callable[[Tab, PageTrouble], None],
         patience: Patience | None = None,
         counters: Counter[str] | None = None,
+        slack: float = 1.0,
+        is_headed: bool = False,
         is_slim: bool = True,
+        challenges: Iterable[str] = CHALLENGES,
     ) -> None:
-        self.feed, self.is_slim = feed, is_slim
+        self.feed, self.is_headed, self.is_slim, self.slack = feed, is_headed, is_slim, slack
         self.counters: Counter[str] = Counter() if counters is None else counters
         self.page: Page | None = None
-        self.born_at = time.monotonic()
-        self.began_at: float | None = None
+        self.wall: Wall | None = None  # what is shown in place of the page, in a window
+        self.born_at = self.asked_at = time.monotonic()  # when it was last asked for a price
+        self.began_at: float | None = None  # when its document came
+        self.loaded_at: float | None = None  # DOMContentLoaded
+        self.priced_at: float | None = None  # when its document showed its first price
         self.heard_at = 0.0
-        self.priced_at: float | None = None  # when the document that is open now showed its first price
         self.reloaded_at = float("-inf")
         self.is_closed = False
+        self._is_symbol_page = False
+        self._started_at: float | None = None  # the last document, since the page was last asked for
+        self._passing: PageTrouble | None = None  # what may pass before the deadline
+        self._source_url, self._source, self._loop = source_url, origin_of(source_url), loop
         self._patience = patience or Patience()
-        self._source_url, self._host, self._loop = source_url, urlsplit(source_url).netloc, loop
         self._on_message_heard, self._on_trouble = on_message, on_trouble
         self._guard = Guard(loop, self._patience, self.counters, self.cut_off)
+        self._gate = Gate(
+            self._source, loop, self._guard, self.counters, self.fail, is_headed=is_headed, challenges=challenges
+        )
         self._channel: CDPSession | None = None
-        self._main_frame_id = ""
-        self._refused_host = ""  # where the page was sent and not let go
 
     @property
     def ticker(self) -> Ticker:
@@ -140,7 +117,7 @@ class Tab:
             self._attach(page, context.new_cdp_session(page))
             self.load()
         except BrowserError as error:
-            self.fail(PageTrouble(State.ERROR, network_reason(self._host, error, self._patience.answer)))
+            self.fail(PageTrouble(State.ERROR, network_reason(str(self._source), error, self._patience.answer)))
         if self.is_closed:  # while it was being opened
             self.close()
 
@@ -148,13 +125,16 @@ class Tab:
         """Visits the symbol's page, for the first time or once more."""
         if self.page is None or self.is_closed:
             return
-        self._refused_host = ""
+        self._gate.begin()
+        self.wall, self._gate.shows_wall, self._passing = None, False, None
+        self.began_at, self._started_at, self.asked_at = None, None, time.monotonic()
         url = page_url(self._source_url, self.ticker)
         try:
             self.page.goto(url, wait_until="commit", timeout=self._patience.answer * 1000)
             self.began_at = self.heard_at = time.monotonic()
         except BrowserError as error:
-            self.fail(self._load_trouble(error))
+            reason = network_reason(str(self._source), error, self._patience.answer)
+            self.fail(self._gate.refusal() or PageTrouble(State.ERROR, reason))
 
     def close(self) -> None:
         self.is_closed = True
@@ -166,44 +146,70 @@ class Tab:
         return {} if self._channel is None or self.is_closed else self._channel.send(method)
 
     def _attach(self, page: Page, channel: CDPSession) -> None:
-        settings = {"symbol": self.feed.symbol, "binding": BINDING, "slim": self.is_slim, "pulse": self._patience.pulse}
-        settings |= {"maxMessage": self._patience.max_message, "maxRate": 5 * self._patience.event_rate}
+        patience = self._patience
+        settings = {"symbol": self.feed.symbol, "binding": BINDING, "slim": self.is_slim, "pulse": patience.pulse}
+        settings |= {"maxMessage": patience.max_message, "maxRate": 5 * patience.event_rate}
+        settings |= {"wallForms": WALL_FORMS, "wallTexts": WALL_TEXTS}
         page.add_init_script(f"{PROBE}({json.dumps(settings)})")
         channel.on("Runtime.bindingCalled", self._on_binding)
-        channel.on("Fetch.requestPaused", lambda event: self._loop.soon(self._on_document, event))
         self._guard.watch(page, channel)
         channel.send("Runtime.enable")
         channel.send("Runtime.addBinding", {"name": BINDING})
-        stages = [{"resourceType": "Document", "requestStage": stage} for stage in ("Request", "Response")]
-        channel.send("Fetch.enable", {"patterns": stages})
-        self._main_frame_id = channel.send("Page.getFrameTree")["frameTree"]["frame"]["id"]
+        self._gate.watch(page, channel)
         self._channel = channel
-
-    def _load_trouble(self, error: BrowserError) -> PageTrouble:
-        if self._refused_host:
-            reason = f"asked {self._host}, was sent to {self._refused_host}"
-            return PageTrouble(State.ERROR, reason, void_price=True)
-        return PageTrouble(State.ERROR, network_reason(self._host, error, self._patience.answer))
 
     # Judging.
 
     def check(self, now: float) -> None:
         """Gives the page up when it has closed itself or missed a deadline. Call it about once a second."""
-        if self.began_at is None:
-            if now - self.born_at > self._patience.opening:
-                self.fail(PageTrouble(State.ERROR, "the page could not be opened: the browser doesn't get to it"))
-        elif self.page is not None and self.page.is_closed():
+        if self.page is not None and self.page.is_closed():
             self.fail(PageTrouble(State.ERROR, "the page closed itself"))
-        elif not self.feed.has_price and now - self.began_at > self._patience.first_price:
-            self.fail(PageTrouble(State.ERROR, "the page shows no price that can be read"))
+        elif self.began_at is None:
+            if now - self.asked_at > self._patience.opening:
+                self.fail(PageTrouble(State.ERROR, "the page could not be opened: the browser doesn't get to it"))
+        elif self.wall is None and not self.feed.has_price:
+            self._check_loading(now)
+
+    def _check_loading(self, now: float) -> None:
+        loaded_for = 0.0 if self.loaded_at is None else now - self.loaded_at
+        passing = self._gate.passing_since
+        if passing is not None and now - passing > self._patience.passing:
+            self.fail(Wall("TradingView asks for a check that doesn't pass by itself (HTTP 202)"))
+        elif passing is None and not self._is_symbol_page and loaded_for > self._patience.recognised:
+            self.fail(Wall("a bot wall, or TradingView has changed its page: try ./run.sh doctor"))
+        elif loaded_for > self._patience.first_price * self.slack or now > self.deadline:
+            self.fail(self._passing or NoPrice(State.ERROR, "the page shows no price that can be read"))
+
+    @property
+    def deadline(self) -> float:
+        """When it has taken too long for a price, whatever it waited for."""
+        return self.asked_at + self._patience.first_price_in_all * self.slack
+
+    def is_loading(self, now: float) -> bool:
+        """Whether it still may show its first price: then its silence says nothing."""
+        return self.priced_at is None and self.wall is None and now <= self.deadline
+
+    @property
+    def has_spoken(self) -> bool:
+        """Whether its probe has said anything since its document came."""
+        return self.began_at is not None and self.heard_at > self.began_at
 
     def has_settled(self, now: float) -> bool:
-        return self.began_at is not None and now - self.began_at > self._patience.settled
+        return self.priced_at is not None and now - self.priced_at > self._patience.settled
+
+    def is_being_solved(self, now: float) -> bool:
+        """Whether a person seems to be at the wall's check."""
+        return self.wall is not None and now - self._gate.challenged_at < self._patience.solving
 
     def fail(self, trouble: PageTrouble) -> None:
-        """The page is of no use any more."""
-        if not self.is_closed:
-            self._on_trouble(self, trouble)
+        """The page is of no use any more, unless a person solves the check in its window."""
+        if self.is_closed:
+            return
+        if self.is_headed and isinstance(trouble, Wall) and not isinstance(trouble, SocketRefused):
+            if self.wall is not None:
+                return
+            self.wall, self._gate.shows_wall = trouble, True
+        self._on_trouble(self, trouble)
 
     def cut_off(self, reason: str) -> None:
         """The page would hurt other pages."""
@@ -215,34 +221,6 @@ class Tab:
     def _on_crash(self) -> None:
         self.counters["pages_crashed"] += 1
         self.fail(Crashed(State.ERROR, "the page crashed"))
-
-    def _on_document(self, event: dict[str, Any]) -> None:
-        """A document, of the page or of an iframe, is asked for or answered: the one place where it is judged."""
-        if self.is_closed or self._channel is None:
-            return
-        request = {"requestId": event["requestId"]}
-        is_page = event["frameId"] == self._main_frame_id
-        host = urlsplit(event["request"]["url"]).netloc
-        if host != self._host or (self.is_slim and not is_page):
-            self._count_refused_document(printable(host) if is_page else "")
-            self._channel.send("Fetch.failRequest", {**request, "errorReason": "Aborted"})
-            return
-        try:
-            if is_page and (status := event.get("responseStatusCode")) is not None:
-                judge_answer(status, {header["name"].lower(): header["value"] for header in event["responseHeaders"]})
-        except PageTrouble as trouble:
-            self.fail(trouble)
-        else:
-            self._channel.send("Fetch.continueRequest", request)
-
-    def _count_refused_document(self, host: str) -> None:
-        """A page may show many iframes, which are advertisements, but may go nowhere; `host` is empty for an iframe."""
-        self._refused_host = host
-        if host:
-            self._guard.count_disturbance("navigations_refused", "the page keeps leaving")
-        else:
-            self.counters["iframes_refused"] += 1
-            self._guard.count_event()
 
     # What the probe says. Runs in Playwright's dispatcher, so no error may escape.
 
@@ -258,25 +236,56 @@ class Tab:
         self.heard_at = time.monotonic()
         try:
             message = json.loads(payload)
-            self.feed.hear(message, steady_ms(), time.time() * 1000)
+            self._hear(message)
         except PageTrouble as trouble:
-            self.fail(trouble)
+            if getattr(trouble, "alternative", None) is None:
+                self.fail(trouble)
+            else:  # a price of the page's own symbol may still come
+                self._passing = trouble
         except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
             self.counters["messages_malformed"] += 1
             log.debug("%s: malformed message: %s", self.ticker, printable(str(error)))
         else:
-            self._note(message["kind"])
             if not self.is_closed:
                 self._on_message_heard(self, message)
 
-    def _note(self, kind: str) -> None:
-        if kind == "start" and self.began_at is not None:
-            self.began_at = self.heard_at
-            self._guard.count_disturbance("pages_begun_again", "the page keeps loading itself again")
-        if not self.feed.has_price:
-            self.priced_at = None
-        elif self.priced_at is None:
+    def _hear(self, message: dict[str, Any]) -> None:
+        kind = message["kind"]
+        if kind == "document":
+            self._on_document(message)
+            return
+        if kind != "start" and self.wall is not None:  # it stands in place of the page
+            return
+        self.feed.hear(message, steady_ms(), time.time() * 1000)
+        if kind == "start":
+            self._on_start()
+        elif self.priced_at is None and self.feed.has_price:
             self.priced_at = self.heard_at
+
+    def _on_start(self) -> None:
+        """Another document. What reloads itself before it showed a price gains no time by it."""
+        if self.priced_at is not None:
+            self.asked_at = self.heard_at
+        self._is_symbol_page, self.loaded_at, self.priced_at = False, None, None
+        before, self._started_at = self._started_at, self.heard_at
+        if before is None:
+            return
+        is_leisurely = self.heard_at - before > self._patience.leisurely
+        if self.wall is None or not is_leisurely:
+            self._guard.count_disturbance("pages_begun_again", "the page keeps loading itself again")
+
+    def _on_document(self, facts: dict[str, Any]) -> None:
+        """What sort of document it is; while the site says that it will lead on by itself, it isn't judged."""
+        self._is_symbol_page = is_symbol_page(facts)
+        if facts.get("loaded") is True and self.loaded_at is None:
+            self.loaded_at = self.heard_at
+        trouble = judge_document(facts)
+        if trouble is not None and (self._gate.passing_since is None or not isinstance(trouble, Wall)):
+            self.fail(trouble)
+        elif self._is_symbol_page and self.wall is not None:
+            self.wall, self._gate.shows_wall, self.asked_at = None, False, self.heard_at
+            self.counters["walls_passed"] += 1
+            log.info("%s: the check is solved", self.ticker)
 
 
 def new_context(browser: Browser, source_url: str) -> BrowserContext:
@@ -297,26 +306,6 @@ def new_context(browser: Browser, source_url: str) -> BrowserContext:
     return context
 
 
-def judge_answer(status: int, headers: dict[str, str]) -> None:
-    """Raises PageTrouble for an answer that is no symbol page."""
-    delay = retry_after(headers.get("retry-after", ""))
-    if status == 404:
-        raise PageTrouble(State.NOT_FOUND, "TradingView has no such symbol (HTTP 404)", void_price=True)
-    if status in (403, 429):
-        raise PageTrouble(State.BLOCKED, f"TradingView refuses (HTTP {status})", delay=delay)
-    if status >= 400:
-        raise PageTrouble(State.ERROR, f"TradingView has a problem (HTTP {status})", delay=delay)
-
-
-def retry_after(text: str) -> float | None:
-    """The seconds that an answer asks us to wait, given as such or as a date; an hour at most."""
-    try:
-        seconds = float(text) if text.isdecimal() else parsedate_to_datetime(text).timestamp() - time.time()
-    except (ValueError, OverflowError):
-        return None
-    return min(max(seconds, 1.0), 3600.0)
-
-
 def network_reason(host: str, error: BrowserError, limit_s: float) -> str:
     """Why a page could not be loaded within `limit_s`, in a user's words."""
     text = first_line(error)
@@ -325,6 +314,18 @@ def network_reason(host: str, error: BrowserError, limit_s: float) -> str:
     if "Timeout" in text:
         return f"{host} can't be reached: no answer within {limit_s:.0f} s"
     return f"the page could not be opened: {text}"
+
+
+def why_unreachable(context: BrowserContext, source_url: str, limit_s: float) -> str | None:
+    """Why the pages' host can't be reached, if so; a small file of it is asked for."""
+    page = context.new_page()
+    try:
+        page.goto(f"{source_url}/robots.txt", timeout=limit_s * 1000)
+    except BrowserError as error:
+        return network_reason(str(origin_of(source_url)), error, limit_s)
+    finally:
+        page.close()
+    return None
 
 
 def first_line(error: BaseException) -> str:

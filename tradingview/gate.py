@@ -1,0 +1,137 @@
+"""The gate of a page: which documents it may load, and which sockets of it were refused.
+
+This file sees every request for a document, of the page and of the iframes in it, before it is sent and when it is
+answered; it lets it pass or refuses it, and judges the response. It never decides what happens to the page. Everything
+runs on the thread that drives Playwright.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.sync_api import CDPSession, Page, WebSocket
+
+from quotes import State
+from tradingview.feed import PageTrouble, printable
+from tradingview.guard import Guard
+from tradingview.loop import Loop
+from tradingview.origins import Origin, may_lead, origin_of
+from tradingview.site import QUOTE_SOCKET_PATH
+from tradingview.walls import PASSING_STATUS, Wall, is_challenge, judge_response, site_time
+
+STAGES = [{"resourceType": "Document", "requestStage": stage} for stage in ("Request", "Response")]
+REFUSED_UPGRADES = {f"Unexpected response code: {status}": status for status in (403, 429)}
+
+
+class SocketRefused(Wall):
+    """TradingView refuses the page's quote socket, though not the page."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"TradingView refuses the page's quote socket (HTTP {status})")
+
+
+class Gate:
+    """Watches one page, from `watch` on. `on_trouble` is called with each response that is no symbol page."""
+
+    def __init__(
+        self,
+        source: Origin,
+        loop: Loop,
+        guard: Guard,
+        counters: Counter[str],
+        on_trouble: Callable[[PageTrouble], None],
+        *,
+        is_headed: bool,
+        challenges: Iterable[str],
+    ) -> None:
+        self.shows_wall = False  # set by the page's owner: then iframes of the check may load
+        self.status: int | None = None  # of the page's own document
+        self.site_ms: float | None = None  # the site's clock when it answered last, and ours then
+        self.answered_at = 0.0
+        self.passing_since: float | None = None  # since when the site says that it will lead on by itself
+        self.challenged_at = float("-inf")  # when an iframe of a check was loaded last
+        self._source, self._loop, self._guard, self._counters = source, loop, guard, counters
+        self._on_trouble, self._is_headed, self._challenges = on_trouble, is_headed, tuple(challenges)
+        self._channel: CDPSession | None = None
+        self._frame_id = ""  # of the page itself, not of an iframe in it
+        self._refused: Origin | None = None  # where the page was sent and not let go
+
+    def watch(self, page: Page, channel: CDPSession) -> None:
+        self._channel = channel
+        channel.on("Fetch.requestPaused", lambda event: self._loop.soon(self._on_document, event))
+        channel.send("Fetch.enable", {"patterns": STAGES})
+        self._frame_id = channel.send("Page.getFrameTree")["frameTree"]["frame"]["id"]
+        page.on("websocket", self._on_socket)
+
+    def begin(self) -> None:
+        """The page is about to be loaded."""
+        self._refused, self.status, self.passing_since = None, None, None
+
+    def refusal(self) -> PageTrouble | None:
+        """Why the page was not let go where it was sent; None if it wasn't sent away."""
+        if self._refused is None:
+            return None
+        reason = f"asked {self._source}, was sent to {printable(str(self._refused))}"
+        if self._refused.scheme in ("http", "https"):
+            reason += f"; if that is where your prices are, use --source-url {printable(self._refused.url)}"
+        return PageTrouble(State.ERROR, reason, void_price=True)
+
+    def _on_document(self, event: dict[str, Any]) -> None:
+        if self._channel is None:
+            return
+        request, url = {"requestId": event["requestId"]}, event["request"]["url"]
+        is_page = event["frameId"] == self._frame_id
+        if not (self._may_load(url) if is_page else self._may_embed(url)):
+            self._refuse(url, is_page=is_page)
+            self._channel.send("Fetch.failRequest", {**request, "errorReason": "Aborted"})
+        elif not is_page or (status := event.get("responseStatusCode")) is None or self._judge(status, event):
+            self._channel.send("Fetch.continueRequest", request)
+
+    def _may_load(self, url: str) -> bool:
+        return may_lead(self._source, origin_of(url))
+
+    def _may_embed(self, url: str) -> bool:
+        """Whether an iframe may be loaded: the site's own where somebody looks, and a wall's check while it shows."""
+        if self._is_headed and self.shows_wall and is_challenge(url, self._challenges):
+            self._counters["challenge_iframes"] += 1
+            self.challenged_at = time.monotonic()
+            return True
+        return self._is_headed and origin_of(url) == self._source
+
+    def _refuse(self, url: str, *, is_page: bool) -> None:
+        """A page may show many iframes, which are advertisements, but has nowhere else to go."""
+        if is_page:
+            self._refused = origin_of(url)
+            self._guard.count_disturbance("navigations_refused", "the page keeps leaving")
+        else:
+            self._counters["iframes_refused"] += 1
+            self._guard.count_event()
+
+    def _judge(self, status: int, event: dict[str, Any]) -> bool:
+        """Whether the response may be shown."""
+        headers = {header["name"].lower(): header["value"] for header in event["responseHeaders"]}
+        self.status, self.site_ms, self.answered_at = status, site_time(headers), time.monotonic()
+        if status != PASSING_STATUS:
+            self.passing_since = None
+        elif self.passing_since is None:
+            self.passing_since = self.answered_at
+        trouble = judge_response(status, headers)
+        if trouble is None:
+            return True
+        self._on_trouble(trouble)
+        return self._is_headed and isinstance(trouble, Wall)  # a person may solve the check
+
+    def _on_socket(self, socket: WebSocket) -> None:
+        self._guard.count_event()
+        if urlsplit(socket.url).path == QUOTE_SOCKET_PATH:
+            socket.on("socketerror", self._on_socket_error)
+
+    def _on_socket_error(self, text: str) -> None:
+        status = next((status for known, status in REFUSED_UPGRADES.items() if known in text), None)
+        if status is not None:
+            self._counters["sockets_refused"] += 1
+            self._on_trouble(SocketRefused(status))

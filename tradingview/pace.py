@@ -1,0 +1,135 @@
+"""Pace: how pages are opened, as learned from what came of those before.
+
+This file owns the spacing between two openings, when TradingView counts as blocking Pluto as a whole, and whether slim
+pages are of use here. It never opens a page. It belongs to the scraper thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+
+from quotes import Ticker
+from tradingview.patience import Patience
+
+log = logging.getLogger("pluto.pace")
+
+BLOCKED_PAGES = 3  # in a row: then TradingView blocks Pluto, not a page
+HELPED = 2  # tickers
+UNSLIM = (
+    "no slim page showed a price, but pages that were laid out did: all are laid out now, at some 20 MB more a page"
+)
+
+
+class Pace:
+    """How fast pages are opened: the spacing grows with each refusal and shrinks with each page that is live."""
+
+    def __init__(self, spacing: float, patience: Patience) -> None:
+        self.spacing = spacing
+        self._least, self._patience = spacing, patience
+        self._next_at = 0.0
+        self._were_blocked: deque[bool] = deque(maxlen=BLOCKED_PAGES)  # the last pages
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next page may be opened."""
+        return self._next_at - now
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the last pages were all blocked."""
+        return len(self._were_blocked) == BLOCKED_PAGES and all(self._were_blocked)
+
+    def on_opening(self) -> None:
+        self._next_at = time.monotonic() + self.spacing
+
+    def on_price(self) -> None:
+        self._were_blocked.append(False)
+
+    def on_failure(self, *, is_blocked: bool) -> None:
+        self._were_blocked.append(is_blocked)
+        if is_blocked:
+            self.spacing = min(max(2 * self.spacing, self._patience.blocked_spacing), self._patience.spacing_limit)
+
+    def on_live(self) -> None:
+        self.spacing = max(self._least, self.spacing / 2)
+
+
+class Slimness:
+    """Whether pages are opened slim: without layout, at a fraction of the memory.
+
+    A header that waits to be seen never fills there. So a ticker whose slim page showed no price gets one that isn't;
+    when this has helped two, and no slim page has shown a price, no further page is slim.
+    """
+
+    def __init__(self) -> None:
+        self.is_wanted = False  # not where somebody looks at the pages
+        self.is_given_up = False
+        self._has_worked = False
+        self._fat: set[Ticker] = set()  # whose next page isn't slim
+        self._helped: set[Ticker] = set()
+
+    def is_slim(self, ticker: Ticker) -> bool:
+        """Whether the ticker's next page is to be slim."""
+        return self.is_wanted and not self.is_given_up and ticker not in self._fat
+
+    def on_no_price(self, ticker: Ticker, *, was_slim: bool) -> None:
+        """Its page showed none: the next one is opened the other way."""
+        if was_slim:
+            self._fat.add(ticker)
+        else:
+            self._fat.discard(ticker)
+
+    def on_price(self, ticker: Ticker, *, was_slim: bool) -> None:
+        if was_slim:
+            self._has_worked = True
+        elif ticker in self._fat:
+            self._helped.add(ticker)
+        if self.is_wanted and not self._has_worked and not self.is_given_up and len(self._helped) >= HELPED:
+            self.is_given_up = True
+            log.warning("%s, those of %s among them", UNSLIM, " and ".join(sorted(self._helped)))
+
+    def forget(self, ticker: Ticker) -> None:
+        """It is no longer tracked."""
+        self._fat.discard(ticker)
+        self._helped.discard(ticker)
+
+
+class Reopening:
+    """When one ticker's page is opened again because its feed gives no sign of life.
+
+    It has to have been live; the waits between two such openings grow, until it has been live for long.
+    """
+
+    def __init__(self) -> None:
+        self.due_at: float | None = None  # monotonic s; None: not planned
+        self.next_try_at: int | None = None  # the same in ms since the epoch
+        self._live_since: float | None = None
+        self._has_been_live = False
+        self._silent_since: float | None = None
+        self._count = 0
+        self._last_at = float("-inf")
+
+    def judge(self, *, is_live: bool, is_silent: bool, wait: float, patience: Patience) -> None:
+        """Plans it after `wait` s of silence."""
+        now = time.monotonic()
+        if is_live:
+            self._has_been_live = True
+            self._live_since = now if self._live_since is None else self._live_since
+            if now - self._live_since > patience.reopening_memory:
+                self._count = 0
+        else:
+            self._live_since = None
+        if not is_silent or not self._has_been_live:
+            self._silent_since = self.due_at = self.next_try_at = None
+        elif self._silent_since is None:
+            self._silent_since = now
+            waits = patience.reopening_waits
+            self.due_at = max(now + wait, self._last_at + waits[min(self._count, len(waits) - 1)])
+            self.next_try_at = round((time.time() + self.due_at - now) * 1000)
+
+    def begin(self) -> None:
+        """The page is opened again."""
+        self._count += 1
+        self._last_at = time.monotonic()
+        self._silent_since = self.due_at = self.next_try_at = None
