@@ -36,7 +36,7 @@ from scraper import Scraper, ScraperSettings
 from settings import VERSION, Settings, read_settings, variable_of
 from tradingview.browser import check_sandbox, find_browser
 from watchlist import Watchlist
-from web.access import SECURITY_HEADERS, Access, AccessSettings, access_settings
+from web.access import SECURITY_HEADERS, Access
 from web.connect import ConnectApplication, refuse
 from web.descriptors import KEPT_FREE, raise_limit, room_for_streams
 from web.desktop import open_page
@@ -59,12 +59,12 @@ log = logging.getLogger("pluto")
 
 
 def assemble(
-    settings: Settings, access: AccessSettings | None = None, *, open_files: int | None = None, **patience: float
+    settings: Settings, bound: str = "127.0.0.1", *, open_files: int | None = None, **patience: float
 ) -> Parts:
     """The parts, joined and not yet started. The broadcaster, then the scraper, hear of each change of the watchlist.
 
-    `access` is that of a server on loopback unless given. `open_files` is the browser's soft limit of descriptors;
-    None: Pluto's own. `patience` is the broadcaster's, in seconds; the product leaves it as it is.
+    `bound` is the address that the server listens on. `open_files` is the browser's soft limit of descriptors; None:
+    Pluto's own. `patience` is the broadcaster's, in seconds; the product leaves it as it is.
     """
     broadcaster = Broadcaster(
         simulated=settings.demo,
@@ -76,8 +76,8 @@ def assemble(
     watchlist = Watchlist(settings.max_tickers)
     watchlist.subscribe(broadcaster.follow)
     watchlist.subscribe(scraper.follow)
-    access = access or access_settings(settings, "127.0.0.1")
-    return Parts(settings, watchlist, scraper, broadcaster, Supervisor(scraper, broadcaster), Access(access))
+    supervisor, access = Supervisor(scraper, broadcaster), Access(settings, bound)
+    return Parts(settings, watchlist, scraper, broadcaster, supervisor, access)
 
 
 def _scraper_settings(settings: Settings, open_files: int | None) -> ScraperSettings:
@@ -194,8 +194,7 @@ def run(settings: Settings, console: Console) -> None:
             settings = replace(settings, source_url=simulator.url)
         open_files = raise_limit()  # after the simulator's start: that keeps the old one
         settings = replace(settings, max_streams=_possible_streams(settings))
-        access = access_settings(settings, listener.getsockname()[0])
-        parts = assemble(settings, access, open_files=open_files)
+        parts = assemble(settings, listener.getsockname()[0], open_files=open_files)
         scraper, broadcaster, supervisor = parts.source, parts.broadcaster, parts.supervisor
         limits = Limits(kept_descriptors=KEPT_FREE)
         server = Server(listener, create_app(parts), headers=dict(SECURITY_HEADERS), limits=limits)
@@ -213,9 +212,8 @@ def run(settings: Settings, console: Console) -> None:
         layers.callback(watchdog.stop)
         for ticker in settings.start_tickers:
             parts.watchlist.add(ticker)
-        made_token = "" if settings.access_token else access.token
         address = f"http://{host_in_url(settings.host)}:{listener.getsockname()[1]}"
-        console.announce(_announcement(settings, address, made_token))
+        console.announce(_announcement(settings, address, parts.access.made_token))
         if settings.open:
             open_page(address, environment, open_files)
         layers.callback(log.info, "stopping")

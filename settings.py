@@ -35,11 +35,11 @@ def _setting(
     help: str,
     choices: tuple[str, ...] = (),
     *,
-    minimum: float | None = None,
-    maximum: float | None = None,
+    within: tuple[float, float] | None = None,
     secret: bool = False,
 ) -> Any:
-    metadata = {"help": help, "choices": choices, "minimum": minimum, "maximum": maximum}
+    """A row of the table. `within` is the range of a number, both ends included. The log never shows a secret."""
+    metadata = {"help": help, "choices": choices, "within": within}
     return field(default=default, repr=not secret, metadata=metadata)
 
 
@@ -50,15 +50,15 @@ class Settings:
     version: ClassVar[str] = VERSION
 
     host: str = _setting("127.0.0.1", "address to listen on")
-    port: int = _setting(8080, "port to listen on; 0 picks a free one", minimum=0, maximum=65535)
+    port: int = _setting(8080, "port to listen on; 0 picks a free one", within=(0, 65535))
     tickers: str = _setting("", "tickers to track from the start, separated by commas")
-    max_tickers: int = _setting(50, "maximum number of tracked tickers", minimum=1, maximum=1000)
-    max_streams: int = _setting(10_000, "maximum number of open streams", minimum=1, maximum=100_000)
+    max_tickers: int = _setting(50, "maximum number of tracked tickers", within=(1, 1000))
+    max_streams: int = _setting(10_000, "maximum number of open streams", within=(1, 100_000))
     max_streams_per_address: int = _setting(
-        100, "maximum number of open streams per address; this machine is exempt", minimum=1, maximum=100_000
+        100, "maximum number of open streams per address; this machine is exempt", within=(1, 100_000)
     )
     additions_per_minute: int = _setting(
-        60, "maximum number of tickers that one address may add per minute", minimum=1, maximum=100_000
+        60, "maximum number of tickers that one address may add per minute", within=(1, 100_000)
     )
     access_token: str = _setting(
         "",
@@ -82,22 +82,19 @@ class Settings:
     sandbox: str = _setting("auto", "auto is on wherever the browser can use its sandbox", ("auto", "on", "off"))
     source_url: str = _setting("https://www.tradingview.com", "URL of the site that has the symbol pages")
     group_size: int = _setting(
-        16, "number of tickers that share a renderer process; 1 gives each its own", minimum=1, maximum=1000
+        16, "number of tickers that share a renderer process; 1 gives each its own", within=(1, 1000)
     )
     opening_spacing: float = _setting(
-        0.1, "seconds between opening two pages; longer after a refusal", minimum=0.01, maximum=60
+        0.1, "seconds between opening two pages; longer after a refusal", within=(0.01, 60)
     )
     page_max_age: float = _setting(
-        6.0, "hours after which a page is renewed; its price has no gap", minimum=0.01, maximum=1000
+        6.0, "hours after which a page is renewed; its price has no gap", within=(0.01, 1000)
     )
     page_max_heap: float = _setting(
-        150.0,
-        "MB of heap, on average over the pages of a renderer, above which they are renewed",
-        minimum=1,
-        maximum=10_000,
+        150.0, "MB of heap, on average over the pages of a renderer, above which they are renewed", within=(1, 10_000)
     )
     browser_max_memory: float = _setting(
-        6000.0, "MB of memory (PSS) above which the browser is restarted", minimum=100, maximum=1_000_000
+        6000.0, "MB of memory (PSS) above which the browser is restarted", within=(100, 1_000_000)
     )
     demo: bool = _setting(False, f"simulated prices, no internet required; starts with {DEMO_TICKERS}")
     open: bool = _setting(True, "open the page in your browser if started from a terminal on a desktop")
@@ -135,9 +132,8 @@ def _default_text(default: object) -> str:
 
 
 def _help_text(metadata: Any) -> str:
-    choices, minimum = metadata["choices"], metadata["minimum"]
-    before = f"{', '.join(choices)}: " if choices else ""
-    after = f" ({minimum} to {metadata['maximum']})" if minimum is not None else ""
+    before = f"{', '.join(metadata['choices'])}: " if metadata["choices"] else ""
+    after = " ({} to {})".format(*metadata["within"]) if metadata["within"] else ""
     return f"{before}{metadata['help']}{after}"
 
 
@@ -187,11 +183,11 @@ def check(settings: Settings) -> None:
     """Raises ValueError for the first wrong value. The message says what the option accepts."""
     for entry in fields(Settings):
         value, flag = getattr(settings, entry.name), flag_of(entry.name)
-        choices, minimum, maximum = (entry.metadata[name] for name in ("choices", "minimum", "maximum"))
+        choices, within = entry.metadata["choices"], entry.metadata["within"]
         if choices and value not in choices:  # argparse doesn't check values from variables
             raise ValueError(f"{flag} must be one of {', '.join(choices)}, not {value!r}")
-        if minimum is not None and not minimum <= value <= maximum:
-            raise ValueError(f"{flag} must be from {minimum} to {maximum}, not {value}")
+        if within and not within[0] <= value <= within[1]:
+            raise ValueError(f"{flag} must be from {within[0]} to {within[1]}, not {value}")
         if entry.name in _TEXTS:
             try:
                 _TEXTS[entry.name](value)

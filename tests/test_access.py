@@ -22,9 +22,8 @@ from playwright.sync_api import Browser, Page, expect
 from running import PROJECT, QuoteServer, alive, clean_environment, descendants, quote_server, wait_until
 
 from quotes import PlutoError
-from settings import Settings, hosts_of, networks_of, origins_of, read_settings
+from settings import Settings, hosts_of, origins_of, read_settings
 from web import access
-from web.access import AccessSettings, access_settings
 from web.errors import ForbiddenHost
 
 SERVICE = "/crypto.v1.CryptoPriceService"
@@ -149,7 +148,7 @@ def test_a_request_that_names_no_host_or_two_is_refused(server: QuoteServer) -> 
 
 
 def test_whoever_listens_everywhere_is_known_by_any_address_but_by_no_name() -> None:
-    everywhere = access.Access(AccessSettings("0.0.0.0")).guard(_nothing, "", _raise)
+    everywhere = access.Access(Settings(), "0.0.0.0").guard(_nothing, "", _raise)
     for host, is_fine in (("192.168.1.2:8080", True), ("[fe80::1]", True), ("evil.example", False)):
         with contextlib.nullcontext() if is_fine else pytest.raises(ForbiddenHost):
             everywhere(_environ(host), lambda *_: lambda _: None)
@@ -300,7 +299,7 @@ def test_behind_a_proxy_with_tls_the_cookie_is_for_tls_only(guarded: QuoteServer
 
 
 def test_a_session_ends_with_its_time_and_with_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other = (access.Access(AccessSettings(token=token)) for token in (TOKEN, TOKEN[::-1]))
+    one, other = (access.Access(Settings(access_token=token)) for token in (TOKEN, TOKEN[::-1]))
     cookie = one.log_in(TOKEN, {"REMOTE_ADDR": "127.0.0.1", "wsgi.url_scheme": "http"})
     environ = {"HTTP_COOKIE": cookie.partition(";")[0]}
     assert one.is_authenticated(environ)
@@ -310,12 +309,17 @@ def test_a_session_ends_with_its_time_and_with_its_token(monkeypatch: pytest.Mon
 
 
 def test_beyond_this_machine_there_is_always_a_token() -> None:
-    assert [access_settings(Settings(), bound).token for bound in ("127.0.0.1", "127.3.2.1", "::1")] == ["", "", ""]
-    made = {access_settings(Settings(), bound).token for bound in ("0.0.0.0", "::", "192.168.1.2", "::ffff:10.0.0.1")}
+    for bound in ("127.0.0.1", "127.3.2.1", "::1"):
+        assert access.Access(Settings(), bound).is_authenticated({})
+    beyond = [access.Access(Settings(), bound) for bound in ("0.0.0.0", "::", "192.168.1.2", "::ffff:10.0.0.1")]
+    assert not any(one.is_authenticated({}) for one in beyond)
+    made = {one.made_token for one in beyond}
     assert len(made) == 4
     assert min(map(len, made)) >= 32
-    assert access_settings(Settings(access_token=TOKEN), "0.0.0.0").token == TOKEN
-    assert TOKEN not in repr(Settings(access_token=TOKEN)) + repr(access_settings(Settings(access_token=TOKEN), "::"))
+    chosen = access.Access(Settings(access_token=TOKEN), "0.0.0.0")
+    assert chosen.made_token == ""
+    assert chosen.is_authenticated({"HTTP_AUTHORIZATION": f"Bearer {TOKEN}", "REMOTE_ADDR": ""})
+    assert TOKEN not in repr(Settings(access_token=TOKEN)) + repr(chosen)
 
 
 # --- how often --------------------------------------------------------------------------------------------------------
@@ -394,7 +398,7 @@ def test_the_client_is_the_nearest_that_is_no_proxy(forwarded_for: str, client: 
         seen.append(environ["REMOTE_ADDR"])
         return []
 
-    settings = AccessSettings(proxies=networks_of("127.0.0.1,10.0.0.0/8"))
+    settings = Settings(trusted_proxies="127.0.0.1,10.0.0.0/8")
     environ = {**_environ("localhost"), "REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": forwarded_for}
     access.Access(settings).guard(application, "", _raise)(environ, lambda *_: lambda _: None)
     assert seen == [client]

@@ -10,7 +10,7 @@ import pytest
 from connectrpc._protocol import ConnectWireError
 from connectrpc.code import Code
 from flask import Flask
-from running import quote_server
+from running import PROJECT, quote_server
 
 import app
 from quotes import InvalidTicker, PlutoError
@@ -46,6 +46,11 @@ def test_every_answer_is_one_in_each_protocol(code: str) -> None:
     assert answer.close in (None, 1001, 1002, 1003, 1007, 1009)
     by_connect = ConnectWireError(Code(answer.connect), "", ()).to_http_status().code
     assert (by_connect == answer.status) == (code not in OTHER_STATUS_BY_CONNECT)
+
+
+def test_the_documented_codes_are_the_table() -> None:
+    rows = [f"| `{code}` | {row.status} | `{row.connect}` | {row.close or ''} |" for code, row in ANSWERS.items()]
+    assert "\n".join(rows) in (PROJECT / "docs" / "api.md").read_text(encoding="utf-8")
 
 
 def test_every_error_of_flask_has_a_code_of_its_own() -> None:

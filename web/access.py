@@ -15,7 +15,6 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from itsdangerous import BadSignature, TimestampSigner
@@ -23,7 +22,7 @@ from werkzeug.http import dump_cookie, parse_cookie
 
 from limiter import Limiter
 from quotes import PlutoError
-from settings import Network, Settings, address_of, host_name, hosts_of, is_loopback, networks_of, origins_of
+from settings import Settings, address_of, host_name, hosts_of, is_loopback, networks_of, origins_of
 from web.errors import ForbiddenHost, ForbiddenOrigin, TooManyRequests, Unauthenticated, answer
 from web.wsgi import ADDRESS
 
@@ -72,43 +71,25 @@ Refuse = Callable[[PlutoError], "WSGIApplication"]
 log = logging.getLogger("pluto.access")
 
 
-@dataclass(frozen=True)
-class AccessSettings:
-    """Who may call a server that listens on the address `bound`. An empty token means that none is required."""
-
-    bound: str = "127.0.0.1"
-    hosts: frozenset[str] = frozenset()
-    origins: frozenset[str] = frozenset()
-    proxies: tuple[Network, ...] = ()
-    token: str = field(default="", repr=False)
-    additions_per_minute: int = 60
-
-
-def access_settings(settings: Settings, bound: str) -> AccessSettings:
-    """The settings of a server that listens on the address `bound`. Beyond this machine it always requires a token."""
-    return AccessSettings(
-        bound,
-        hosts_of(settings.allowed_hosts) | {settings.host.lower()},
-        origins_of(settings.allowed_origins),
-        networks_of(settings.trusted_proxies),
-        settings.access_token or ("" if is_loopback(bound) else secrets.token_urlsafe(24)),
-        settings.additions_per_minute,
-    )
-
-
 class Access:
-    """Checks callers. `refused` counts the refusals, by the error's code."""
+    """Checks callers of a server that listens on the address `bound`. `refused` counts refusals, by the error's code.
 
-    def __init__(self, settings: AccessSettings) -> None:
+    Without a token in the settings, a server beyond this machine makes one: `made_token`. A server on loopback then
+    requires none.
+    """
+
+    def __init__(self, settings: Settings, bound: str = "127.0.0.1") -> None:
         self.refused: Counter[str] = Counter()
-        self._token, self._origins, self._proxies = settings.token.encode(), settings.origins, settings.proxies
-        bound = address_of(settings.bound)
-        self._has_any_address = bound is not None and bound.is_unspecified
-        own = f"[{settings.bound}]" if ":" in settings.bound else settings.bound
-        self._hosts = {"localhost", "127.0.0.1", "[::1]", own, *settings.hosts}
+        self.made_token = "" if settings.access_token or is_loopback(bound) else secrets.token_urlsafe(24)
+        self._token = (settings.access_token or self.made_token).encode()
+        self._proxies, self._origins = networks_of(settings.trusted_proxies), origins_of(settings.allowed_origins)
+        address = address_of(bound)
+        self._has_any_address = address is not None and address.is_unspecified
+        own = f"[{bound}]" if ":" in bound else bound
+        self._hosts = {"localhost", "127.0.0.1", "[::1]", own, settings.host.lower()} | hosts_of(settings.allowed_hosts)
         self._headers = {
             origin: [*SECURITY_HEADERS, ("Access-Control-Allow-Origin", origin), *CORS_HEADERS]
-            for origin in settings.origins
+            for origin in self._origins
         }
         self._signer = TimestampSigner(self._token, salt="pluto.session", digest_method=hashlib.sha256)
         self._failures = Limiter(FAILURES_PER_MINUTE / 60, FAILURES_PER_MINUTE)

@@ -26,17 +26,7 @@ from google.protobuf.message import Message
 from protobuf.wkt import Any as AnyMessage
 from werkzeug.wrappers import Response
 
-from broadcast import (
-    MAX_RATE,
-    Batch,
-    Broadcaster,
-    Entry,
-    Format,
-    Stream,
-    Wish,
-    filter_of,
-    interval_of,
-)
+from broadcast import MAX_RATE, Batch, Broadcaster, Entry, Format, Stream, Wish, filter_of, interval_of
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceSync, CryptoPriceServiceWSGIApplication
 from proto.crypto.v1.crypto_service_pb2 import (
     AddTickerRequest,
@@ -336,7 +326,9 @@ class ConnectApplication:
 
 def refuse(error: PlutoError) -> Response:
     """The answer to a call that doesn't get as far as the library."""
-    return answer(error, _error_json(error.code, str(error)))
+    response = answer(error)
+    response.set_data(_error_json(error.code, str(error)))
+    return response
 
 
 def _explain(status: str, headers: list[tuple[str, str]], body: Iterable[bytes]) -> Response:

@@ -142,8 +142,11 @@ def failure_headers(status: int, retry_after_s: int = RETRY_AFTER_S) -> dict[str
     return headers
 
 
-def answer(error: PlutoError, body: bytes | None = None, content_type: str = "application/json") -> Response:
-    """The HTTP response for an error: the failure as JSON, or another body."""
-    status = ANSWERS[error.code].status
-    headers = failure_headers(status, getattr(error, "retry_after_s", RETRY_AFTER_S)) | {"Content-Type": content_type}
-    return Response(failure_json(error.code, str(error)) if body is None else body, status, headers)
+def failure(code: str, message: str = "", retry_after_s: int = RETRY_AFTER_S) -> Response:
+    """The HTTP response for a failure, with the table's message unless another is given."""
+    status, own_message = ANSWERS[code].status, ANSWERS[code].message
+    return Response(failure_json(code, message or own_message), status, failure_headers(status, retry_after_s))
+
+
+def answer(error: PlutoError) -> Response:
+    return failure(error.code, str(error), getattr(error, "retry_after_s", RETRY_AFTER_S))

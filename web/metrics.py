@@ -47,7 +47,7 @@ DELAYS = (
 )
 
 
-class Figures:
+class Figures(Collector):
     """Everything that Pluto counts, read at one moment.
 
     `http` is what the HTTP server that serves this request counts: {"connections": …, "counters": …}, or nothing if the
@@ -65,6 +65,11 @@ class Figures:
         self.refused_callers = parts.access.refused
         self.uptime_s = time.time() - parts.started_at
         self.silence_s = time.monotonic() - parts.source.last_tick
+
+    def collect(self) -> Iterable[Metric]:
+        """All metrics, as Prometheus' library asks for them."""
+        for family in (_settings, _tickers, _streams, _delays, _scraper, _http, _process):
+            yield from family(self)
 
 
 # --- as JSON ----------------------------------------------------------------------------------------------------------
@@ -105,38 +110,8 @@ def performance(figures: Figures) -> dict[str, Any]:
 def prometheus_text(figures: Figures) -> bytes:
     """The body of /metrics, in the format CONTENT_TYPE."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(FiguresCollector(figures))
-    registry.register(ProcessFigures())
+    registry.register(figures)
     return generate_latest(registry)
-
-
-class FiguresCollector(Collector):
-    """The figures as Prometheus' library wants them."""
-
-    def __init__(self, figures: Figures) -> None:
-        self._figures = figures
-
-    def collect(self) -> Iterable[Metric]:
-        for family in (_settings, _tickers, _streams, _delays, _scraper, _http):
-            yield from family(self._figures)
-
-
-class ProcessFigures(Collector):
-    """Pluto's own process, by the names that all of Prometheus' clients use. Python's client takes /proc for them."""
-
-    def __init__(self) -> None:
-        self._process = psutil.Process()
-
-    def collect(self) -> Iterable[Metric]:
-        with self._process.oneshot():
-            memory, cpu = self._process.memory_info(), self._process.cpu_times()
-            started_at, descriptors = self._process.create_time(), self._process.num_fds()
-        yield GaugeMetricFamily("process_virtual_memory_bytes", "Virtual memory size in bytes.", memory.vms)
-        yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory size in bytes.", memory.rss)
-        yield GaugeMetricFamily("process_start_time_seconds", "Start time since the epoch in seconds.", started_at)
-        yield CounterMetricFamily("process_cpu_seconds", "User and system CPU time in seconds.", cpu.user + cpu.system)
-        yield GaugeMetricFamily("process_max_fds", "Maximum number of open file descriptors.", limit())
-        yield GaugeMetricFamily("process_open_fds", "Number of open file descriptors.", descriptors)
 
 
 def _settings(figures: Figures) -> Iterator[Metric]:
@@ -205,6 +180,20 @@ def _http(figures: Figures) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "pluto_accepts_failed", "Times that no connection could be accepted.", counters.get("accept failed", 0)
     )
+
+
+def _process(figures: Figures) -> Iterator[Metric]:
+    """Pluto's own process, under the names that all Prometheus clients use. Python's client reads them from /proc."""
+    process = psutil.Process()
+    with process.oneshot():
+        memory, cpu = process.memory_info(), process.cpu_times()
+        started_at, descriptors = process.create_time(), process.num_fds()
+    yield GaugeMetricFamily("process_virtual_memory_bytes", "Virtual memory size in bytes.", memory.vms)
+    yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory size in bytes.", memory.rss)
+    yield GaugeMetricFamily("process_start_time_seconds", "Start time since the epoch in seconds.", started_at)
+    yield CounterMetricFamily("process_cpu_seconds", "User and system CPU time in seconds.", cpu.user + cpu.system)
+    yield GaugeMetricFamily("process_max_fds", "Maximum number of open file descriptors.", limit())
+    yield GaugeMetricFamily("process_open_fds", "Number of open file descriptors.", descriptors)
 
 
 def _counter(name: str, help: str, label: str, counters: Mapping[str, int], prefix: str = "") -> Metric:

@@ -20,17 +20,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from broadcast import MAX_RATE, SSE, WEBSOCKET, Format, Stream, Wish, filter_of, interval_of
 from quotes import PlutoError, State, Ticker, parse_ticker, wire_fields
-from web.errors import (
-    ANSWERS,
-    CODES,
-    NeedsRestart,
-    NotReady,
-    NotTracked,
-    NoWebSocket,
-    Unauthenticated,
-    answer,
-    failure_json,
-)
+from web.errors import CODES, NeedsRestart, NotReady, NotTracked, NoWebSocket, Unauthenticated, answer, failure
 from web.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from web.metrics import Figures, performance, prometheus_text
 from web.parts import Parts
@@ -82,7 +72,10 @@ def _login_page(error: PlutoError | None = None) -> BaseResponse:
         again=request.headers.get("Sec-Fetch-Site") == "cross-site",
         simulated=parts().settings.demo,
     )
-    return answer(error or Unauthenticated(), shown.encode(), "text/html; charset=utf-8")
+    response = answer(error or Unauthenticated())
+    response.set_data(shown)
+    response.content_type = "text/html; charset=utf-8"
+    return response
 
 
 def _query() -> str:
@@ -287,9 +280,9 @@ def answer_http_error(error: HTTPException) -> BaseResponse:
     """Flask's own errors, with the code and the message of the table."""
     if error.code is not None and error.code < 400:
         return error.get_response()
-    code = CODES.get(error.code or 500, "bad_request")
-    status, message = ANSWERS[code].status, ANSWERS[code].message
+    message = ""
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         message = f"Use {' or '.join(sorted(error.valid_methods))} at this address."
-    headers = [(name, value) for name, value in error.get_headers() if name in ("Allow", "Content-Range")]
-    return BaseResponse(failure_json(code, message), status, headers, content_type="application/json")
+    response = failure(CODES.get(error.code or 500, "bad_request"), message)
+    response.headers.extend((name, value) for name, value in error.get_headers() if name in ("Allow", "Content-Range"))
+    return response
