@@ -9,17 +9,38 @@
 #   ./run.sh screenshots      takes the README's pictures of the page
 #   ./run.sh setup            only sets up what a start needs
 #
-# Set-up is a virtual environment in .venv beside this file, the packages that the requirements pin, and a browser.
-# What is done is remembered in .venv (*.stamp, browser), written only when it has succeeded, so that an interrupted
-# set-up goes on where it stopped, and a later start looks at these few files and nothing else.
+# Set-up is a virtual environment in .venv beside this file, the packages that the requirements pin, and a browser. What
+# only the system can provide is installed with apt where run.sh may, and named in one sentence elsewhere.
+# What is done is remembered in .venv (*.stamp, browser, named-browser), written only when it has succeeded, so that an
+# interrupted set-up continues where it stopped, and a later start looks at these few files and nothing else.
+#
+# It also runs with macOS's bash 3.2 and without GNU's tools.
 
 set -euo pipefail
 
-here="$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
+# An editor's or a debugger's: Playwright's driver dies of the one, and waits for ever with the other.
+unset NODE_OPTIONS PWDEBUG
+[[ -d "${TMPDIR:-/tmp}" && -w "${TMPDIR:-/tmp}" ]] || unset TMPDIR
+
+home_of() { # A FILE, maybe by way of links; prints its folder
+  local file="$1" link
+  while [[ -L "$file" ]]; do
+    link="$(readlink "$file")"
+    [[ "$link" == /* ]] || link="$(dirname "$file")/$link"
+    file="$link"
+  done
+  (CDPATH="" cd -P "$(dirname "$file")" && pwd)
+}
+
+here="$(home_of "${BASH_SOURCE[0]}")"
 venv="$here/.venv"
 python="$venv/bin/python"
+needs="" # beside Python: nothing, "driver" (Playwright's) or "driver browser"
+tried=""      # "yes" when no browser that is here works
+downloaded="" # "yes" when Playwright's own is here
 
 main() {
+  refuse_windows
   case "${1:-}" in
     setup)
       set_up requirements.txt
@@ -35,6 +56,7 @@ main() {
       set_up requirements-dev.txt
       use_browser
       cd "$here"
+      [[ $# -gt 1 ]] || say "Running all the tests, which takes about 7 minutes…"
       exec "$python" -m pytest "${@:2}"
       ;;
     audit)
@@ -47,11 +69,38 @@ main() {
       exec "$python" "$here/tests/screenshots.py" "${@:2}"
       ;;
     *)
-      if needs_browser "$@"; then set_up requirements.txt; else set_up_packages requirements.txt; fi
-      use_browser
-      exec "$python" "$here/app.py" "$@"
+      start "$@"
       ;;
   esac
+}
+
+start() { # OPTIONS...
+  if has_option --help "$@" || has_option -h "$@" || has_option --version "$@"; then answer "$@"; fi
+  if has_option --browser "$@"; then
+    needs="driver" # app.py checks the browser that the options name
+    set_up_packages requirements.txt
+    set_up_driver
+  else
+    set_up requirements.txt
+  fi
+  use_browser
+  exec "$python" "$here/app.py" "$@"
+}
+
+has_option() { # OPTION OPTIONS...
+  local option
+  for option in "${@:2}"; do
+    [[ "$option" != "$1" && "$option" != "$1"=* ]] || return 0
+  done
+  return 1
+}
+
+# --help and --version need a Python and settings.py, which needs nothing else.
+answer() { # OPTIONS...
+  local found="$python"
+  fit "$found" sys || found="$(new_enough_python)" || die_without_python
+  exec "$found" -I -B -c "import sys; sys.path.insert(0, sys.argv.pop(1)); import settings
+settings.read_settings(sys.argv[1:])" "$here" "$@"
 }
 
 say() { printf '%s\n' "$*" >&2; }
@@ -61,23 +110,25 @@ die() {
   exit 1
 }
 
-# False when the options name a browser themselves (app.py checks that one) or only ask for help.
-needs_browser() {
-  local option
-  for option in "$@"; do
-    case "$option" in --browser | --browser=* | -h | --help) return 1 ;; esac
-  done
+refuse_windows() {
+  case "$(uname -s)" in
+    MINGW* | MSYS* | CYGWIN*) die "Pluto doesn't run on Windows itself: use WSL2 (wsl --install), and start it there." ;;
+  esac
 }
 
 set_up() { # REQUIREMENTS
+  needs="driver browser"
   check_named_browser
   set_up_packages "$1"
-  set_up_browser
+  set_up_driver
+  browser_ready || locked find_browser
 }
 
 # Runs one step of the set-up; a second run.sh in the same folder waits for the first. (macOS has no flock.)
 locked() { # COMMAND...
   ! command -v flock >/dev/null || flock 9
+  [[ ! -e "$venv" || -w "$venv" ]] ||
+    die "$venv isn't ready and belongs to another user: remove it (sudo rm -r '$venv'), then start again."
   "$@"
 } 9<"$here"
 
@@ -99,7 +150,7 @@ install_packages() { # REQUIREMENTS
   ! packages_ready "$1" || return 0
   fit "$python" pip || make_venv
   say "Setting up Python packages (once, about a minute)…"
-  rm -f "$venv"/*.stamp "$venv/browser"
+  rm -f "$venv"/*.stamp "$venv/browser" "$venv/named-browser"
   "$python" -m pip install --disable-pip-version-check --no-input --retries 2 --require-hashes -r "$here/$1" \
     >"$venv/pip.log" 2>&1 || pip_failed
   stamp "$1" >"$venv/$1.stamp"
@@ -118,31 +169,33 @@ pip_failed() {
 
 make_venv() {
   local found output
-  found="$(find_python)"
+  found="$(find_python)" || { venv_package >/dev/null && provide && found="$(find_python)"; } || die_without_python
   say "Making a virtual environment with $("$found" -V)…"
   output="$("$found" -m venv --clear "$venv" 2>&1)" ||
     die "No virtual environment can be made in $venv: ${output##*$'\n'}"
 }
 
-# Prints the first Python that is new enough and can make a virtual environment.
-find_python() {
-  local name new_enough=""
-  for name in python3 python3.14 python3.13 python3.12 python3.11; do
-    fit "$name" sys || continue
-    new_enough="$name"
-    if fit "$name" "ensurepip, venv"; then
-      echo "$name"
-      return
-    fi
+# Prints the first Python that Pluto can use and that can make a virtual environment.
+find_python() { new_enough_python "ensurepip, venv"; }
+
+# Those that Pluto is tested with come first; a newer one is better than none.
+new_enough_python() { # [MODULES]
+  local name newest
+  for newest in 14 99; do
+    for name in python3 python3.14 python3.13 python3.12 python3.11; do
+      ! fit "$name" "${1:-sys}" "$newest" || { echo "$name" && return; }
+    done
   done
-  [[ -z "$new_enough" ]] || die "Python's venv module is missing:" \
-    "install it (Debian, Ubuntu: sudo apt install python3-venv), then start again."
-  die "Pluto needs Python 3.11 or newer, and found $(python3 -V 2>/dev/null || echo none):" \
-    "install one (Debian, Ubuntu: sudo apt install python3 python3-venv; macOS: brew install python), then start again."
+  return 1
 }
 
-fit() { # PYTHON MODULES: new enough, with these modules
-  "$1" -c "import sys, $2; sys.exit(sys.version_info < (3, 11))" 2>/dev/null
+fit() { # PYTHON MODULES [NEWEST]: from 3.11 to 3.NEWEST, with these modules
+  "$1" -c "import sys, $2; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, ${3:-99}))" 2>/dev/null
+}
+
+die_without_python() {
+  die "Pluto needs Python 3.11 or newer, and found $(python3 -V 2>/dev/null || echo none):" \
+    "install one (Debian, Ubuntu: sudo apt install python3 python3-venv; macOS: brew install python), then start again."
 }
 
 # The packages for development include those for running. A package that nothing is known about is not taken for safe.
@@ -159,15 +212,25 @@ audit() {
   fi
 }
 
-# --- The browser --------------------------------------------------------------------------------------------
+# --- Playwright's driver and the browser --------------------------------------------------------------------
+
+set_up_driver() {
+  [[ -e "$venv/driver.stamp" ]] || locked try_driver
+}
+
+try_driver() {
+  driver_runs || { ! has_package libatomic1 && provide && driver_runs; } ||
+    die "Playwright's driver doesn't start: $(tail -n 1 "$venv/driver.log") (All that it said: $venv/driver.log)"
+  echo >"$venv/driver.stamp"
+}
+
+driver_runs() {
+  "$python" -m playwright --version >"$venv/driver.log" 2>&1
+}
 
 check_named_browser() {
   [[ -z "${PLUTO_BROWSER:-}" || (-f "$PLUTO_BROWSER" && -x "$PLUTO_BROWSER") ]] ||
     die "PLUTO_BROWSER is $PLUTO_BROWSER, which is not a program: set it to a Chromium's path, or unset it."
-}
-
-set_up_browser() {
-  [[ -n "${PLUTO_BROWSER:-}" ]] || browser_ready || locked find_browser
 }
 
 # Pluto takes the browser that was tried here, not one of the same name that may not run.
@@ -179,57 +242,160 @@ use_browser() {
 }
 
 browser_ready() {
-  [[ -x "$(cat "$venv/browser" 2>/dev/null)" ]]
+  if [[ -n "${PLUTO_BROWSER:-}" ]]; then
+    [[ "$(cat "$venv/named-browser" 2>/dev/null)" == "$PLUTO_BROWSER" ]]
+  else
+    [[ -x "$(cat "$venv/browser" 2>/dev/null)" ]]
+  fi
 }
 
 find_browser() {
-  local name own
   ! browser_ready || return 0
-  own="$("$python" -c "$print_own_browser" 2>"$venv/browser.log" || true)"
-  for name in "$own" chromium chromium-browser google-chrome; do
-    ! remember_browser "$name" || return 0
-  done
-  download_browser "$own" || install_browser ||
-    die "Pluto needs Chromium or Chrome, found none and can't install one: install it" \
-      "(Debian: sudo apt install chromium), or set PLUTO_BROWSER to its path. (What was tried: $venv/browser.log)"
+  if [[ -n "${PLUTO_BROWSER:-}" ]]; then
+    try_browsers named-browser || die "PLUTO_BROWSER: $(why_no_browser) Set it to another Chromium's path, or unset it."
+    return
+  fi
+  try_browsers browser || { download_browser && try_browsers browser; } || { provide && try_browsers browser; } ||
+    die "$(why_no_browser) Install Chromium or Chrome, or set PLUTO_BROWSER to the path of one, then start again."
 }
 
-print_own_browser='
-from playwright.sync_api import sync_playwright
+download_browser() {
+  say "Fetching Chromium (once, about a minute)…"
+  "$python" -m playwright install chromium >"$venv/browser.log" 2>&1 && downloaded=yes
+}
+
+# Opens a page in each browser that is here until one does it, and remembers that one. To run it is the only proof:
+# Ubuntu's chromium-browser merely asks for a snap, and one that was just downloaded may lack libraries.
+try_browsers() { # NAME OF THE FILE TO REMEMBER IT IN
+  local path
+  path="$(cd "$here" && "$python" -c "$browsers" 2>"$venv/tried.log")" || { tried=yes && return 1; }
+  echo "$path" >"$venv/$1"
+}
+
+why_no_browser() { tail -n 1 "$venv/tried.log"; }
+
+browsers='
+import os, re, shutil, sys
+from playwright.sync_api import Error, sync_playwright
+
+def problem(chromium, path, sandbox):
+    try:
+        browser = chromium.launch(executable_path=path, headless=True, chromium_sandbox=sandbox)
+        browser.new_page().goto("data:text/html,Pluto")
+        browser.close()
+    except Error as error:
+        return (re.findall(r"\[err\] (.*)", error.message) or error.message.splitlines())[-1]
+
 with sync_playwright() as playwright:
-    print(playwright.chromium.executable_path)
+    named = os.environ.get("PLUTO_BROWSER")
+    names = [playwright.chromium.executable_path, "chromium", "chromium-browser", "google-chrome"]
+    paths = list(filter(None, map(shutil.which, [named] if named else names)))
+    for sandbox in (True, False):
+        for path in paths:
+            why = problem(playwright.chromium, path, sandbox)
+            if not why:
+                sys.exit(print(path))
+if not paths:
+    print("No browser is here.", file=sys.stderr)
+    sys.exit(3)
+sys.exit(f"The browser {path} does not start: {why}.")
 '
 
-# Only a browser that runs will do: Ubuntu has a chromium-browser that merely asks for a snap, and one that was just
-# downloaded may lack system libraries.
-remember_browser() { # NAME
-  local path
-  path="$(command -v "$1")" && "$path" --version >/dev/null 2>&1 && echo "$path" >"$venv/browser"
+# --- What only the system can provide -----------------------------------------------------------------------
+
+# Installs all the packages that the system lacks, with apt; where that can't be done, says which they are, and ends.
+provide() {
+  local -a lacking
+  # shellcheck disable=SC2207 # names of packages hold nothing that a shell would split or expand
+  lacking=($(lacking_packages))
+  [[ ${#lacking[@]} -gt 0 ]] || return 1
+  mkdir -p "$venv" 2>/dev/null || true
+  { command -v apt-get >/dev/null && as_root true; } || die_lacking "${lacking[*]}"
+  say "Installing ${lacking[*]} with apt (once, about a minute)…"
+  apt_get_install "${lacking[@]}" ||
+    die "apt can't install ${lacking[*]}: $(tail -n 1 "$venv/system.log") (All that it said: $venv/system.log)"
 }
 
-download_browser() { # WHERE PLAYWRIGHT PUTS IT
-  say "Fetching Chromium (once, about a minute)…"
-  "$python" -m playwright install chromium >>"$venv/browser.log" 2>&1 || return 1
-  remember_browser "$1" || { as_root "$python" -m playwright install-deps chromium && remember_browser "$1"; }
+die_lacking() { # PACKAGES
+  local lacks="Pluto needs packages that this system lacks:" then=", then start again." fedoras
+  if command -v apt-get >/dev/null; then
+    die "$lacks run 'sudo apt update && sudo apt install --no-install-recommends $1'$then"
+  elif command -v dnf >/dev/null; then
+    fedoras="${1/python3-venv/python3}"
+    die "$lacks run 'sudo dnf install ${fedoras/libatomic1/libatomic}'$then"
+  fi
+  die "$lacks install $1 (Debian's names) with its package manager$then"
 }
 
-install_browser() {
-  { command -v apt-get >/dev/null && as_root true; } || return 1
-  say "Installing Debian's Chromium with apt (once, about a minute)…"
-  apt_get_chromium || { as_root apt-get update && apt_get_chromium; } || return 1
-  remember_browser chromium
+# Debian's names of all the packages that are lacking, so that one command installs them.
+lacking_packages() {
+  local name
+  find_python >/dev/null || venv_package
+  for name in $(driver_packages) $(browser_packages); do
+    has_package "$name" || echo "$name"
+  done
 }
 
-apt_get_chromium() {
-  as_root env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -y --no-install-recommends chromium chromium-sandbox fonts-liberation
+# The package that makes find_python find one; nothing where there is none.
+venv_package() {
+  local name
+  if name="$(new_enough_python)"; then
+    echo "$name-venv"
+  elif ! command -v apt-get >/dev/null; then
+    return 1
+  elif ! command -v python3 >/dev/null; then
+    echo python3-venv
+  else
+    for name in python3.14-venv python3.13-venv python3.12-venv python3.11-venv; do
+      ! apt-cache show "$name" >/dev/null 2>&1 || { echo "$name" && return; }
+    done
+    return 1
+  fi
+}
+
+driver_packages() {
+  [[ "$needs" != *driver* ]] || echo libatomic1 # for its Node
+}
+
+# Debian's Chromium brings its libraries along. Other systems with apt have none, but the libraries for Playwright's.
+browser_packages() {
+  [[ "$needs" == *browser* && -z "${PLUTO_BROWSER:-}" ]] || return 0
+  if [[ -z "$tried" ]]; then
+    ! command -v chromium chromium-browser google-chrome >/dev/null || return 0
+  fi
+  if ! command -v apt-get >/dev/null; then
+    ! command -v dnf >/dev/null || echo chromium
+  elif [[ "$(cat /etc/os-release 2>/dev/null)" == *$'\n'ID=debian* ]]; then
+    echo chromium chromium-sandbox fonts-liberation
+  elif [[ -n "$downloaded" ]]; then
+    "$python" -m playwright install-deps --dry-run chromium 2>/dev/null | grep '^  ' || true
+  fi
+}
+
+# Without dpkg nothing is known but what the driver said when it died.
+has_package() { # NAME
+  if command -v dpkg-query >/dev/null; then
+    [[ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null)" == *ii* ]]
+  else
+    [[ "$1" == libatomic1 ]] && ! grep -qs libatomic "$venv/driver.log"
+  fi
+}
+
+# The lists may be old or empty, and an earlier installation may have been cut off.
+apt_get_install() { # PACKAGES...
+  apt_get install -y --no-install-recommends "$@" ||
+    { as_root dpkg --configure -a && apt_get update && apt_get install -y --no-install-recommends "$@"; }
+}
+
+apt_get() { # ARGUMENTS...
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 "$@"
 }
 
 # Fails where it would take a password. What it starts may outlive us, so it must not hold our lock (9).
 as_root() { # COMMAND...
   local -a sudo=()
   [[ "$(id -u)" == 0 ]] || sudo=(sudo -n)
-  ${sudo[@]+"${sudo[@]}"} "$@" </dev/null >>"$venv/browser.log" 2>&1 9<&-
+  ${sudo[@]+"${sudo[@]}"} "$@" </dev/null >>"$venv/system.log" 2>&1 9<&-
 }
 
 main "$@"

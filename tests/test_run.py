@@ -1,8 +1,9 @@
 """run.sh, tried as a user would, with a real Python and a real pip, in a folder with a space in its name.
 
 Nothing here reaches the internet. PATH leads to one folder, `bin`, which holds only what a test puts there,
-so that each test decides which Pythons, browsers and installers the machine has. What is slow or far away has
+so that each test decides which Pythons, browsers, packages and installers the machine has. What is slow or far away has
 a stand-in: one small wheel, made here, holds modules in the place of playwright, pytest, ruff, mypy and pip-audit.
+tests/bare_machine.sh and tests/container.sh try the same with a real apt, a real index and a real browser.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,13 +23,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # What run.sh uses of the machine, apart from Python, browsers and installers.
-TOOLS = ["bash", "cat", "cksum", "dirname", "env", "flock", "grep", "id", "readlink", "rm", "tail"]
+TOOLS = ["bash", "cat", "cksum", "dirname", "env", "flock", "grep", "id", "mkdir", "readlink", "rm", "tail", "uname"]
 
 REAL_PYTHON = f'exec "{os.path.realpath(sys.executable)}" "$@"'
 OLD_PYTHON = 'if [[ $1 == -V ]]; then echo "Python 3.9.2"; else exit 1; fi'
-PYTHON_WITHOUT_VENV = 'if [[ "$*" == *ensurepip* ]]; then exit 1; fi'
+NEWER_PYTHON = 'if [[ "$*" == *"<= (3, 14)"* ]]; then exit 1; elif [[ $1 == -m ]]; then echo "told to $*"; exit 1; fi'
+PYTHON_WITHOUT_VENV = f'if [[ "$*" == *ensurepip* ]]; then exit 1; fi; {REAL_PYTHON}'
 PYTHON_THAT_TELLS = 'if [[ $1 == -m ]]; then echo "told to $*"; exit 1; fi'
 BROWSER = 'echo "Chromium 156.0"'
+ONLY_A_VERSION = 'if [[ $1 != --version ]]; then echo "install the snap" >&2; exit 1; fi'
 NOT_ROOT = "echo 1000"
 ROOT_USER = "echo 0"
 
@@ -39,16 +43,35 @@ print("app", os.getcwd(), *sys.argv[1:], sep="|")
 STAND_INS = {
     "playwright/__init__.py": "",
     "playwright/sync_api.py": """
-import contextlib, os, types
+import contextlib, os, subprocess, types
+
+class Error(Exception):
+    message = property(str)
+
+class Chromium:
+    executable_path = os.environ["OWN_BROWSER"]
+
+    def launch(self, *, executable_path, headless, chromium_sandbox):
+        options = ["--headless" if headless else "--headed", "--sandbox" if chromium_sandbox else "--no-sandbox"]
+        done = subprocess.run([executable_path, *options], capture_output=True, text=True)
+        if done.returncode:
+            said = "".join(f"\\n- [pid=1][err] {line}" for line in done.stderr.splitlines())
+            raise Error(f"BrowserType.launch: Target page, context or browser has been closed{said}")
+        page = types.SimpleNamespace(goto=lambda url: None)
+        return types.SimpleNamespace(new_page=lambda: page, close=lambda: None)
 
 @contextlib.contextmanager
 def sync_playwright():
-    yield types.SimpleNamespace(chromium=types.SimpleNamespace(executable_path=os.environ["OWN_BROWSER"]))
+    yield types.SimpleNamespace(chromium=Chromium())
 """,
     "playwright/__main__.py": """
 import os, sys
+if sys.argv[1] == "--version":
+    sys.exit(os.system(os.environ.get("DRIVER", "exit 0")) != 0)
+if sys.argv[1] == "install-deps":
+    sys.exit(print("Missing system dependencies (2):\\n  libgbm1\\n  libnss3"))
 print("playwright", *sys.argv[1:])
-step = os.environ.get(f"PLAYWRIGHT_{sys.argv[1].upper().replace('-', '_')}")
+step = os.environ.get("PLAYWRIGHT_INSTALL")
 sys.exit(os.system(step) != 0 if step else "no network")
 """,
     "pytest.py": 'import os, sys\nprint("pytest", os.getcwd(), *sys.argv[1:], sep="|")',
@@ -70,6 +93,7 @@ class Machine:
         self.folder = base / "a folder"
         self.venv = self.folder / ".venv"
         self.own_browser = base / "own browser"
+        self.user: int | None = None  # that starts run.sh, where it isn't our own
 
     def furnish(self) -> None:
         self.bin.mkdir(parents=True)
@@ -99,6 +123,49 @@ class Machine:
     def program(self, name: str, script: str) -> Path:
         return executable(self.bin / name, script)
 
+    def be(self, system: str, *packages: str) -> None:
+        """A minimal system with apt and dpkg, and no lists of packages yet.
+
+        Without its package, python3 can't make a virtual environment; there is no chromium.
+        """
+        cat, libraries = shutil.which("cat"), self.base / "libraries"
+        libraries.mkdir(exist_ok=True)
+        for package in packages:
+            (libraries / package).touch()
+        self.program("cat", f'if [[ $1 == /etc/os-release ]]; then echo "\nID={system}"; else exec "{cat}" "$@"; fi')
+        self.program("dpkg-query", f'if [[ -e "{libraries}/${{@: -1}}" ]]; then echo "ii "; else exit 1; fi')
+        self.program("dpkg", 'echo "dpkg $*"')
+        self.program(
+            "python3",
+            f'if [[ "$*" == *ensurepip* && ! -e "{libraries}/python3-venv" ]]; then exit 1; fi; {REAL_PYTHON}',
+        )
+        executable(self.base / "chrome", BROWSER)
+        self.program(
+            "apt-get",
+            f"""
+            echo "apt-get $* (frontend ${{DEBIAN_FRONTEND:-any}}, sudo ${{SUDO:-none}})"
+            cd "{self.base}"
+            if [[ "$*" == *update* ]]; then : >lists; exit; fi
+            [[ -e lists ]] || {{ echo "E: Unable to locate package"; exit 100; }}
+            for word; do
+              case "$word" in
+                lib* | python3*) : >"libraries/$word" ;;
+                chromium) "{shutil.which("cp")}" chrome bin/chromium ;;
+              esac
+            done
+            """,
+        )
+
+    def lacking(self, *packages: str) -> str:
+        """A command that fails, as a program does that lacks one of these packages."""
+        return "; ".join(
+            f"""[ -e '{self.base}/libraries/{name}' ] || {{ echo "node: can't load {name}" >&2; exit 127; }}"""
+            for name in packages
+        )
+
+    def log(self, name: str) -> str:
+        return (self.venv / name).read_text()
+
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         home = self.base / "home"
         home.mkdir(exist_ok=True)
@@ -108,6 +175,7 @@ class Machine:
             [self.folder / "run.sh", *arguments],
             cwd=home,
             env=fixed | alone | environment,
+            user=self.user,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -170,6 +238,13 @@ def browserless(ready: Machine) -> Machine:
     return ready
 
 
+@pytest.fixture
+def driverless(ready: Machine) -> Machine:
+    """The Python packages are set up; whether Playwright's driver runs is not known yet."""
+    (ready.venv / "driver.stamp").unlink()
+    return ready
+
+
 def found_browser(machine: Machine) -> str:
     return (machine.venv / "browser").read_text().strip()
 
@@ -209,6 +284,52 @@ def test_a_link_to_run_sh_starts_the_same_pluto(ready: Machine) -> None:
     assert out.endswith("|--demo\n")
 
 
+@pytest.mark.parametrize("way", ["pluto", "../bin/pluto"])
+def test_a_link_is_followed_where_readlink_knows_no_f(ready: Machine, way: str) -> None:  # macOS before 12.3
+    real = shutil.which("readlink")
+    ready.program("readlink", f'if [[ $1 == -* ]]; then echo "illegal option -- f"; exit 1; fi; exec "{real}" "$@"')
+    (ready.bin / "pluto").symlink_to("../bin/second")
+    (ready.bin / "second").symlink_to("../a folder/run.sh")
+    command = f"CDPATH=/ && cd '{ready.bin}' && exec {way} --demo"
+    outcome = subprocess.run(
+        ["bash", "-c", command], env={"PATH": str(ready.bin)}, capture_output=True, text=True, check=False
+    )
+    assert outcome.stdout == f"app|{ready.bin}|--demo\n", outcome.stderr
+
+
+@pytest.mark.parametrize("shell", ["MINGW64_NT-10.0-19045", "MSYS_NT-10.0", "CYGWIN_NT-10.0"])
+def test_on_windows_it_asks_for_wsl2(bare: Machine, shell: str) -> None:
+    bare.program("uname", f"echo {shell}")
+    outcome = bare.run("--demo")
+    assert outcome.failed_saying(r"^Pluto doesn't run on Windows itself: use WSL2 ")
+    assert len(outcome.said) == 1
+    assert not bare.venv.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"), [(["--help"], "--tickers"), (["--demo", "-h"], "--tickers"), (["--version"], "Pluto 0.")]
+)
+def test_help_and_version_install_nothing(bare: Machine, options: list[str], answer: str) -> None:
+    for name in ("settings.py", "quotes.py"):
+        shutil.copy(ROOT / name, bare.folder)
+    bare.program("python3", PYTHON_WITHOUT_VENV)
+    outcome = bare.run(*options)
+    assert (outcome.code, outcome.said) == (0, [])
+    assert answer in "\n".join(outcome.out)
+    assert not {path.name for path in bare.folder.iterdir()} & {".venv", "__pycache__"}
+
+
+def test_help_takes_the_python_that_is_set_up(ready: Machine) -> None:
+    (ready.folder / "settings.py").write_text("import sys\ndef read_settings(options): print(sys.prefix, options)")
+    (ready.bin / "python3").unlink()
+    assert ready.run("--help").out == [f"{ready.venv} ['--help']"]
+
+
+def test_help_without_a_python(bare: Machine) -> None:
+    bare.program("python3", OLD_PYTHON)
+    assert bare.run("--help").failed_saying(r"^Pluto needs Python 3\.11 or newer, and found Python 3\.9\.2: ")
+
+
 def test_the_app_takes_the_place_of_run_sh(ready: Machine) -> None:
     (ready.folder / "app.py").write_text("import os; print(os.getpid())")
     process = ready.start()
@@ -224,8 +345,12 @@ def test_test_hands_its_options_to_pytest(ready: Machine) -> None:
     outcome = ready.run("test", "-k", "one or two")
     assert outcome.said == ["Setting up Python packages (once, about a minute)…"]
     assert outcome.out == [f"pytest|{ready.folder}|-k|one or two"]
-    assert ready.run("test").said == []
     assert ready.run().said == []  # what tests need includes what a start needs
+
+
+def test_test_says_how_long_all_the_tests_take(ready: Machine) -> None:
+    assert ready.run("test").said[1:] == ["Running all the tests, which takes about 7 minutes…"]
+    assert ready.run("test", "-x").said == []
 
 
 def test_check_runs_the_linters(ready: Machine) -> None:
@@ -308,14 +433,21 @@ def test_no_python_at_all(bare: Machine) -> None:
 def test_no_venv_module(bare: Machine) -> None:
     bare.program("python3", PYTHON_WITHOUT_VENV)
     outcome = bare.run()
-    assert outcome.failed_saying(r"^Python's venv module is missing: install it \(.*python3-venv")
+    assert outcome.failed_saying(
+        r"^Pluto needs packages that this system lacks: install python3-venv \(Debian's names\) "
+    )
     assert len(outcome.said) == 1
 
 
-@pytest.mark.parametrize("unfit", [OLD_PYTHON, PYTHON_WITHOUT_VENV])
+@pytest.mark.parametrize("unfit", [OLD_PYTHON, PYTHON_WITHOUT_VENV, NEWER_PYTHON])
 def test_a_python_of_another_name_serves_too(bare: Machine, unfit: str) -> None:
     bare.program("python3", unfit)
     bare.program("python3.12", PYTHON_THAT_TELLS)
+    assert bare.run().failed_saying(rf"told to -m venv --clear {bare.venv}$")
+
+
+def test_a_python_newer_than_those_tested_is_better_than_none(bare: Machine) -> None:
+    bare.program("python3", NEWER_PYTHON)
     assert bare.run().failed_saying(rf"told to -m venv --clear {bare.venv}$")
 
 
@@ -323,6 +455,18 @@ def test_a_virtual_environment_whose_python_is_gone_is_made_again(ready: Machine
     (ready.venv / "bin" / "python").unlink()
     ready.program("python3", PYTHON_THAT_TELLS)
     assert ready.run().failed_saying(rf"told to -m venv --clear {ready.venv}$")
+
+
+def test_a_virtual_environment_that_belongs_to_another_user_is_told(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with tempfile.TemporaryDirectory() as base:  # where another user can look, too
+        machine = Machine(Path(base) / "machine")
+        machine.furnish()
+        machine.venv.mkdir(mode=0o555)
+        Path(base).chmod(0o755)
+        machine.user = 65534 if os.geteuid() == 0 else None
+        outcome = machine.run()
+    assert outcome.failed_saying(rf"^{machine.venv} isn't ready and belongs to another user: remove it ")
+    assert len(outcome.said) == 1
 
 
 def test_packages_for_tests_include_those_for_running() -> None:
@@ -350,8 +494,26 @@ def test_a_named_browser_is_not_looked_for(browserless: Machine) -> None:
     assert not (browserless.venv / "browser").exists()
 
 
-@pytest.mark.parametrize("options", [["--browser", "/x"], ["--browser=/x"], ["--help"], ["-h"]])
-def test_options_that_need_no_browser_of_ours(browserless: Machine, options: list[str]) -> None:
+def test_a_named_browser_is_tried_once(browserless: Machine) -> None:
+    tries = browserless.base / "tries"
+    chrome = executable(browserless.base / "my chrome", f'echo "$*" >>"{tries}"')
+    for _ in range(2):
+        assert browserless.run(PLUTO_BROWSER=str(chrome)).code == 0
+    assert tries.read_text() == "--headless --sandbox\n"
+
+
+def test_a_named_browser_that_does_not_start_is_told(ready: Machine) -> None:
+    chrome = executable(ready.base / "my chrome", 'echo "lib.so: cannot open" >&2; exit 127')
+    outcome = ready.run(PLUTO_BROWSER=str(chrome))
+    assert outcome.failed_saying(
+        rf"^PLUTO_BROWSER: The browser {chrome} does not start: lib\.so: cannot open\. Set it to "
+    )
+    assert len(outcome.said) == 1
+    assert ready.run().code == 0  # the browser that was found before is still the one
+
+
+@pytest.mark.parametrize("options", [["--browser", "/x"], ["--browser=/x"]])
+def test_a_browser_among_the_options_is_the_apps_to_check(browserless: Machine, options: list[str]) -> None:
     outcome = browserless.run(*options)
     assert (outcome.code, outcome.said) == (0, [])
     assert outcome.out[0].endswith("|".join(options))
@@ -373,8 +535,19 @@ def test_the_order_in_which_browsers_are_chosen(browserless: Machine) -> None:
     assert found == ["google-chrome", "chromium-browser", "chromium", "own browser"]
 
 
-def test_a_browser_that_does_not_run_is_passed_over(browserless: Machine) -> None:
-    browserless.program("chromium-browser", "echo 'install the snap'; exit 1")
+@pytest.mark.parametrize("dead", ["exit 1", ONLY_A_VERSION])
+def test_a_browser_that_does_not_start_is_passed_over(browserless: Machine, dead: str) -> None:
+    browserless.program("chromium-browser", dead)
+    browserless.program("google-chrome", BROWSER)
+    assert browserless.run().code == 0
+    assert found_browser(browserless) == str(browserless.bin / "google-chrome")
+
+
+def test_a_browser_that_starts_with_its_sandbox_is_better_than_one_that_does_not(browserless: Machine) -> None:
+    browserless.program("chromium", '[[ "$*" != *--sandbox* ]]')
+    assert browserless.run().code == 0
+    assert found_browser(browserless) == str(browserless.bin / "chromium")
+    (browserless.venv / "browser").unlink()
     browserless.program("google-chrome", BROWSER)
     assert browserless.run().code == 0
     assert found_browser(browserless) == str(browserless.bin / "google-chrome")
@@ -402,46 +575,41 @@ def test_a_missing_browser_is_downloaded(browserless: Machine) -> None:
     assert found_browser(browserless) == str(browserless.own_browser)
 
 
-def test_a_downloaded_browser_gets_the_libraries_it_lacks(browserless: Machine) -> None:
-    chrome = executable(browserless.base / "downloaded", f'[[ -e "{browserless.base}/libraries" ]]')
-    browserless.program("id", ROOT_USER)
-    outcome = browserless.run(
-        PLAYWRIGHT_INSTALL=f'"{shutil.which("cp")}" "{chrome}" "$OWN_BROWSER"',
-        PLAYWRIGHT_INSTALL_DEPS=f'echo > "{browserless.base}/libraries"',
-    )
-    assert outcome.code == 0
-    assert found_browser(browserless) == str(browserless.own_browser)
+@pytest.mark.parametrize("root", [True, False])
+def test_a_downloaded_browser_gets_the_libraries_it_lacks(browserless: Machine, root: bool) -> None:
+    browserless.be("ubuntu", "python3-venv", "libatomic1", "libnss3")
+    browserless.program("id", ROOT_USER if root else NOT_ROOT)
+    chrome = executable(browserless.base / "downloaded", browserless.lacking("libgbm1"))
+    outcome = browserless.run(PLAYWRIGHT_INSTALL=f'"{shutil.which("cp")}" "{chrome}" "$OWN_BROWSER"')
+    if root:
+        assert outcome.said[1:] == ["Installing libgbm1 with apt (once, about a minute)…"]
+        assert found_browser(browserless) == str(browserless.own_browser)
+    else:
+        assert outcome.failed_saying(lacks("libgbm1"))
+        assert len(outcome.said) == 2
 
 
 @pytest.mark.parametrize("root", [True, False])
 def test_where_no_download_comes_through_apt_brings_a_browser(browserless: Machine, root: bool) -> None:
+    browserless.be("debian", "python3-venv", "libatomic1")
     browserless.program("id", ROOT_USER if root else NOT_ROOT)
     if not root:
         browserless.program("sudo", '[[ $1 == -n ]] && export SUDO=1 && "${@:2}"')
-    browserless.program(  # its lists are out of date at first
-        "apt-get",
-        f"""
-        echo "apt-get $* (frontend ${{DEBIAN_FRONTEND:-any}}, sudo ${{SUDO:-none}})"
-        cd "{browserless.base}"
-        if [[ $1 == update ]]; then : >updated; exit; fi
-        [[ -e updated ]] && "{shutil.which("cp")}" chrome bin/chromium""",
-    )
-    executable(browserless.base / "chrome", BROWSER)
     outcome = browserless.run()
     assert outcome.code == 0, outcome.said
     assert outcome.said == [
         "Fetching Chromium (once, about a minute)…",
-        "Installing Debian's Chromium with apt (once, about a minute)…",
+        "Installing chromium chromium-sandbox fonts-liberation with apt (once, about a minute)…",
     ]
     assert found_browser(browserless) == str(browserless.bin / "chromium")
-    log = (browserless.venv / "browser.log").read_text()
+    log = browserless.log("system.log")  # its lists are out of date at first
     assert f"chromium-sandbox fonts-liberation (frontend noninteractive, sudo {'none' if root else '1'})" in log
 
 
 def test_what_apt_leaves_running_does_not_block_the_next_set_up(browserless: Machine) -> None:
+    browserless.be("debian", "python3-venv", "libatomic1")
     browserless.program("id", ROOT_USER)
     chromium = browserless.bin / "chromium"
-    executable(browserless.base / "chrome", BROWSER)
     browserless.program(
         "apt-get",
         f"""
@@ -458,8 +626,166 @@ def test_what_apt_leaves_running_does_not_block_the_next_set_up(browserless: Mac
 
 
 def test_no_browser_and_no_way_to_get_one(browserless: Machine) -> None:
-    browserless.program("sudo", "exit 1")  # it would ask for a password
-    browserless.program("apt-get", "exit 0")
     outcome = browserless.run()
-    assert outcome.failed_saying(r"^Pluto needs Chromium or Chrome, .*: install it .*, or set PLUTO_BROWSER")
+    assert outcome.failed_saying(
+        r"^No browser is here\. Install Chromium or Chrome, or set PLUTO_BROWSER to the path of one"
+    )
     assert outcome.said[:-1] == ["Fetching Chromium (once, about a minute)…"]
+
+
+def test_a_browser_that_does_not_start_and_no_other_is_told_with_its_own_last_line(browserless: Machine) -> None:
+    browserless.program("chromium", ONLY_A_VERSION)
+    outcome = browserless.run()
+    assert outcome.failed_saying(
+        rf"^The browser {browserless.bin}/chromium does not start: install the snap\. Install "
+    )
+
+
+# --- Playwright's driver ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [[], ["--browser=/x"]])
+def test_a_driver_that_does_not_start_is_told_and_tried_again(driverless: Machine, options: list[str]) -> None:
+    outcome = driverless.run(*options, DRIVER="echo one; echo 'GLIBC_2.28 not found' >&2; exit 1")
+    assert outcome.failed_saying(r"^Playwright's driver doesn't start: GLIBC_2\.28 not found \(")
+    assert len(outcome.said) == 1
+    assert driverless.run(*options).code == 0
+    assert driverless.run(*options, DRIVER="exit 1").code == 0  # it has been tried
+
+
+def test_what_only_harms_is_kept_from_the_driver(driverless: Machine) -> None:
+    environment = {"NODE_OPTIONS": "--require /gone.js", "PWDEBUG": "1", "TMPDIR": "/no such folder"}
+    said = 'echo "${NODE_OPTIONS+x}${PWDEBUG+x}${TMPDIR+x}" >&2; [ -z "${NODE_OPTIONS+x}${PWDEBUG+x}${TMPDIR+x}" ]'
+    outcome = driverless.run(DRIVER=said, **environment)
+    assert outcome.code == 0, outcome.said
+
+
+def test_a_good_tmpdir_is_kept(driverless: Machine) -> None:
+    there = str(driverless.base)
+    assert driverless.run(DRIVER=f'[ "$TMPDIR" = "{there}" ]', TMPDIR=there).code == 0
+
+
+# --- What only the system can provide -----------------------------------------------------------------------
+
+EVERYTHING = ("python3-venv", "libatomic1", "chromium", "chromium-sandbox", "fonts-liberation")
+
+
+def lacks(*packages: str) -> str:
+    names = " ".join(packages)
+    command = rf"sudo apt update && sudo apt install --no-install-recommends {re.escape(names)}"
+    return rf"^Pluto needs packages that this system lacks: run '{command}', then start again\.$"
+
+
+def test_root_gets_all_that_a_bare_debian_lacks_at_once(bare: Machine) -> None:
+    bare.be("debian")
+    bare.program("id", ROOT_USER)
+    outcome = bare.run(DRIVER=bare.lacking("libatomic1"))
+    assert outcome.code == 0, outcome.said
+    assert [line.split(" with Python")[0] for line in outcome.said] == [
+        f"Installing {' '.join(EVERYTHING)} with apt (once, about a minute)…",
+        "Making a virtual environment",
+        "Setting up Python packages (once, about a minute)…",
+    ]
+    assert found_browser(bare) == str(bare.bin / "chromium")
+
+
+@pytest.mark.parametrize("sudo", [None, "exit 1"])
+def test_a_user_is_told_all_that_a_bare_debian_lacks(bare: Machine, sudo: str | None) -> None:
+    bare.be("debian")
+    if sudo:  # it would ask for a password
+        bare.program("sudo", sudo)
+    outcome = bare.run()
+    assert outcome.failed_saying(lacks(*EVERYTHING))
+    assert len(outcome.said) == 1
+
+
+def test_a_user_is_told_what_the_driver_and_the_browser_lack(bare: Machine) -> None:
+    bare.be("debian", "python3-venv", "fonts-liberation")
+    outcome = bare.run(DRIVER=bare.lacking("libatomic1"))
+    assert outcome.failed_saying(lacks("libatomic1", "chromium", "chromium-sandbox"))
+    (bare.base / "libraries" / "libatomic1").touch()
+    bare.program("chromium", BROWSER)
+    assert bare.run(DRIVER=bare.lacking("libatomic1")).said == []  # it continues where it stopped
+
+
+def test_a_browser_that_is_there_or_not_needed_is_not_asked_for(bare: Machine) -> None:
+    bare.be("debian")
+    chrome = executable(bare.base / "my chrome", BROWSER)
+    assert bare.run(PLUTO_BROWSER=str(chrome)).failed_saying(lacks("python3-venv", "libatomic1"))
+    assert bare.run("--browser", "/x").failed_saying(lacks("python3-venv", "libatomic1"))
+    assert bare.run("check").failed_saying(lacks("python3-venv"))
+    bare.program("google-chrome", BROWSER)
+    assert bare.run("test").failed_saying(lacks("python3-venv", "libatomic1"))
+
+
+def test_ubuntu_has_no_chromium_of_its_own(bare: Machine) -> None:
+    bare.be("ubuntu")
+    assert bare.run().failed_saying(lacks("python3-venv", "libatomic1"))
+
+
+def test_the_package_of_the_python_that_is_new_enough(bare: Machine) -> None:
+    bare.be("debian")
+    bare.program("python3", OLD_PYTHON)
+    bare.program("apt-cache", "[[ $2 == python3.11-venv ]]")
+    assert bare.run("check").failed_saying(lacks("python3.11-venv"))
+    bare.program("python3.13", PYTHON_WITHOUT_VENV)
+    assert bare.run("check").failed_saying(lacks("python3.13-venv"))
+
+
+def test_no_python_at_all_where_there_is_apt(bare: Machine) -> None:
+    bare.be("debian")
+    (bare.bin / "python3").unlink()
+    assert bare.run("check").failed_saying(lacks("python3-venv"))
+
+
+def test_without_a_new_enough_python_nothing_else_is_installed(bare: Machine) -> None:
+    bare.be("debian")
+    bare.program("id", ROOT_USER)
+    bare.program("python3", OLD_PYTHON)
+    assert bare.run().failed_saying(r"^Pluto needs Python 3\.11 or newer, and found Python 3\.9\.2: ")
+
+
+@pytest.mark.parametrize(
+    ("program", "sentence"),
+    [
+        ("dnf", r"run 'sudo dnf install libatomic chromium', then"),
+        ("zypper", r"install libatomic1 \(Debian's names\) with"),
+    ],
+)
+def test_systems_without_apt(driverless: Machine, program: str, sentence: str) -> None:
+    driverless.program(program, "exit 1")
+    (driverless.bin / "chromium").unlink()
+    (driverless.venv / "browser").unlink()
+    outcome = driverless.run(DRIVER="echo 'node: libatomic.so.1: cannot open' >&2; exit 127")
+    assert outcome.failed_saying(rf"^Pluto needs packages that this system lacks: {sentence}")
+    assert len(outcome.said) == 1
+
+
+def test_what_apt_cannot_install_is_told(bare: Machine) -> None:
+    bare.be("debian")
+    bare.program("id", ROOT_USER)
+    bare.program("apt-get", "echo 'E: Could not resolve host' >&2; exit 100")
+    assert bare.run("check").failed_saying(r"^apt can't install python3-venv: E: Could not resolve host \(")
+
+
+def test_what_an_interrupted_apt_left_is_finished_first(bare: Machine) -> None:
+    bare.be("debian")
+    bare.program("id", ROOT_USER)
+    apt_get = (bare.bin / "apt-get").rename(bare.base / "apt-get")
+    bare.program("apt-get", f'if [[ ! -e "{bare.base}/configured" ]]; then exit 100; fi; exec "{apt_get}" "$@"')
+    bare.program("dpkg", f'if [[ "$*" == "--configure -a" ]]; then : >"{bare.base}/configured"; fi')
+    assert bare.run("check").code == 0
+
+
+# --- The container ------------------------------------------------------------------------------------------
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    said = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout) == (0, "")
+
+
+def test_compose_refuses_to_start_without_a_token() -> None:
+    text = (ROOT / "compose.yaml").read_text()
+    assert re.search(r"^ +PLUTO_ACCESS_TOKEN: \$\{PLUTO_ACCESS_TOKEN:\?[^}]{20,}\}$", text, re.MULTILINE)
