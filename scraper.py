@@ -34,7 +34,7 @@ import psutil
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Playwright
 from playwright.sync_api import Error as BrowserError
 
-from quotes import PlutoError, Quote, State, Ticker, slept_s, steady_ms
+from quotes import PlutoError, Quote, SourceState, State, Ticker, slept_s, steady_ms
 from tradingview.browser import Launcher, LaunchSettings
 from tradingview.diagnosis import death_of, disk_is_full
 from tradingview.driver import Driver
@@ -44,7 +44,6 @@ from tradingview.loop import Loop
 from tradingview.machine import is_full, temporary_folder, temporary_root
 from tradingview.patience import Patience
 from tradingview.tab import Crashed, Harmful, Tab, first_line, network_reason
-from watchlist import Change
 
 log = logging.getLogger("pluto.scraper")
 
@@ -123,7 +122,7 @@ class Pace:
 class Tickers:
     """The tracked tickers, and what was told of each. They outlive pages and browsers.
 
-    `add`, `remove` and `tell_again` may be called from any thread, all else on the scraper thread.
+    `add` and `remove` may be called from any thread, all else on the scraper thread.
     """
 
     def __init__(self, pace: Pace, patience: Patience, counters: Counter[str], emit: Callable[[Quote], None]) -> None:
@@ -131,7 +130,6 @@ class Tickers:
         self._pace, self._patience, self._counters, self._emit = pace, patience, counters, emit
         self._lock = threading.Lock()
         self._tracked: dict[Ticker, Tracked] = {}  # changed by any thread, under the lock
-        self._must_tell_again = threading.Event()
 
     def add(self, feed: Feed) -> None:
         """Tracks the feed's ticker, unless it is tracked already."""
@@ -142,10 +140,6 @@ class Tickers:
         with self._lock:
             self._tracked.pop(ticker, None)
 
-    def tell_again(self) -> None:
-        """At the next tick every quote is emitted anew."""
-        self._must_tell_again.set()
-
     def tracked(self) -> dict[Ticker, Tracked]:
         with self._lock:
             return dict(self._tracked)
@@ -154,12 +148,6 @@ class Tickers:
         """The ticker that this feed speaks for now; None if it was removed, or its page was renewed."""
         one = self._tracked.get(feed.ticker)
         return one if one is not None and one.feed is feed else None
-
-    def tell_again_if_asked(self) -> None:
-        if self._must_tell_again.is_set():
-            self._must_tell_again.clear()
-            for one in self.tracked().values():
-                one.told = None
 
     def doubt_all(self, reason: str, *, slept: bool = False) -> None:
         """No price is live any more until its page has proven it anew."""
@@ -176,12 +164,16 @@ class Tickers:
         self.tell(new)
         return True
 
-    def tell(self, feed: Feed) -> None:
-        """Emits the feed's quote if it says anything new."""
-        quote = feed.quote(steady_ms())
-        if (one := self.tracked_of(feed)) is None or quote == one.told:
+    def tell(self, feed: Feed, *, renews: bool = False) -> None:
+        """Emits the feed's quote if it says anything new: a later proof only when it `renews`, or none holds."""
+        quote = feed.quote(now := steady_ms())
+        if (one := self.tracked_of(feed)) is None:
             return
-        before, one.told = one.told, quote
+        if (before := one.told) is not None and before == quote:
+            is_renewed = before.proven_until != quote.proven_until
+            if not is_renewed or not (renews or before.has_expired(now)):
+                return
+        one.told = quote
         if before is None or before.state is not quote.state:
             self._note_state(one, quote, before)
         self._emit(quote)
@@ -344,7 +336,6 @@ class Session:
         now = self._scraper.last_tick = time.monotonic()
         if self._control is None:
             return
-        self._tickers.tell_again_if_asked()
         self._notice_sleep(now)
         if now - self._ticked_at > 3 * self._patience.tick:  # we were late: what we haven't heard may be waiting
             self._excuse_silence(now)
@@ -378,7 +369,7 @@ class Session:
     def _check_tab(self, tab: Tab, now: float) -> None:
         if tab.began_at is not None:
             tab.feed.choose(steady_ms(), _wall_ms())
-            self._tickers.tell(tab.feed)
+            self._tickers.tell(tab.feed, renews=True)
         tab.check(now)
         if tab.feed.has_price and tab.has_settled(now) and (one := self._tickers.tracked_of(tab.feed)) is not None:
             one.failures = 0
@@ -521,7 +512,7 @@ class Session:
         if message["kind"] == "long":
             self._group_of(tab).on_long_task(tab)
         self._tickers.tell(tab.feed)
-        if tab is self._successor and tab.feed.quote(steady_ms()).state is State.LIVE:
+        if tab is self._successor and tab.feed.quote(now := steady_ms()).as_of(now).state is State.LIVE:
             self._take_over(tab)
 
     def _fail(self, tab: Tab, trouble: PageTrouble) -> None:
@@ -590,17 +581,6 @@ class Scraper:
         self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
         self._thread.start()
 
-    def tell_again(self) -> None:
-        """Any thread: within a second every quote that is shown is emitted anew, whether it has changed or not."""
-        self.tickers.tell_again()
-
-    def follow(self, change: Change) -> None:
-        """The watchlist changed."""
-        if change.is_tracked:
-            self.add(change.ticker)
-        else:
-            self.remove(change.ticker)
-
     def add(self, ticker: Ticker) -> None:
         """Any thread: from now on this ticker has a page."""
         self.tickers.add(self.new_feed(ticker))
@@ -628,12 +608,11 @@ class Scraper:
         self.kill_driver()
 
     @property
-    def is_running(self) -> bool:
-        return self._thread.is_alive()
-
-    @property
-    def has_browser(self) -> bool:
-        return self.session is not None
+    def state(self) -> SourceState:
+        """Any thread: `down` while there is no browser."""
+        if not self._thread.is_alive():
+            return SourceState.DEAD
+        return SourceState.DOWN if self.session is None else SourceState.RUNNING
 
     @property
     def health(self) -> Mapping[str, str]:
@@ -691,7 +670,6 @@ class Scraper:
         trouble = Trouble(State.ERROR, f"no browser: {reason}", round(_wall_ms() + seconds * 1000))
         while not self.stopping:
             self.last_tick = time.monotonic()
-            self.tickers.tell_again_if_asked()
             for one in self.tickers.tracked().values():
                 one.feed.fail(trouble, void_price=False)
                 self.tickers.tell(one.feed)

@@ -36,7 +36,7 @@ FOREIGN = {
     "web": {"playwright"},
     "scraper": {"flask", "werkzeug", "gevent", "geventwebsocket"},
     "tradingview": {"flask", "werkzeug", "gevent", "geventwebsocket"},
-    "broadcast": {"flask", "werkzeug", "playwright", "prometheus_client"},
+    "broadcast": {"flask", "werkzeug", "geventwebsocket", "playwright", "prometheus_client"},
     "watchlist": PURE,
     "settings": PURE,
     "limiter": PURE,

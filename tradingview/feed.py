@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 from urllib.parse import unquote, urlsplit
 
 from quotes import (
+    NO_SIGN_OF_LIFE,
     PlutoError,
     Quote,
     Source,
@@ -150,7 +151,7 @@ class Feed:
         return 0.0 if self.trouble is None else self.trouble.retry_at
 
     def quote(self, now: float) -> Quote:
-        """The ticker's quote as it is true at `now`."""
+        """The ticker's quote; its holder asks `Quote.as_of` whether its proof still holds."""
         if self.trouble is not None:
             state, reason = self.trouble.state, self.trouble.reason
             return replace(self._known, state=state, reason=reason, next_try_at=self.trouble.next_try_at)
@@ -171,8 +172,8 @@ class Feed:
             return State.STALE, self._doubt
         if self._disagrees(now):
             return State.STALE, "socket and page disagree"
-        if not self._confirmed or not self._is_proven(self._known.source, now):
-            return State.STALE, "the page's feed gives no sign of life"
+        if not self._confirmed:
+            return State.STALE, NO_SIGN_OF_LIFE
         if self._known.source not in self._readings and (self._feed_open or self._known.source is not Source.SOCKET):
             return State.STALE, "the page's price can't be read"
         for mode in (self._mode, printable(self._frame.get("update_mode"))):
