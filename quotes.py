@@ -14,13 +14,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NewType, Protocol
 
 DEFAULT_EXCHANGE = "BINANCE"
 MAX_PRICE_DIGITS = 20
+NO_SIGN_OF_LIFE = "the page's feed gives no sign of life"
 
 Ticker = NewType("Ticker", str)
 """What the user typed, made canonical by `parse_ticker`: "BTCUSD"; "COINBASE:BTCUSD" elsewhere than at BINANCE."""
@@ -64,14 +65,29 @@ class PlutoError(Exception):
     code = "error"
 
 
-class QuoteSource(Protocol):
-    """What feeds the broadcaster with quotes. Any thread may call it.
+class SourceState(StrEnum):
+    """Whether a source of quotes works. One that is `down` comes back by itself, one that is `dead` by `restart`."""
 
-    `last_tick` is the monotonic time, in seconds, at which it was last seen running.
+    RUNNING = "running"
+    DOWN = "down"
+    DEAD = "dead"
+
+
+class QuoteSource(Protocol):
+    """What feeds the broadcaster with quotes, such as the scraper. Any thread may call it.
+
+    `last_tick` is the monotonic time, in seconds, at which its thread was last seen running.
     """
 
     counters: Counter[str]
     last_tick: float
+
+    @property
+    def state(self) -> SourceState: ...
+
+    @property
+    def health(self) -> Mapping[str, str]:
+        """What /health says about it in addition; empty while nothing is known."""
 
     def add(self, ticker: Ticker) -> None:
         """From now on quotes of this ticker come."""
@@ -88,19 +104,6 @@ class QuoteSource(Protocol):
 
     def restart(self) -> None:
         """Starts again after its thread has died."""
-
-    def tell_again(self) -> None:
-        """Every quote comes once more within a second, changed or not."""
-
-    @property
-    def is_running(self) -> bool: ...
-
-    @property
-    def has_browser(self) -> bool: ...
-
-    @property
-    def health(self) -> Mapping[str, str]:
-        """What /health says of it beside that; empty while nothing is known."""
 
 
 class InvalidTicker(PlutoError):
@@ -124,7 +127,7 @@ class Quote:
     Times are whole milliseconds since the epoch. `timestamp` is when the page showed the price, `source_time` the
     exchange's own time of it, `received_at` when Pluto had it. `change_percent` is over 24 h, in percent, signed.
     `proven_until` is the end of the proof that the price is current, in ms of `steady_ms`: past it nobody shows the
-    price as live. It never leaves Pluto's own processes.
+    price as live. It never leaves Pluto's own processes, and quotes that differ in nothing else are equal.
     """
 
     ticker: Ticker
@@ -159,6 +162,16 @@ class Quote:
     def is_current(self) -> bool:
         """Whether the price may be shown as a price: proven live, or a snapshot that carries its own date."""
         return self.price_text is not None and self.state in (State.LIVE, State.SNAPSHOT)
+
+    def has_expired(self, now: float) -> bool:
+        """Whether it says that the price is live, and no proof of that holds at `now`, in ms of `steady_ms`."""
+        return self.state is State.LIVE and (self.proven_until is None or self.proven_until < now)
+
+    def as_of(self, now: float) -> Quote:
+        """The quote as it may be shown at `now`: the one place which decides that a price is no longer live."""
+        if not self.has_expired(now):
+            return self
+        return replace(self, state=State.STALE, reason=NO_SIGN_OF_LIFE, proven_until=None)
 
 
 def parse_ticker(text: object) -> Ticker:

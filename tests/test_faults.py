@@ -64,12 +64,12 @@ def test_when_the_clock_jumps_a_live_price_stays_live_and_a_silent_one_does_not(
         if is_reloaded:
             stage.load()
         stage.show(64_000 + stage.now % 1_000)
-        quote = stage.feed.quote(stage.now)
+        quote = stage.feed.quote(stage.now).as_of(stage.now)
         assert quote.state is State.LIVE
         assert quote.timestamp is not None
         assert 0 <= quote.timestamp - stage.wall <= CLOCK_STEP_MS
     stage.wait(PROOF_LIMIT_MS + 1, steps[-1][0])
-    assert stage.feed.quote(stage.now).state is State.STALE
+    assert stage.feed.quote(stage.now).has_expired(stage.now)
 
 
 class Clocks:

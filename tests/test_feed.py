@@ -45,7 +45,7 @@ class Stage:
 
     @property
     def quote(self) -> Quote:
-        return self.feed.quote(self.uptime)
+        return self.feed.quote(self.uptime).as_of(self.uptime)
 
     @property
     def shown(self) -> Shown:
@@ -1074,7 +1074,7 @@ def test_whatever_a_page_tells_only_a_proven_price_of_its_own_is_live(
         except (ValueError, TypeError):  # what the scraper counts as a malformed message
             pass
         check(stage.quote, document, stage.now)
-        check(stage.feed.quote(stage.uptime + 9_000), document, stage.now + 9_000)
+        check(stage.feed.quote(later := stage.uptime + 9_000).as_of(later), document, stage.now + 9_000)
         if stage.quote.state is State.LIVE:
             assert (stage.quote.timestamp or 0) >= shown_until, "the price went back in time"
             shown_until = stage.quote.timestamp or 0

@@ -27,7 +27,7 @@ import psutil
 import pytest
 from running import Simulator, alive, running_simulator, wait_until
 
-from quotes import Quote, Source, State, Ticker
+from quotes import Quote, Source, SourceState, State, Ticker, steady_ms
 from scraper import Scraper, ScraperSettings, Session
 from tradingview import browser
 from tradingview.feed import PageTrouble
@@ -58,7 +58,7 @@ RENDERER, BROWSER, DRIVER = "--type=renderer", "--remote-debugging-pipe", "run-d
 
 
 class Watched:
-    """A running scraper, and everything that it has emitted."""
+    """A running scraper, and everything that it has emitted, without renewals: they only prolong a proof."""
 
     def __init__(self, settings: ScraperSettings, patience: Patience) -> None:
         self.drivers_of_others = drivers()
@@ -69,7 +69,8 @@ class Watched:
 
     def _emit(self, quote: Quote) -> None:
         assert threading.current_thread().name == "scraper"
-        self.quotes.append(quote)
+        if quote != self.now.get(quote.ticker):
+            self.quotes.append(quote)
         self.now[quote.ticker] = quote
 
     def wait_for(self, ticker: str, state: State, timeout: float = 20.0, *, reason: str = "", after: int = 0) -> Quote:
@@ -86,7 +87,7 @@ class Watched:
     def wait_until_live(self, *tickers: str, timeout: float = 20.0) -> None:
         def all_live() -> bool:
             quotes = [self.now.get(ticker) for ticker in tickers]
-            return all(quote is not None and quote.state is State.LIVE for quote in quotes)
+            return all(quote is not None and quote.as_of(steady_ms()).state is State.LIVE for quote in quotes)
 
         wait_until(all_live, timeout, what=f"all live: {self.now}")
 
@@ -137,7 +138,7 @@ def scraping(url: str, patience: Patience = LESS_PATIENT, **settings: Any) -> It
     finally:
         processes = processes_of(watched, "")
         watched.scraper.stop(timeout=10)
-        assert not watched.scraper.is_running
+        assert watched.scraper.state is SourceState.DEAD
         assert psutil.wait_procs(processes, timeout=3)[1] == []
 
 
@@ -450,7 +451,7 @@ def test_a_silent_socket_is_stale_within_twelve_seconds(watched: Watched, simula
     with watched.tracking("XTZUSD"):
         watched.wait_until_live("XTZUSD")
         simulator.fault("XTZUSD", "socket_silent")
-        watched.wait_for("XTZUSD", State.STALE, reason="the page's feed gives no sign of life", timeout=12)
+        wait_until(lambda: watched.now["XTZUSD"].has_expired(steady_ms()), 12, what="nothing proves the price any more")
         simulator.clear("XTZUSD")
         watched.wait_until_live("XTZUSD", timeout=30)
 

@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 from urllib.parse import unquote, urlsplit
 
 from quotes import (
+    NO_SIGN_OF_LIFE,
     PlutoError,
     Quote,
     Source,
@@ -33,7 +34,6 @@ DISAGREEMENT_LIMIT_MS = 2_000  # the page paints what its socket said within 125
 EXPLAINED_MS = 2_500  # the probe's figure: how long a price that a frame replaced still explains what is painted
 CLOCK_WINDOW_MS = 60_000  # how long the least delay seen between a page's clock and ours is remembered
 CLOCK_STEP_MS = 5_000  # a timestamp further back than this means that the machine's clock was set
-NO_SIGN_OF_LIFE = "the page's feed gives no sign of life"
 MAX_TEXT = 200  # characters kept of a text the page gave us
 
 LIVE_TITLE = re.compile(r"(?P<symbol>\S+)\s+(?P<price>[\d,.]+)\s+[▲▼]")
@@ -150,7 +150,7 @@ class Feed:
         return 0.0 if self.trouble is None else self.trouble.retry_at
 
     def quote(self, now: float) -> Quote:
-        """The ticker's quote as it is true at `now`."""
+        """The ticker's quote; its holder asks `Quote.as_of` whether its proof still holds."""
         if self.trouble is not None:
             state, reason = self.trouble.state, self.trouble.reason
             return replace(self._known, state=state, reason=reason, next_try_at=self.trouble.next_try_at)
@@ -171,7 +171,7 @@ class Feed:
             return State.STALE, self._doubt
         if self._disagrees(now):
             return State.STALE, "socket and page disagree"
-        if not self._confirmed or not self._is_proven(self._known.source, now):
+        if not self._confirmed:
             return State.STALE, NO_SIGN_OF_LIFE
         if self._known.source not in self._readings and (self._feed_open or self._known.source is not Source.SOCKET):
             return State.STALE, "the page's price can't be read"
