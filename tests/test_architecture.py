@@ -144,7 +144,7 @@ def test_every_package_that_is_imported_is_named() -> None:
         name: {package.lower().replace("_", "-") for package in packages}
         for name, packages in packages_distributions().items()
     }
-    ours = roots_of(set(MODULES)) | {"__future__", "_typeshed", "proto"}
+    ours = roots_of(set(MODULES)) | {"__future__", "_typeshed", "proto", "simulator"}
     for module in [*MODULES, "simulator.__main__"]:
         for root in roots_of(imports_of(module)) - sys.stdlib_module_names - ours:
             assert packages[root] & named, f"{module} imports {root}: name its package in requirements.in"
