@@ -240,6 +240,14 @@ def test_the_price_element_is_believed_only_once_the_page_said_whose_it_is(stage
     assert stage.shown == (State.LIVE, "64003.50", Source.DOM)
 
 
+def test_a_repaint_before_the_page_said_whose_it_is_proves_nothing(stage: Stage) -> None:
+    """Found by chance: the text that a later pulse carries was taken for live by the proof of that repaint."""
+    stage.price("64,001.50")
+    stage.page()
+    stage.pulse(dom=-1, text="64,001.50")
+    assert stage.quote.state is State.STARTING
+
+
 def test_the_price_element_serves_when_the_socket_says_nothing_of_the_price(page: Stage) -> None:
     page.frame(volume=12.5)
     page.price("64,001.50")

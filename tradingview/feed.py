@@ -389,6 +389,8 @@ class Feed:
         moment, before = self._clock.ours(at), self._proven.get(source, float("-inf"))
         if self._counts_after is None or at <= self._counts_after or moment <= before:
             return
+        if source is not Source.SOCKET and not self._resolved:  # nobody has said yet whose element or title this is
+            return
         if source is Source.SOCKET and PROOF_LIMIT_MS < moment - before < float("inf"):
             del self._proven[source]
             self._counts_after = at + SETTLING_MS
