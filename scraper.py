@@ -42,7 +42,8 @@ from playwright.sync_api import Error as BrowserError
 from quotes import PlutoError, Quote, State, Ticker, steady_ms
 from tradingview.browser import environment, launch, temporary_folder, temporary_root
 from tradingview.feed import Feed, PageTrouble, Trouble, printable
-from tradingview.site import BINDING, COOKIE_CHOICE, COOKIE_NAME, PROBE, page_url
+from tradingview.probe import probe_script
+from tradingview.site import BINDING, COOKIE_CHOICE, COOKIE_NAME, page_url
 from watchlist import Change
 
 log = logging.getLogger("pluto.scraper")
@@ -392,7 +393,8 @@ class Session:
         if tab.page is not None and tab.page.is_closed():
             self._fail(tab, PageTrouble(State.ERROR, "the page closed itself"))
         elif not tab.feed.has_price and now - tab.began_at > PRICE_DEADLINE_S:
-            self._fail(tab, PageTrouble(State.ERROR, "the page shows no price that can be read"))
+            no_price = PageTrouble(State.ERROR, "the page shows no price that can be read")
+            self._fail(tab, tab.feed.refusal or no_price)
         elif tab.feed.has_price and now - tab.began_at > SETTLED_S:
             tab.feed.failures = 0
 
@@ -533,9 +535,9 @@ class Session:
 
     def _attach(self, tab: Tab, page: Page, channel: CDPSession) -> None:
         slim = not self._settings.headed
-        probe_settings = {"symbol": tab.feed.symbol, "binding": BINDING, "slim": slim, "pulse": PULSE_S}
-        probe_settings |= {"maxMessage": MAX_MESSAGE, "maxRate": 5 * FLOOD_RATE}
-        page.add_init_script(f"{PROBE}({json.dumps(probe_settings)})")
+        rate = 5 * FLOOD_RATE
+        script = probe_script(tab.feed.symbol, slim=slim, pulse=PULSE_S, max_message=MAX_MESSAGE, max_rate=rate)
+        page.add_init_script(script)
         channel.on("Runtime.bindingCalled", lambda event: self._on_message(tab, event))
         channel.on("Fetch.requestPaused", lambda event: self._soon(self._on_document, tab, event))
         for name in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown"):
@@ -985,7 +987,7 @@ class Scraper:
 
 
 def _retry_delay(trouble: PageTrouble, failures: int) -> float:
-    if trouble.state is State.NOT_FOUND:
+    if trouble.state is State.NOT_FOUND or trouble.alternative is not None:
         return NOT_FOUND_RETRY_S
     if trouble.state is State.BLOCKED:
         patience = min(BLOCKED_RETRY_S * 2.0 ** min(failures - 1, 10), BLOCKED_LIMIT_S) * random.uniform(1.0, 1.25)

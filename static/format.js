@@ -15,6 +15,7 @@ export const STATE_WORDS = {
   snapshot: "snapshot",
   live: "live",
   stale: "stale",
+  closed: "closed",
   not_found: "not found",
   blocked: "blocked",
   error: "error",

@@ -151,7 +151,7 @@ class Store extends EventTarget {
   view(ticker) {
     const quote = this.#quotes.get(ticker);
     if (!quote) return { ticker, state: "starting", since: 0 };
-    const lost = this.#connection.lostAt && (quote.state === "live" || quote.state === "snapshot");
+    const lost = this.#connection.lostAt && ["live", "closed", "snapshot"].includes(quote.state);
     return lost ? { ...quote, state: "stale", since: this.#connection.lostAt, offline: true } : quote;
   }
 
