@@ -30,8 +30,10 @@ _TICKER_PART = r"[A-Z0-9._!]{1,32}"
 _TICKER = re.compile(rf"(?:(?P<exchange>{_TICKER_PART}):)?(?P<symbol>{_TICKER_PART})")
 _ONLY_DOTS = re.compile(r"\.+")
 
-# en-US, the only locale the scraper opens pages in: groups of exactly three after commas, one decimal point.
-_NUMBER = re.compile(r"(?:0|[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d*)(?:\.\d+)?", re.ASCII)
+# en-US, the only locale the scraper opens pages in: groups of exactly three after commas, one decimal point. Indian
+# groups (1,10,910.19) can't be mistaken for anything else: one or two digits, then twos, then three.
+_NUMBER = re.compile(r"(?:0|[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3}|[1-9]\d*)(?:\.\d+)?", re.ASCII)
+_EXPONENTIAL = re.compile(r"\d+(?:\.\d+)?[eE][+-]?\d{1,2}", re.ASCII)  # TradingView's form above pricescale 1e10
 _UNIT_AFTER_NUMBER = re.compile(r"[\d.,]+[\s\u2006]*[KMBT]", re.ASCII)
 _BIDI_MARKS = dict.fromkeys(map(ord, "\u200e\u200f\u202a\u202b\u202c"))
 _MINUS_SIGNS = ("-", "\u2212")
@@ -45,6 +47,7 @@ class State(StrEnum):
     SNAPSHOT = "snapshot"
     LIVE = "live"
     STALE = "stale"
+    CLOSED = "closed"
     NOT_FOUND = "not_found"
     BLOCKED = "blocked"
     ERROR = "error"
@@ -160,12 +163,12 @@ class Quote:
 
     @property
     def is_current(self) -> bool:
-        """Whether the price may be shown as a price: proven live, or a snapshot that carries its own date."""
-        return self.price_text is not None and self.state in (State.LIVE, State.SNAPSHOT)
+        """Whether the price may be shown as a price: live or the last one, or a snapshot that carries its own date."""
+        return self.price_text is not None and self.state in (State.LIVE, State.CLOSED, State.SNAPSHOT)
 
     def has_expired(self, now: float) -> bool:
         """Whether it says that the price is live, and no proof of that holds at `now`, in ms of `steady_ms`."""
-        return self.state is State.LIVE and (self.proven_until is None or self.proven_until < now)
+        return self.state in (State.LIVE, State.CLOSED) and (self.proven_until is None or self.proven_until < now)
 
     def as_of(self, now: float) -> Quote:
         """The quote as it may be shown at `now`: the one place which decides that a price is no longer live."""
@@ -195,14 +198,22 @@ def split_ticker(ticker: Ticker) -> tuple[str, str]:
 
 
 def parse_price(text: str) -> str:
-    """The exact decimal in a price text such as "45,554.10", without separators: "45554.10".
+    """The exact decimal in a price text such as "45,554.10", without separators: "45554.10"; "12.3e-9" in full.
 
     Raises UnreadablePrice for whatever isn't certainly one positive price in the en-US locale.
     """
     text = text.translate(_BIDI_MARKS).strip()
-    if _NUMBER.fullmatch(text) is None:
+    if _EXPONENTIAL.fullmatch(text) is not None:
+        digits = f"{Decimal(text):f}"
+    elif _NUMBER.fullmatch(text) is not None:
+        digits = text.replace(",", "")
+    else:
         raise UnreadablePrice(_why_unreadable(text))
-    digits = text.replace(",", "")
+    return checked_price(digits)
+
+
+def checked_price(digits: str) -> str:
+    """A decimal without separators, if it can be a price: not zero, and of bounded length."""
     if len(digits.replace(".", "")) > MAX_PRICE_DIGITS:
         raise UnreadablePrice("too many digits")
     if not any(digit in digits for digit in "123456789"):
@@ -220,35 +231,6 @@ def _why_unreadable(text: str) -> str:
     if len(re.findall(r"\d[\d.,]*", text)) > 1:
         return "more than one number"
     return "not a number"
-
-
-def decimals_of(pricescale: object, minmov: object = 1) -> int | None:
-    """How many decimals a symbol's prices have by TradingView's `pricescale` and `minmov`; None when it doesn't say."""
-    try:
-        step = Decimal(str(minmov if minmov is not None else 1)) / Decimal(str(pricescale))
-        exponent = step.normalize().as_tuple().exponent
-    except ArithmeticError:
-        return None
-    if not step.is_finite() or not isinstance(exponent, int) or step <= 0 or -exponent > MAX_PRICE_DIGITS:
-        return None
-    return max(0, -exponent)
-
-
-def price_from_number(number: object, decimals: int | None) -> str:
-    """The price text of a number in a quote frame, printed with the symbol's decimals; all its own digits when None.
-
-    Raises UnreadablePrice when the number is no price.
-    """
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        raise UnreadablePrice("not a number")
-    exact = Decimal(repr(number))
-    if not exact.is_finite():
-        raise UnreadablePrice("not a number")
-    if exact < 0:
-        raise UnreadablePrice("negative")
-    if exact.adjusted() >= MAX_PRICE_DIGITS:
-        raise UnreadablePrice("too many digits")
-    return parse_price(f"{exact.normalize():f}" if decimals is None else f"{exact:.{decimals}f}")
 
 
 _WIRE_NAMES = {
