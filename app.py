@@ -30,7 +30,7 @@ import gevent
 from flask import Flask
 from gevent.event import AsyncResult
 
-from broadcast import Broadcaster
+from broadcast import Broadcaster, StreamLimits
 from quotes import PlutoError
 from scraper import Scraper, ScraperSettings
 from settings import VERSION, Settings, read_settings, variable_of
@@ -64,18 +64,14 @@ def assemble(
     """The parts, joined and not yet started. The broadcaster, then the scraper, hear of each change of the watchlist.
 
     `bound` is the address that the server listens on. `open_files` is the browser's soft limit of descriptors; None:
-    Pluto's own. `patience` is the broadcaster's, in seconds; the product leaves it as it is.
+    Pluto's own. `patience` are times of StreamLimits, in seconds; the product leaves them as they are.
     """
-    broadcaster = Broadcaster(
-        simulated=settings.demo,
-        max_streams=settings.max_streams,
-        max_streams_per_address=settings.max_streams_per_address,
-        **patience,
-    )
+    limits = StreamLimits(settings.max_streams, settings.max_streams_per_address, **patience)
+    broadcaster = Broadcaster(limits, simulated=settings.demo)
     scraper = Scraper(_scraper_settings(settings, open_files), broadcaster.put)
     watchlist = Watchlist(settings.max_tickers)
-    watchlist.subscribe(broadcaster.follow)
-    watchlist.subscribe(scraper.follow)
+    watchlist.subscribe(broadcaster)
+    watchlist.subscribe(scraper)
     supervisor, access = Supervisor(scraper, broadcaster), Access(settings, bound)
     return Parts(settings, watchlist, scraper, broadcaster, supervisor, access)
 

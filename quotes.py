@@ -14,13 +14,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NewType, Protocol
 
 DEFAULT_EXCHANGE = "BINANCE"
 MAX_PRICE_DIGITS = 20
+NO_SIGN_OF_LIFE = "the page's feed gives no sign of life"
 
 Ticker = NewType("Ticker", str)
 """What the user typed, made canonical by `parse_ticker`: "BTCUSD"; "COINBASE:BTCUSD" elsewhere than at BINANCE."""
@@ -29,8 +30,10 @@ _TICKER_PART = r"[A-Z0-9._!]{1,32}"
 _TICKER = re.compile(rf"(?:(?P<exchange>{_TICKER_PART}):)?(?P<symbol>{_TICKER_PART})")
 _ONLY_DOTS = re.compile(r"\.+")
 
-# en-US, the only locale the scraper opens pages in: groups of exactly three after commas, one decimal point.
-_NUMBER = re.compile(r"(?:0|[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d*)(?:\.\d+)?", re.ASCII)
+# en-US, the only locale the scraper opens pages in: groups of exactly three after commas, one decimal point. Indian
+# groups (1,10,910.19) can't be mistaken for anything else: one or two digits, then twos, then three.
+_NUMBER = re.compile(r"(?:0|[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3}|[1-9]\d*)(?:\.\d+)?", re.ASCII)
+_EXPONENTIAL = re.compile(r"\d+(?:\.\d+)?[eE][+-]?\d{1,2}", re.ASCII)  # TradingView's form above pricescale 1e10
 _UNIT_AFTER_NUMBER = re.compile(r"[\d.,]+[\s\u2006]*[KMBT]", re.ASCII)
 _BIDI_MARKS = dict.fromkeys(map(ord, "\u200e\u200f\u202a\u202b\u202c"))
 _MINUS_SIGNS = ("-", "\u2212")
@@ -44,6 +47,7 @@ class State(StrEnum):
     SNAPSHOT = "snapshot"
     LIVE = "live"
     STALE = "stale"
+    CLOSED = "closed"
     NOT_FOUND = "not_found"
     BLOCKED = "blocked"
     ERROR = "error"
@@ -64,14 +68,29 @@ class PlutoError(Exception):
     code = "error"
 
 
-class QuoteSource(Protocol):
-    """What feeds the broadcaster with quotes. Any thread may call it.
+class SourceState(StrEnum):
+    """Whether a source of quotes works. One that is `down` comes back by itself, one that is `dead` by `restart`."""
 
-    `last_tick` is the monotonic time, in seconds, at which it was last seen running.
+    RUNNING = "running"
+    DOWN = "down"
+    DEAD = "dead"
+
+
+class QuoteSource(Protocol):
+    """What feeds the broadcaster with quotes, such as the scraper. Any thread may call it.
+
+    `last_tick` is the monotonic time, in seconds, at which its thread was last seen running.
     """
 
     counters: Counter[str]
     last_tick: float
+
+    @property
+    def state(self) -> SourceState: ...
+
+    @property
+    def health(self) -> Mapping[str, str]:
+        """What /health says about it in addition; empty while nothing is known."""
 
     def add(self, ticker: Ticker) -> None:
         """From now on quotes of this ticker come."""
@@ -88,19 +107,6 @@ class QuoteSource(Protocol):
 
     def restart(self) -> None:
         """Starts again after its thread has died."""
-
-    def tell_again(self) -> None:
-        """Every quote comes once more within a second, changed or not."""
-
-    @property
-    def is_running(self) -> bool: ...
-
-    @property
-    def has_browser(self) -> bool: ...
-
-    @property
-    def health(self) -> Mapping[str, str]:
-        """What /health says of it beside that; empty while nothing is known."""
 
 
 class InvalidTicker(PlutoError):
@@ -124,7 +130,7 @@ class Quote:
     Times are whole milliseconds since the epoch. `timestamp` is when the page showed the price, `source_time` the
     exchange's own time of it, `received_at` when Pluto had it. `change_percent` is over 24 h, in percent, signed.
     `proven_until` is the end of the proof that the price is current, in ms of `steady_ms`: past it nobody shows the
-    price as live. It never leaves Pluto's own processes.
+    price as live. It never leaves Pluto's own processes, and quotes that differ in nothing else are equal.
     """
 
     ticker: Ticker
@@ -157,8 +163,18 @@ class Quote:
 
     @property
     def is_current(self) -> bool:
-        """Whether the price may be shown as a price: proven live, or a snapshot that carries its own date."""
-        return self.price_text is not None and self.state in (State.LIVE, State.SNAPSHOT)
+        """Whether the price may be shown as a price: live or the last one, or a snapshot that carries its own date."""
+        return self.price_text is not None and self.state in (State.LIVE, State.CLOSED, State.SNAPSHOT)
+
+    def has_expired(self, now: float) -> bool:
+        """Whether it says that the price is live, and no proof of that holds at `now`, in ms of `steady_ms`."""
+        return self.state in (State.LIVE, State.CLOSED) and (self.proven_until is None or self.proven_until < now)
+
+    def as_of(self, now: float) -> Quote:
+        """The quote as it may be shown at `now`: the one place which decides that a price is no longer live."""
+        if not self.has_expired(now):
+            return self
+        return replace(self, state=State.STALE, reason=NO_SIGN_OF_LIFE, proven_until=None)
 
 
 def parse_ticker(text: object) -> Ticker:
@@ -184,14 +200,22 @@ def split_ticker(ticker: Ticker) -> tuple[str, str]:
 
 
 def parse_price(text: str) -> str:
-    """The exact decimal in a price text such as "45,554.10", without separators: "45554.10".
+    """The exact decimal in a price text such as "45,554.10", without separators: "45554.10"; "12.3e-9" in full.
 
     Raises UnreadablePrice for whatever isn't certainly one positive price in the en-US locale.
     """
     text = text.translate(_BIDI_MARKS).strip()
-    if _NUMBER.fullmatch(text) is None:
+    if _EXPONENTIAL.fullmatch(text) is not None:
+        digits = f"{Decimal(text):f}"
+    elif _NUMBER.fullmatch(text) is not None:
+        digits = text.replace(",", "")
+    else:
         raise UnreadablePrice(_why_unreadable(text))
-    digits = text.replace(",", "")
+    return checked_price(digits)
+
+
+def checked_price(digits: str) -> str:
+    """A decimal without separators, if it can be a price: not zero, and of bounded length."""
     if len(digits.replace(".", "")) > MAX_PRICE_DIGITS:
         raise UnreadablePrice("too many digits")
     if not any(digit in digits for digit in "123456789"):
@@ -209,35 +233,6 @@ def _why_unreadable(text: str) -> str:
     if len(re.findall(r"\d[\d.,]*", text)) > 1:
         return "more than one number"
     return "not a number"
-
-
-def decimals_of(pricescale: object, minmov: object = 1) -> int | None:
-    """How many decimals a symbol's prices have by TradingView's `pricescale` and `minmov`; None when it doesn't say."""
-    try:
-        step = Decimal(str(minmov if minmov is not None else 1)) / Decimal(str(pricescale))
-        exponent = step.normalize().as_tuple().exponent
-    except ArithmeticError:
-        return None
-    if not step.is_finite() or not isinstance(exponent, int) or step <= 0 or -exponent > MAX_PRICE_DIGITS:
-        return None
-    return max(0, -exponent)
-
-
-def price_from_number(number: object, decimals: int | None) -> str:
-    """The price text of a number in a quote frame, printed with the symbol's decimals; all its own digits when None.
-
-    Raises UnreadablePrice when the number is no price.
-    """
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        raise UnreadablePrice("not a number")
-    exact = Decimal(repr(number))
-    if not exact.is_finite():
-        raise UnreadablePrice("not a number")
-    if exact < 0:
-        raise UnreadablePrice("negative")
-    if exact.adjusted() >= MAX_PRICE_DIGITS:
-        raise UnreadablePrice("too many digits")
-    return parse_price(f"{exact.normalize():f}" if decimals is None else f"{exact:.{decimals}f}")
 
 
 _WIRE_NAMES = {

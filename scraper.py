@@ -33,11 +33,11 @@ import psutil
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Playwright
 from playwright.sync_api import Error as BrowserError
 
-from quotes import PlutoError, Quote, Source, State, Ticker, slept_s, steady_ms
+from quotes import NO_SIGN_OF_LIFE, PlutoError, Quote, Source, SourceState, State, Ticker, slept_s, steady_ms
 from tradingview.browser import Launcher, LaunchSettings
 from tradingview.diagnosis import death_of, disk_is_full
 from tradingview.driver import Driver
-from tradingview.feed import NO_SIGN_OF_LIFE, Feed, PageTrouble, Trouble
+from tradingview.feed import Feed, PageTrouble, Trouble
 from tradingview.group import Frozen, Group, Groups
 from tradingview.loop import Loop
 from tradingview.machine import is_full, temporary_folder, temporary_root
@@ -45,7 +45,6 @@ from tradingview.pace import UNSLIM, Pace, Reopening, Slimness
 from tradingview.patience import Patience
 from tradingview.site import CHALLENGES
 from tradingview.tab import Crashed, Harmful, NoPrice, Tab, first_line, why_unreachable
-from watchlist import Change
 
 log = logging.getLogger("pluto.scraper")
 
@@ -114,7 +113,7 @@ class Tracked:
 class Tickers:
     """The tracked tickers, and what was told of each. They outlive pages and browsers.
 
-    `add`, `remove` and `tell_again` may be called from any thread, all else on the scraper thread.
+    `add` and `remove` may be called from any thread, all else on the scraper thread.
     """
 
     def __init__(self, pace: Pace, patience: Patience, counters: Counter[str], emit: Callable[[Quote], None]) -> None:
@@ -123,7 +122,6 @@ class Tickers:
         self._pace, self._patience, self._counters, self._emit = pace, patience, counters, emit
         self._lock = threading.Lock()
         self._tracked: dict[Ticker, Tracked] = {}  # changed by any thread, under the lock
-        self._must_tell_again = threading.Event()
 
     def add(self, feed: Feed) -> None:
         """Tracks the feed's ticker, unless it is tracked already."""
@@ -134,10 +132,6 @@ class Tickers:
         with self._lock:
             self._tracked.pop(ticker, None)
 
-    def tell_again(self) -> None:
-        """At the next tick every quote is emitted anew."""
-        self._must_tell_again.set()
-
     def tracked(self) -> dict[Ticker, Tracked]:
         with self._lock:
             return dict(self._tracked)
@@ -146,12 +140,6 @@ class Tickers:
         """The ticker that this feed speaks for now; None if it was removed, or its page was renewed."""
         one = self._tracked.get(feed.ticker)
         return one if one is not None and one.feed is feed else None
-
-    def tell_again_if_asked(self) -> None:
-        if self._must_tell_again.is_set():
-            self._must_tell_again.clear()
-            for one in self.tracked().values():
-                one.told = None
 
     def doubt_all(self, reason: str, *, slept: bool = False) -> None:
         """No price is live any more until its page has proven it anew."""
@@ -168,16 +156,17 @@ class Tickers:
         self.tell(new)
         return True
 
-    def tell(self, feed: Feed) -> None:
-        """Emits the feed's quote if it says anything new."""
-        quote = feed.quote(steady_ms())
+    def tell(self, feed: Feed, *, renews: bool = False) -> None:
+        """Emits the feed's quote if it says anything new; a later proof alone only when it `renews`."""
         if (one := self.tracked_of(feed)) is None:
             return
+        quote = feed.quote(now := steady_ms()).as_of(now)
         if quote.state is State.STALE and one.reopening.next_try_at is not None:
             quote = replace(quote, next_try_at=one.reopening.next_try_at)
-        if quote == one.told:
+        before = one.told
+        if before is not None and before == quote and not (renews and quote.proven_until != before.proven_until):
             return
-        before, one.told = one.told, quote
+        one.told = quote
         if before is None or before.state is not quote.state:
             self._note_state(one, quote, before)
         self._emit(quote)
@@ -331,8 +320,8 @@ class Renewal:
     def is_good(self, old: Tab) -> bool:
         """Whether the successor is live; or, where the old page isn't either, in the same state."""
         now, new = steady_ms(), self.successor
-        state = None if new is None or not new.feed.has_price else new.feed.quote(now).state
-        return state in (State.LIVE, old.feed.quote(now).state)
+        state = None if new is None or not new.feed.has_price else new.feed.quote(now).as_of(now).state
+        return state in (State.LIVE, old.feed.quote(now).as_of(now).state)
 
     def take(self, ticker: Ticker) -> Tab | None:
         """Gives up the ticker's successor, if there is one."""
@@ -411,7 +400,6 @@ class Session:
         now = self._scraper.last_tick = time.monotonic()
         if self._control is None:
             return
-        self._tickers.tell_again_if_asked()
         self._notice_sleep(now)
         if now - self._ticked_at > 3 * self._patience.tick:  # we were late: what we haven't heard may be waiting
             self._excuse_silence(now)
@@ -449,7 +437,7 @@ class Session:
         if tab.is_closed or (one := self._tickers.tracked_of(tab.feed)) is None:
             return
         self._check_life(one, tab, now)
-        self._tickers.tell(tab.feed)
+        self._tickers.tell(tab.feed, renews=True)
         if tab.has_settled(now):
             one.failures = 0
         if tab.wall is not None and steady_ms() > tab.feed.due_at and not tab.is_being_solved(now):
@@ -457,7 +445,7 @@ class Session:
 
     def _check_life(self, one: Tracked, tab: Tab, now: float) -> None:
         """A page that was live and whose feed gives no sign of life is opened again."""
-        quote, patience = tab.feed.quote(steady_ms()), self._patience
+        quote, patience = tab.feed.quote(at := steady_ms()).as_of(at), self._patience
         is_silent = quote.state is State.STALE and quote.reason == NO_SIGN_OF_LIFE and tab.priced_at is not None
         wait = patience.no_life if quote.source is Source.SOCKET else patience.no_life_of_element
         is_live = quote.state is State.LIVE
@@ -674,17 +662,6 @@ class Scraper:
         self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
         self._thread.start()
 
-    def tell_again(self) -> None:
-        """Any thread: within a second every quote that is shown is emitted anew, whether it has changed or not."""
-        self.tickers.tell_again()
-
-    def follow(self, change: Change) -> None:
-        """The watchlist changed."""
-        if change.is_tracked:
-            self.add(change.ticker)
-        else:
-            self.remove(change.ticker)
-
     def add(self, ticker: Ticker) -> None:
         """Any thread: from now on this ticker has a page."""
         self.tickers.add(self.new_feed(ticker))
@@ -728,12 +705,11 @@ class Scraper:
         self.kill_driver()
 
     @property
-    def is_running(self) -> bool:
-        return self._thread.is_alive()
-
-    @property
-    def has_browser(self) -> bool:
-        return self.session is not None
+    def state(self) -> SourceState:
+        """Any thread: `down` while there is no browser."""
+        if not self._thread.is_alive():
+            return SourceState.DEAD
+        return SourceState.DOWN if self.session is None else SourceState.RUNNING
 
     @property
     def health(self) -> Mapping[str, str]:
@@ -795,7 +771,6 @@ class Scraper:
         before = [(one.feed, one.feed.trouble) for one in self.tickers.tracked().values()]
         while not self.stopping:
             self.last_tick = time.monotonic()
-            self.tickers.tell_again_if_asked()
             for one in self.tickers.tracked().values():
                 one.feed.fail(trouble, void_price=False)
                 self.tickers.tell(one.feed)

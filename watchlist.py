@@ -1,15 +1,14 @@
 """The watchlist: which tickers are tracked, and nobody else's business.
 
 This file owns the list: the only place that adds and removes a ticker, whatever the transport. Whoever must follow the
-list (the scraper, the broadcaster) subscribes to its changes and is told of each one, in the order of subscription. It
-never opens a page, never does I/O and imports only `quotes`. It belongs to the hub thread.
+list (the scraper, the broadcaster) subscribes and is told of each change, in the order of subscription. It never opens
+a page, never does I/O and imports only `quotes`. It belongs to the hub thread.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from quotes import PlutoError, Ticker
 
@@ -18,15 +17,18 @@ class TooManyTickers(PlutoError):
     code = "too_many_tickers"
 
 
-class Change(NamedTuple):
-    """One ticker came or went."""
+class Subscriber(Protocol):
+    """Follows the list, such as a QuoteSource. Both calls must return at once."""
 
-    ticker: Ticker
-    is_tracked: bool
+    def add(self, ticker: Ticker) -> None:
+        """The ticker is tracked from now on."""
+
+    def remove(self, ticker: Ticker) -> None:
+        """The ticker is no longer tracked."""
 
 
 class Outcome(NamedTuple):
-    """What came of adding or removing a ticker: whether the list changed, and the sentence every transport says."""
+    """The result of adding or removing a ticker: whether the list changed, and the sentence for the user."""
 
     has_changed: bool
     message: str
@@ -38,10 +40,10 @@ class Watchlist:
     def __init__(self, max_tickers: int) -> None:
         self.max_tickers = max_tickers
         self._tickers: list[Ticker] = []
-        self._subscribers: list[Callable[[Change], None]] = []
+        self._subscribers: list[Subscriber] = []
 
-    def subscribe(self, subscriber: Callable[[Change], None]) -> None:
-        """From now on `subscriber` is called with every change; it must return at once."""
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Tells `subscriber` of every change from now on."""
         self._subscribers.append(subscriber)
 
     @property
@@ -61,7 +63,8 @@ class Watchlist:
                 "or start Pluto with a higher --max-tickers."
             )
         insort(self._tickers, ticker)
-        self._tell(Change(ticker, is_tracked=True))
+        for subscriber in self._subscribers:
+            subscriber.add(ticker)
         return Outcome(True, f"{ticker} is tracked now.")
 
     def remove(self, ticker: Ticker) -> Outcome:
@@ -69,9 +72,6 @@ class Watchlist:
         if ticker not in self._tickers:
             return Outcome(False, f"{ticker} was not tracked.")
         self._tickers.remove(ticker)
-        self._tell(Change(ticker, is_tracked=False))
-        return Outcome(True, f"{ticker} is no longer tracked.")
-
-    def _tell(self, change: Change) -> None:
         for subscriber in self._subscribers:
-            subscriber(change)
+            subscriber.remove(ticker)
+        return Outcome(True, f"{ticker} is no longer tracked.")

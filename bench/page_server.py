@@ -6,6 +6,7 @@ Every ticker changes in every batch, with all the fields that a row shows. Print
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import signal
 import sys
@@ -52,6 +53,7 @@ class Market:
             source=Source.SOCKET,
             source_time=now,
             received_at=now,
+            proven_until=math.inf,
             change=change,
             volume=self._walk.uniform(1e6, 1e7),
             high=self._high,
@@ -85,7 +87,7 @@ def main() -> None:
     broadcaster = parts.broadcaster
     markets = [Market(number) for number in range(options.tickers)]
     for market in markets:
-        broadcaster.track(market.ticker)
+        broadcaster.add(market.ticker)
     listener = listen("127.0.0.1", 0)
     server = Server(listener, create_app(parts))
     broadcaster.start()

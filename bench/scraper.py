@@ -40,7 +40,7 @@ import httpx  # noqa: E402
 import psutil  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
 
-from quotes import Quote, State, Ticker, steady_ms  # noqa: E402
+from quotes import Quote, SourceState, State, Ticker, steady_ms  # noqa: E402
 from scraper import Scraper, ScraperSettings  # noqa: E402
 from tradingview.browser import find_browser  # noqa: E402
 from tradingview.feed import PageClock  # noqa: E402
@@ -91,7 +91,7 @@ def run_pluto(url: str, count: int, report: Any, *, headed: bool) -> None:
     scraper.start()
     for coin in COINS[:count]:
         scraper.add(Ticker(f"{coin}USD"))
-    while sum(state is State.LIVE for state in states.values()) < count or not scraper.has_browser:
+    while sum(state is State.LIVE for state in states.values()) < count or scraper.state is not SourceState.RUNNING:
         gevent.sleep(0.02)
     report(live_s=time.monotonic() - started)
     for line in commands():

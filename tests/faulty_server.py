@@ -1,15 +1,23 @@
-"""Pluto itself, whose faults are at the command of whoever writes to its standard input.
+"""Pluto itself, with faults that strike when a test orders them. Run by test_supervision.py, test_expiry.py, drills.py.
 
-Run by test_supervision.py and drills.py.
+Each line of standard input orders one fault:
 
-A line is one fault: `hang 7` stops the scraper's thread for so many seconds, `die 2` ends it so many times in a row by
-an exception that nobody foresees, `block 3` stops the hub, `raise 0` fails in a callback of the hub, `end 0` ends the
-flush loop, `clock 3600` sets the clock so many seconds off, for this process alone. Nothing of Pluto is replaced but
-the moment at which a fault strikes.
+    hang 7        stops the scraper's thread for so many seconds
+    hang 7 0.5    does so half a second after the next proof of a price
+    die 2         ends that thread so many times in a row, by an exception that nobody foresees
+    block 3       stops the hub for so many seconds
+    raise         fails in a callback of the hub
+    end           ends the flush loop
+    clock 3600    sets the time of day so many seconds ahead, for this process alone
+    sleep 3600    moves the clock that counts the machine's sleep, for this process alone, as if it had slept
+
+FAULTY_PATIENCE in the environment, such as "hang=8,restart=12", replaces figures of the supervisor's Patience. Nothing
+else of Pluto is replaced.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -19,10 +27,12 @@ import gevent
 
 import app
 from broadcast import Broadcaster
+from quotes import steady_ms
 from scraper import Scraper
-from web.supervision import Supervisor
+from web.supervision import Patience, Supervisor
 
-true_time = time.time
+true_time, true_clock = time.time, time.clock_gettime
+POLL_S = 0.01
 
 
 class Unforeseen(BaseException):
@@ -48,29 +58,59 @@ class FaultySupervisor(Supervisor):
     """Is given the program's scraper and broadcaster, which is what the faults need."""
 
     def __init__(self, scraper: FaultyScraper, broadcaster: Broadcaster) -> None:
-        super().__init__(scraper, broadcaster)
+        figures = (figure.split("=") for figure in os.environ.get("FAULTY_PATIENCE", "").split(",") if figure)
+        patience = Patience(**{name: type(getattr(Patience, name))(number) for name, number in figures})
+        super().__init__(scraper, broadcaster, patience)
         obey = (gevent.get_hub().loop, scraper, broadcaster)
         threading.Thread(target=obey_orders, args=obey, daemon=True).start()
 
 
 def obey_orders(loop: Any, scraper: FaultyScraper, broadcaster: Broadcaster) -> None:
     for line in sys.stdin:
-        fault, number = line.split()
-        match fault:
-            case "hang":
+        match line.split():
+            case "hang", seconds:
                 assert scraper.session is not None
-                scraper.session.loop.call(time.sleep, float(number))
-            case "die":
-                scraper.deaths_due = int(number)
+                scraper.session.loop.call(hang, scraper, float(seconds))
+            case "hang", seconds, delay:
+                assert scraper.session is not None
+                scraper.session.loop.call(hang_after_proof, scraper, float(seconds), float(delay), proof_end(scraper))
+            case "die", times:
+                scraper.deaths_due = int(times)
                 scraper.kill_driver()
-            case "block":
-                loop.run_callback_threadsafe(block_the_hub, float(number))
-            case "raise":
+            case "block", seconds:
+                loop.run_callback_threadsafe(block_the_hub, float(seconds))
+            case "raise", *_:
                 loop.run_callback_threadsafe(fail_in_the_hub)
-            case "clock":
-                set_clock(float(number))
-            case "end":
+            case "clock", seconds:
+                set_clock(float(seconds))
+            case "sleep", seconds:
+                sleep(float(seconds))
+            case "end", *_:
                 loop.run_callback_threadsafe(broadcaster._greenlets[0].kill, gevent.GreenletExit, False)
+
+
+def proof_end(scraper: Scraper) -> float:
+    """Until when the price proven for longest is proven, in ms of our steady clock; 0 if none is."""
+    ends = [one.feed.quote(steady_ms()).proven_until for one in scraper.tickers.tracked().values()]
+    return max((end for end in ends if end is not None), default=0.0)
+
+
+def hang(scraper: Scraper, seconds: float) -> None:
+    print(f"hangs, proven until {proof_end(scraper)}", file=sys.stderr, flush=True)
+    time.sleep(seconds)
+
+
+def hang_after_proof(scraper: Scraper, seconds: float, delay: float, before: float) -> None:
+    assert scraper.session is not None
+    if proof_end(scraper) == before:
+        scraper.session.loop.later(POLL_S, hang_after_proof, scraper, seconds, delay, before)
+    else:
+        scraper.session.loop.later(delay, hang, scraper, seconds)
+
+
+def sleep(seconds: float) -> None:
+    time.clock_gettime = lambda clock: true_clock(clock) + (seconds if clock == time.CLOCK_BOOTTIME else 0.0)
+    print("slept", file=sys.stderr, flush=True)
 
 
 def set_clock(ahead_s: float) -> None:

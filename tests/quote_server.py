@@ -1,7 +1,8 @@
 """Pluto's web layer and broadcaster without a browser: whoever writes to its standard input is the scraper.
 
-Each line of standard input is a JSON list of quotes, [ticker, state, price text], put from a thread of its own as the
-scraper does. Tickers are added and removed by REST. Run by `running.quote_server`.
+Each line of standard input is a JSON list of quotes, [ticker, state, price text, proven until], put from a thread of
+its own as the scraper does; a quote without the last item is proven for ever. Tickers are added and removed by REST.
+Run by `running.quote_server`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import resource
 import signal
 import sys
@@ -33,8 +35,12 @@ if TYPE_CHECKING:
 
 def put_lines(broadcaster: Broadcaster) -> None:
     for line in sys.stdin:
-        for ticker, state, price_text in json.loads(line):
-            broadcaster.put(Quote(parse_ticker(ticker), State(state), price_text, source=Source.SOCKET))
+        for ticker, state, price_text, *proof in json.loads(line):
+            proven_until = proof[0] if proof else math.inf
+            quote = Quote(
+                parse_ticker(ticker), State(state), price_text, source=Source.SOCKET, proven_until=proven_until
+            )
+            broadcaster.put(quote)
 
 
 def beside_trials(application: WSGIApplication) -> WSGIApplication:

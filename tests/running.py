@@ -82,10 +82,10 @@ class Pluto:
     def remove(self, ticker: str) -> httpx.Response:
         return self.http.delete(f"/api/tickers/{ticker}")
 
-    def order(self, fault: str, number: float = 0) -> None:
+    def order(self, fault: str, *numbers: float) -> None:
         """Tells `faulty_server.py`, if that is the program, which fault strikes now."""
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{fault} {number}\n")
+        self.process.stdin.write(" ".join([fault, *map(str, numbers)]) + "\n")
         self.process.stdin.flush()
 
     def quote(self, ticker: str) -> dict[str, Any]:
@@ -206,8 +206,8 @@ class QuoteServer:
         for ticker in tickers:
             self.http.delete(f"/api/tickers/{ticker}").raise_for_status()
 
-    def put(self, *quotes: tuple[str, str, str | None]) -> None:
-        """Quotes as (ticker, state, price text)."""
+    def put(self, *quotes: tuple[str, str, str | None] | tuple[str, str, str | None, float]) -> None:
+        """Quotes as (ticker, state, price text); the fourth is `proven_until`, by default for ever."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(quotes) + "\n")
         self.process.stdin.flush()

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 from running import wait_until
 
-from quotes import Quote, State, Ticker
+from quotes import Quote, SourceState, State, Ticker, steady_ms
 from scraper import Scraper, ScraperSettings, Session
 from tradingview.group import Group
 from tradingview.patience import Patience
@@ -40,7 +40,7 @@ RENDERER, BROWSER, DRIVER = "--type=renderer", "--remote-debugging-pipe", "run-d
 
 
 class Watched:
-    """A running scraper, and everything that it has emitted."""
+    """A running scraper, and everything that it has emitted, without renewals: they only prolong a proof."""
 
     def __init__(self, settings: ScraperSettings, patience: Patience) -> None:
         self.drivers_of_others = drivers()
@@ -51,7 +51,8 @@ class Watched:
 
     def _emit(self, quote: Quote) -> None:
         assert threading.current_thread().name == "scraper"
-        self.quotes.append(quote)
+        if quote != self.now.get(quote.ticker):
+            self.quotes.append(quote)
         self.now[quote.ticker] = quote
 
     def wait_for(self, ticker: str, state: State, timeout: float = 20.0, *, reason: str = "", after: int = 0) -> Quote:
@@ -68,7 +69,7 @@ class Watched:
     def wait_until_live(self, *tickers: str, timeout: float = 20.0) -> None:
         def all_live() -> bool:
             quotes = [self.now.get(ticker) for ticker in tickers]
-            return all(quote is not None and quote.state is State.LIVE for quote in quotes)
+            return all(quote is not None and quote.as_of(steady_ms()).state is State.LIVE for quote in quotes)
 
         wait_until(all_live, timeout, what=f"all live: {self.now}")
 
@@ -119,7 +120,7 @@ def scraping(url: str, patience: Patience = LESS_PATIENT, **settings: Any) -> It
     finally:
         processes = processes_of(watched, "")
         watched.scraper.stop(timeout=10)
-        assert not watched.scraper.is_running
+        assert watched.scraper.state is SourceState.DEAD
         assert psutil.wait_procs(processes, timeout=3)[1] == []
 
 

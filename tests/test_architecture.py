@@ -36,7 +36,7 @@ FOREIGN = {
     "web": {"playwright"},
     "scraper": {"flask", "werkzeug", "gevent", "geventwebsocket"},
     "tradingview": {"flask", "werkzeug", "gevent", "geventwebsocket"},
-    "broadcast": {"flask", "werkzeug", "playwright", "prometheus_client"},
+    "broadcast": {"flask", "werkzeug", "geventwebsocket", "playwright", "prometheus_client"},
     "watchlist": PURE,
     "settings": PURE,
     "limiter": PURE,
@@ -45,7 +45,7 @@ FOREIGN = {
 }
 WITH_FLASK = {"app", "web.routes"}
 ROOMS = ("", "web", "tradingview")
-MAX_CLASS = 600  # lines
+MAX_CLASS = 300  # lines
 
 MODULES = sorted(
     ".".join(filter(None, (room, path.stem)))
@@ -144,7 +144,7 @@ def test_every_package_that_is_imported_is_named() -> None:
         name: {package.lower().replace("_", "-") for package in packages}
         for name, packages in packages_distributions().items()
     }
-    ours = roots_of(set(MODULES)) | {"__future__", "_typeshed", "proto"}
+    ours = roots_of(set(MODULES)) | {"__future__", "_typeshed", "proto", "simulator"}
     for module in [*MODULES, "simulator.__main__"]:
         for root in roots_of(imports_of(module)) - sys.stdlib_module_names - ours:
             assert packages[root] & named, f"{module} imports {root}: name its package in requirements.in"

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import gevent
@@ -19,11 +21,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broadcast import SSE, Batch, Broadcaster, Entry, ShuttingDown, Stream, TooManyStreams, Wish, encode_sse, messages
-from quotes import Quote, Source, State, Ticker, wire_fields
+from broadcast import TICK_S, Batch, Broadcaster, Entry, ShuttingDown, StreamLimits, Subscription, TooManyStreams
+from quotes import NO_SIGN_OF_LIFE, Quote, Source, State, Ticker, steady_ms, wire_fields
+from web.formats import SSE, encode_sse, messages
+from web.stream import Stream
 
 PATIENCE_S = 10.0
 FOREVER_S = 3600.0  # an interval or heartbeat that doesn't come during a test
+BUSY_MS = 250.0  # by which a machine that runs other tests too may be late
 BTC, ETH, SOL = Ticker("BTCUSD"), Ticker("ETHUSD"), Ticker("SOLUSD")
 
 Table = dict[str, dict[str, Any]]
@@ -31,7 +36,7 @@ Event = tuple[str, Any]  # its name ("" for unnamed) and its data
 
 
 def live(ticker: Ticker, price: object) -> Quote:
-    return Quote(ticker, State.LIVE, price_text=str(price), source=Source.SOCKET)
+    return Quote(ticker, State.LIVE, price_text=str(price), source=Source.SOCKET, proven_until=math.inf)
 
 
 def stale(ticker: Ticker, reason: str) -> Quote:
@@ -40,7 +45,7 @@ def stale(ticker: Ticker, reason: str) -> Quote:
 
 def entry(quote: Quote, sequence: int) -> Entry:
     text = json.dumps(wire_fields(quote, sequence), separators=(",", ":"), ensure_ascii=False)
-    return Entry(quote, sequence, tracked=1, json=text)
+    return Entry(quote, sequence, tracked=1, wire_json=text)
 
 
 class Client:
@@ -54,8 +59,9 @@ class Client:
         *,
         interval: float = 0.0,
     ) -> None:
-        wish = Wish(SSE, None if tickers is None else frozenset(tickers), interval)
-        self._response = Stream(broadcaster, broadcaster.admit(wish, last_event_id), None)
+        subscription = Subscription(SSE, None if tickers is None else frozenset(tickers), interval)
+        self.admitted = broadcaster.clients.admit(subscription, last_event_id)
+        self._response = Stream(self.admitted, None)
         self.stream: Iterator[bytes] = self._response
         self.table: Table = {}
         self.events: list[Event] = []
@@ -94,7 +100,7 @@ class Client:
 
     def catch_up(self) -> None:
         """Reads up to the last flush; for clients of all tickers."""
-        while self.last_id != f"{self._broadcaster.epoch}-{self._broadcaster.sequence}":
+        while self.last_id != f"{self._broadcaster.table.epoch}-{self._broadcaster.table.sequence}":
             self.read()
 
     def leave(self) -> None:
@@ -103,7 +109,7 @@ class Client:
 
 
 def table_of(broadcaster: Broadcaster) -> Table:
-    return {entry.quote.ticker: wire_fields(entry.quote, entry.sequence) for entry in broadcaster.entries}
+    return {entry.quote.ticker: wire_fields(entry.quote, entry.sequence) for entry in broadcaster.table.entries}
 
 
 def updates(events: list[Event], name: str = "") -> dict[str, str | None]:
@@ -121,8 +127,8 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 
 
 def next_flush(broadcaster: Broadcaster) -> None:
-    before = broadcaster.sequence
-    wait_until(lambda: broadcaster.sequence > before, "a flush")
+    before = broadcaster.table.sequence
+    wait_until(lambda: broadcaster.table.sequence > before, "a flush")
 
 
 def settle(broadcaster: Broadcaster) -> None:
@@ -153,13 +159,15 @@ class Stage:
         heartbeat: float = FOREVER_S,
         max_streams: int = 1000,
         simulated: bool = False,
+        clock: Callable[[], float] = steady_ms,
     ) -> Broadcaster:
         """A started one that has told of its tickers."""
-        broadcaster = Broadcaster(simulated=simulated, interval=interval, heartbeat=heartbeat, max_streams=max_streams)
+        limits = StreamLimits(interval=interval, heartbeat=heartbeat, max_streams=max_streams)
+        broadcaster = Broadcaster(limits, simulated=simulated, clock=clock)
         broadcaster.start()
         self._ends.callback(broadcaster.stop)
         for ticker in tickers:
-            broadcaster.track(ticker)
+            broadcaster.add(ticker)
         if tickers:
             settle(broadcaster)
         return broadcaster
@@ -223,10 +231,10 @@ def test_a_price_is_one_unnamed_event() -> None:
     assert (
         encode_sse(batch(updates=[PRICE]))
         == (
-            f'id: 7f3a-7\ndata: {{"type":"batch_update","updates":[{PRICE.json}],"timestamp":1795000000005}}\n\n'
+            f'id: 7f3a-7\ndata: {{"type":"batch_update","updates":[{PRICE.wire_json}],"timestamp":1795000000005}}\n\n'
         ).encode()
     )
-    assert json.loads(PRICE.json) == json.loads(PRICE_JSON)
+    assert json.loads(PRICE.wire_json) == json.loads(PRICE_JSON)
 
 
 def test_a_state_without_a_price_is_one_status_event() -> None:
@@ -235,11 +243,11 @@ def test_a_state_without_a_price_is_one_status_event() -> None:
         == (
             "id: 7f3a-7\n"
             "event: status\n"
-            f'data: {{"type":"status","updates":[{STATUS.json}],"timestamp":1795000000005}}\n'
+            f'data: {{"type":"status","updates":[{STATUS.wire_json}],"timestamp":1795000000005}}\n'
             "\n"
         ).encode()
     )
-    assert json.loads(STATUS.json) == json.loads(STATUS_JSON)
+    assert json.loads(STATUS.wire_json) == json.loads(STATUS_JSON)
 
 
 def test_only_the_last_event_of_a_batch_has_the_id() -> None:
@@ -250,10 +258,10 @@ def test_only_the_last_event_of_a_batch_has_the_id() -> None:
             'data: {"type":"tickers","tickers":["BTCUSD","ETHUSD"]}\n'
             "\n"
             "event: status\n"
-            f'data: {{"type":"status","updates":[{STATUS.json}],"timestamp":1795000000005}}\n'
+            f'data: {{"type":"status","updates":[{STATUS.wire_json}],"timestamp":1795000000005}}\n'
             "\n"
             "id: 7f3a-7\n"
-            f'data: {{"type":"batch_update","updates":[{PRICE.json}],"timestamp":1795000000005}}\n'
+            f'data: {{"type":"batch_update","updates":[{PRICE.wire_json}],"timestamp":1795000000005}}\n'
             "\n"
         ).encode()
     )
@@ -273,7 +281,7 @@ def test_the_first_batch_says_whether_it_resumes_even_when_it_holds_no_price(res
 
 def test_several_prices_stand_in_one_event_in_the_order_given() -> None:
     other = entry(live(ETH, "3.5"), 7)
-    assert f'"updates":[{PRICE.json},{other.json}]'.encode() in encode_sse(batch(updates=[PRICE, other]))
+    assert f'"updates":[{PRICE.wire_json},{other.wire_json}]'.encode() in encode_sse(batch(updates=[PRICE, other]))
 
 
 def test_an_empty_batch_is_no_bytes() -> None:
@@ -330,7 +338,7 @@ def test_a_stream_of_nothing_begins_all_the_same(stage: Stage) -> None:
 def test_what_changes_between_admission_and_the_first_read_is_not_lost(stage: Stage, broadcaster: Broadcaster) -> None:
     late = Client(broadcaster)
     broadcaster.put(live(BTC, 1))
-    broadcaster.untrack(SOL)
+    broadcaster.remove(SOL)
     settle(broadcaster)
     late.catch_up()
     assert late.table == table_of(broadcaster)
@@ -342,22 +350,22 @@ def test_what_changes_between_admission_and_the_first_read_is_not_lost(stage: St
 
 def test_the_first_change_after_a_quiet_spell_leaves_at_once_and_the_next_waits(stage: Stage) -> None:
     broadcaster = stage.broadcaster(BTC, interval=FOREVER_S)  # it has told of BTCUSD, an hour early
-    assert broadcaster.sequence == 1
+    assert broadcaster.table.sequence == 1
     broadcaster.put(live(BTC, 1))
     gevent.sleep(0.2)
-    assert (broadcaster.sequence, broadcaster.waiting) == (1, 1)
+    assert (broadcaster.table.sequence, broadcaster.waiting) == (1, 1)
 
 
 def test_there_is_at_most_one_flush_an_interval_and_the_last_holds_the_newest(stage: Stage) -> None:
     broadcaster = stage.broadcaster(BTC, interval=0.05)
     client = stage.client(broadcaster)
     get_going(broadcaster, client)
-    before, began = broadcaster.sequence, time.monotonic()
+    before, began = broadcaster.table.sequence, time.monotonic()
     for price in range(1, 101):
         broadcaster.put(live(BTC, price))
         gevent.sleep(0.005)
     wait_until(lambda: broadcaster.waiting == 0, "the last flush")
-    flushes = broadcaster.sequence - before
+    flushes = broadcaster.table.sequence - before
     assert 2 <= flushes <= (time.monotonic() - began) / 0.05 + 1
     client.catch_up()
     assert client.table[BTC]["priceText"] == "100"
@@ -397,14 +405,14 @@ def test_the_sequence_grows_only_with_changes_and_stands_in_every_update(
     stage: Stage, broadcaster: Broadcaster
 ) -> None:
     client = stage.client(broadcaster)
-    before = broadcaster.sequence
+    before = broadcaster.table.sequence
     for price in (1, 2, 3):
         broadcaster.put(live(BTC, price))
         client.read()
-        assert client.table[BTC]["sequence"] == broadcaster.sequence == before + price
+        assert client.table[BTC]["sequence"] == broadcaster.table.sequence == before + price
     gevent.sleep(0.05)
-    assert broadcaster.sequence == before + 3
-    assert client.last_id == f"{broadcaster.epoch}-{broadcaster.sequence}"
+    assert broadcaster.table.sequence == before + 3
+    assert client.last_id == f"{broadcaster.table.epoch}-{broadcaster.table.sequence}"
 
 
 def test_a_quote_put_by_a_foreign_thread_reaches_a_stream_of_an_idle_hub(
@@ -440,7 +448,7 @@ def test_no_ticker_waits_for_long_behind_busier_ones(stage: Stage) -> None:
         for ticker in busy:
             broadcaster.put(live(ticker, price))
         next_flush(broadcaster)
-    told = broadcaster.entry(quiet)
+    told = broadcaster.table.entry(quiet)
     assert told is not None
     assert told.quote.price_text == "7.5"
 
@@ -449,17 +457,19 @@ def test_a_quote_that_still_waits_does_not_outlive_its_tickers_removal() -> None
     broadcaster = Broadcaster()  # not started: it flushes when we say so
     tickers = [Ticker(f"T{number}") for number in range(1000)]
     for ticker in tickers:
-        broadcaster.track(ticker)
+        broadcaster.add(ticker)
         broadcaster.put(live(ticker, 1))
     broadcaster.flush()
-    waiting = [entry.quote.ticker for entry in broadcaster.entries if entry.quote.state is State.STARTING]
+    waiting = [entry.quote.ticker for entry in broadcaster.table.entries if entry.quote.state is State.STARTING]
     assert waiting
     for ticker in waiting:
-        broadcaster.untrack(ticker)
-        broadcaster.track(ticker)
+        broadcaster.remove(ticker)
+        broadcaster.add(ticker)
     while broadcaster.waiting:
         broadcaster.flush()
-    assert {entry.quote.state for entry in broadcaster.entries if entry.quote.ticker in waiting} == {State.STARTING}
+    assert {entry.quote.state for entry in broadcaster.table.entries if entry.quote.ticker in waiting} == {
+        State.STARTING
+    }
 
 
 # --- the list of tickers ----------------------------------------------------------------------------------------------
@@ -468,26 +478,26 @@ def test_a_quote_that_still_waits_does_not_outlive_its_tickers_removal() -> None
 def test_a_new_ticker_is_listed_and_starting(stage: Stage) -> None:
     broadcaster = stage.broadcaster(BTC, ETH, SOL, simulated=True)
     client = stage.client(broadcaster)
-    broadcaster.track(Ticker("ADAUSD"))
+    broadcaster.add(Ticker("ADAUSD"))
     settle(broadcaster)
     client.catch_up()
-    assert list(client.table) == broadcaster.tickers == ["ADAUSD", "BTCUSD", "ETHUSD", "SOLUSD"]
+    assert list(client.table) == broadcaster.table.tickers == ["ADAUSD", "BTCUSD", "ETHUSD", "SOLUSD"]
     assert client.table["ADAUSD"]["state"] == "starting"
     assert client.table["ADAUSD"]["simulated"] is True
 
 
 def test_a_removed_ticker_is_no_longer_listed(stage: Stage, broadcaster: Broadcaster) -> None:
     client = stage.client(broadcaster)
-    broadcaster.untrack(ETH)
+    broadcaster.remove(ETH)
     assert client.read() == [("tickers", {"type": "tickers", "tickers": ["BTCUSD", "SOLUSD"]})]
-    assert broadcaster.entry(ETH) is None
+    assert broadcaster.table.entry(ETH) is None
     assert client.table == table_of(broadcaster)
 
 
 def test_the_last_words_of_a_removed_ticker_are_dropped(stage: Stage, broadcaster: Broadcaster) -> None:
     client = stage.client(broadcaster)
     broadcaster.put(live(ETH, 1))
-    broadcaster.untrack(ETH)
+    broadcaster.remove(ETH)
     settle(broadcaster)
     broadcaster.put(live(ETH, 2))
     broadcaster.put(live(BTC, 3))
@@ -499,26 +509,225 @@ def test_the_last_words_of_a_removed_ticker_are_dropped(stage: Stage, broadcaste
 
 
 def test_quotes_of_unknown_tickers_cost_nothing(broadcaster: Broadcaster) -> None:
-    before = broadcaster.sequence
+    before = broadcaster.table.sequence
     for number in range(1000):
         broadcaster.put(live(Ticker(f"X{number}"), 1))
     wait_until(lambda: broadcaster.waiting == 0, "the hand-off to be taken")
-    broadcaster.untrack(Ticker("X1"))
+    broadcaster.remove(Ticker("X1"))
     gevent.sleep(0.05)
-    assert broadcaster.sequence == before
-    assert broadcaster.tickers == [BTC, ETH, SOL]
+    assert broadcaster.table.sequence == before
+    assert broadcaster.table.tickers == [BTC, ETH, SOL]
 
 
 def test_a_ticker_that_comes_back_starts_anew(stage: Stage, broadcaster: Broadcaster) -> None:
     broadcaster.put(live(BTC, 1))
     settle(broadcaster)
-    broadcaster.untrack(BTC)
+    broadcaster.remove(BTC)
     broadcaster.put(live(BTC, 2))
-    broadcaster.track(BTC)
+    broadcaster.add(BTC)
     settle(broadcaster)
     client = stage.client(broadcaster)
     assert client.table[BTC]["state"] == "starting"
     assert "priceText" not in client.table[BTC]
+
+
+# --- expiry -----------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that only the test moves, in ms."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def proven(ticker: Ticker, price: object, until: float) -> Quote:
+    return replace(live(ticker, price), proven_until=until)
+
+
+def state_of(broadcaster: Broadcaster, ticker: Ticker) -> State:
+    entry = broadcaster.table.entry(ticker)
+    assert entry is not None
+    return entry.quote.state
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def held(stage: Stage, clock: Clock) -> Broadcaster:
+    """One whose table has BTCUSD live at 7.5, proven for another 10 s of a clock that stands still."""
+    broadcaster = stage.broadcaster(BTC, ETH, clock=clock)
+    broadcaster.put(proven(BTC, "7.5", clock.now + 10_000))
+    settle(broadcaster)
+    return broadcaster
+
+
+def test_a_price_past_its_proof_is_told_as_stale_within_a_tick_and_a_batch(stage: Stage) -> None:
+    """By the real clock, at several phases of the tick."""
+    for phase in (0.0, 0.13, 0.29, 0.41):
+        broadcaster = stage.broadcaster(BTC, interval=0.05)
+        client = stage.client(broadcaster)
+        until = steady_ms() + 300 + 1000 * phase
+        broadcaster.put(proven(BTC, "7.5", until))
+        while client.table[BTC]["state"] != "live":
+            client.read()
+        while client.table[BTC]["state"] == "live":
+            client.read()
+        assert 0 < steady_ms() - until < 1000 * (TICK_S + 0.05) + BUSY_MS
+        assert client.events[-1][0] == "status"
+        assert client.table[BTC]["state"] == "stale"
+        assert client.table[BTC]["priceText"] == "7.5"
+        assert client.table[BTC]["reason"] == NO_SIGN_OF_LIFE
+
+
+def test_whoever_asks_after_the_proof_ran_out_is_not_shown_a_live_price(
+    stage: Stage, held: Broadcaster, clock: Clock
+) -> None:
+    """Nothing runs between the moment at which the proof runs out and the answers: no tick, no flush."""
+    known = stage.client(held)
+    assert known.table[BTC]["state"] == "live"
+    clock.now += 10_000
+    assert state_of(held, BTC) is State.LIVE, "the proof holds up to its last moment"
+    clock.now += 1
+    fresh, back = Client(held), Client(held, last_event_id=known.last_id)
+    assert state_of(held, BTC) is State.STALE
+    assert [entry.quote.state for entry in held.table.entries] == [State.STALE, State.STARTING]
+    for client in (fresh, back):
+        while client.last_id == "":
+            client.read()
+        assert client.table[BTC]["state"] == "stale"
+        assert client.table[BTC]["priceText"] == "7.5"
+        client.leave()
+    assert back.events[-1][1]["resumed"] is True
+
+
+def test_a_client_that_subscribes_anew_after_the_proof_ran_out_is_not_shown_a_live_price(
+    stage: Stage, held: Broadcaster, clock: Clock
+) -> None:
+    client = stage.client(held, [ETH])
+    held.put(stale(ETH, "silence"))
+    client.read()
+    clock.now += 10_001
+    client.admitted.subscribe(Subscription(SSE, frozenset({BTC})))
+    while BTC not in client.table or "state" not in client.table[BTC]:
+        client.read()
+    assert client.table[BTC]["state"] == "stale"
+
+
+def test_renewing_a_proof_that_holds_sends_nothing(stage: Stage, held: Broadcaster, clock: Clock) -> None:
+    client = stage.client(held)
+    get_going(held, client)
+    held.put(proven(BTC, "7.5", clock.now + 10_000))
+    client.read()
+    sequence, counters = held.table.sequence, held.counters.copy()
+    for _ in range(20):
+        clock.now += 9_000
+        held.put(proven(BTC, "7.5", clock.now + 10_000))
+        wait_until(lambda: held.waiting == 0, "the hand-off to be taken")
+        assert state_of(held, BTC) is State.LIVE
+    gevent.sleep(TICK_S + 0.1)
+    assert held.table.sequence == sequence
+    assert held.counters == counters, "nothing was flushed, encoded or sent"
+    clock.now += 10_001
+    client.read()
+    assert client.table[BTC]["state"] == "stale", "the last renewal counts, no other"
+
+
+def test_renewing_a_proof_that_has_run_out_is_told_as_live_again(stage: Stage, held: Broadcaster, clock: Clock) -> None:
+    client = stage.client(held)
+    clock.now += 10_001
+    client.read()
+    assert client.table[BTC]["state"] == "stale"
+    before = held.table.sequence
+    held.put(proven(BTC, "7.5", clock.now + 10_000))
+    assert updates(client.read()) == {"BTCUSD": "7.5"}
+    assert client.table[BTC]["state"] == "live"
+    assert "reason" not in client.table[BTC]
+    assert held.table.sequence == before + 1
+
+
+def test_a_quote_that_arrives_after_its_proof_is_never_told_as_live(
+    stage: Stage, held: Broadcaster, clock: Clock
+) -> None:
+    client = stage.client(held)
+    client.events.clear()
+    held.put(proven(ETH, 3, clock.now - 1))
+    held.put(replace(live(BTC, 8), proven_until=None))
+    settle(held)
+    client.catch_up()
+    assert updates(client.events) == {}
+    assert updates(client.events, "status") == {"BTCUSD": "8", "ETHUSD": "3"}
+
+
+def test_after_the_machine_slept_no_price_is_live(stage: Stage, held: Broadcaster, clock: Clock) -> None:
+    """The clock jumps by an hour: it counts what the machine slept."""
+    client = stage.client(held)
+    woken = time.monotonic()
+    clock.now += 3_600_000
+    assert state_of(held, BTC) is State.STALE
+    client.read()
+    assert client.table[BTC]["state"] == "stale"
+    assert time.monotonic() - woken < TICK_S + BUSY_MS / 1000
+
+
+def test_only_live_prices_run_out(stage: Stage, held: Broadcaster, clock: Clock) -> None:
+    dated = Quote(BTC, State.SNAPSHOT, price_text="7", source=Source.SCRIPT)
+    held.put(dated)
+    held.put(stale(ETH, "the page is frozen"))
+    settle(held)
+    clock.now += 86_400_000
+    assert [entry.quote for entry in held.table.entries] == [dated, stale(ETH, "the page is frozen")]
+
+
+def test_a_renewal_does_not_delay_the_change_after_it(stage: Stage) -> None:
+    broadcaster = stage.broadcaster(BTC, interval=1.0)
+    client = stage.client(broadcaster)
+    broadcaster.put(live(BTC, 1))
+    client.read()
+    gevent.sleep(1.1)
+    broadcaster.put(live(BTC, 1))
+    wait_until(lambda: broadcaster.waiting == 0, "the hand-off to be taken")
+    changed = time.monotonic()
+    broadcaster.put(live(BTC, 2))
+    assert updates(client.read()) == {"BTCUSD": "2"}
+    assert time.monotonic() - changed < 0.5
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["quote", "wait", "tick", "flush"]), st.sampled_from([BTC, ETH]), st.integers(1, 15_000)),
+    max_size=40,
+)
+
+
+@given(steps=STEPS)
+def test_a_price_is_live_exactly_while_its_last_proof_holds(steps: list[tuple[str, Ticker, int]]) -> None:
+    """Whatever comes in which order, and whether anyone looked in between or not."""
+    clock = Clock()
+    broadcaster = Broadcaster(clock=clock)  # not started: it ticks and flushes when we say so
+    for ticker in (BTC, ETH):
+        broadcaster.add(ticker)
+    proofs: dict[Ticker, float] = {}
+    for step, ticker, number in steps:
+        match step:
+            case "quote":
+                proofs[ticker] = clock.now + number
+                broadcaster.put(proven(ticker, 7, proofs[ticker]))
+                broadcaster.flush()
+            case "wait":
+                clock.now += number
+            case "tick":
+                broadcaster.table.expire()
+            case "flush":
+                broadcaster.flush()
+        shown = {entry.quote.ticker: entry.quote.state for entry in broadcaster.table.entries}
+        for tracked, until in proofs.items():
+            assert shown[tracked] is (State.LIVE if clock.now <= until else State.STALE)
 
 
 # --- many clients -----------------------------------------------------------------------------------------------------
@@ -535,7 +744,7 @@ def test_all_clients_of_the_same_tickers_see_the_same(stage: Stage, broadcaster:
         client.catch_up()
     assert clients[0].events == clients[1].events == clients[2].events
     assert len(clients[0].events) == 10
-    assert broadcaster.clients.total() == 3
+    assert broadcaster.clients.by_transport.total() == 3
 
 
 def test_a_frame_is_encoded_once_for_all_clients(stage: Stage, broadcaster: Broadcaster) -> None:
@@ -554,14 +763,14 @@ def test_a_filter_lets_only_its_tickers_through(stage: Stage, broadcaster: Broad
     assert set(client.table) == {"BTCUSD"}
     broadcaster.put(live(ETH, 1))
     settle(broadcaster)
-    broadcaster.untrack(SOL)
+    broadcaster.remove(SOL)
     settle(broadcaster)
     broadcaster.put(live(ETH, 2))
     broadcaster.put(live(BTC, 3))
     assert updates(client.read()) == {"BTCUSD": "3"}
-    broadcaster.untrack(BTC)
+    broadcaster.remove(BTC)
     assert client.read() == [("tickers", {"type": "tickers", "tickers": []})]
-    broadcaster.track(Ticker("NOSUCH"))
+    broadcaster.add(Ticker("NOSUCH"))
     client.read()
     assert set(client.table) == {"NOSUCH"}
 
@@ -579,9 +788,9 @@ def test_a_client_that_asked_for_a_low_rate_gets_few_batches_and_the_newest(
     for price in range(1, 51):
         broadcaster.put(live(BTC, price))
         gevent.sleep(0.01)
-    settled = broadcaster.sequence
+    settled = broadcaster.table.sequence
     seldom.catch_up()
-    assert broadcaster.sequence == settled
+    assert broadcaster.table.sequence == settled
     assert seldom.table == table_of(broadcaster)
     assert seldom.table[BTC]["priceText"] == "50"
     assert 2 <= len(seldom.events) <= (time.monotonic() - began) / 0.2 + 2
@@ -608,15 +817,15 @@ def test_a_client_that_does_not_read_is_conflated_and_ends_with_the_right_table(
         broadcaster.put(live(BTC, price))
         broadcaster.put(stale(ETH, f"{price} " * 1000))  # soon more than a socket's buffers hold
         if price == 200:  # only once each: lost, if what was never sent counts as sent
-            broadcaster.track(Ticker("ADAUSD"))
-            broadcaster.untrack(SOL)
+            broadcaster.add(Ticker("ADAUSD"))
+            broadcaster.remove(SOL)
         settle(broadcaster)
         brisk.catch_up()
-    assert broadcaster.lagging == 1
+    assert broadcaster.clients.lagging == 1
     slow.catch_up()
     assert slow.table == brisk.table == table_of(broadcaster)
     assert len(updates_of(slow.events)) < 100
-    wait_until(lambda: broadcaster.lagging == 0, "the slow client to count as caught up")
+    wait_until(lambda: broadcaster.clients.lagging == 0, "the slow client to count as caught up")
     broadcaster.put(live(BTC, 301))
     assert updates(slow.read()) == {"BTCUSD": "301"}
     assert broadcaster.counters["conflated"] > 200
@@ -631,15 +840,15 @@ def test_a_frame_that_was_sent_in_part_is_continued_where_it_broke_off(broadcast
     slow.leave()
     slow.stream = iter(lambda: ours.recv(1000), b"")
     with ours:
-        broadcaster.attach(broadcaster.admit(Wish(SSE)), theirs)
+        broadcaster.clients.admit(Subscription(SSE)).start(theirs)
         for number in range(1, 201):
             broadcaster.put(stale(ETH, f"{number} " * 20_000))
             settle(broadcaster)
-        assert broadcaster.lagging == 1
+        assert broadcaster.clients.lagging == 1
         slow.catch_up()
     assert slow.table[ETH] == table_of(broadcaster)[ETH]
     assert len(slow.events) < 200
-    wait_until(lambda: broadcaster.clients.total() == 0, "the end of the connection to be noticed")
+    wait_until(lambda: broadcaster.clients.by_transport.total() == 0, "the end of the connection to be noticed")
 
 
 def updates_of(events: list[Event]) -> list[Event]:
@@ -666,7 +875,7 @@ def test_a_client_that_comes_back_gets_only_what_changed(stage: Stage, broadcast
     client = stage.client(broadcaster)
     client.leave()
     broadcaster.put(live(ETH, 2))
-    broadcaster.untrack(SOL)
+    broadcaster.remove(SOL)
     settle(broadcaster)
     back = stage.client(broadcaster, last_event_id=client.last_id)
     assert back.events[-1][1]["resumed"] is True
@@ -706,22 +915,22 @@ def test_an_id_of_another_run_or_none_at_all_gets_everything(
 ) -> None:
     broadcaster.put(live(BTC, 1))
     settle(broadcaster)
-    client = stage.client(broadcaster, last_event_id=last_event_id.format(epoch=broadcaster.epoch))
+    client = stage.client(broadcaster, last_event_id=last_event_id.format(epoch=broadcaster.table.epoch))
     assert client.events[-1][1]["resumed"] is False
     assert updates(client.events) == {"BTCUSD": "1"}
     assert client.table == table_of(broadcaster)
 
 
 def test_runs_have_different_epochs() -> None:
-    assert len({Broadcaster().epoch for _ in range(10)}) == 10
+    assert len({Broadcaster().table.epoch for _ in range(10)}) == 10
 
 
 def test_removals_are_remembered_in_bounded_number(stage: Stage, broadcaster: Broadcaster) -> None:
     """A client that was away for more removals than are remembered gets everything instead."""
     client = stage.client(broadcaster)
     for number in range(3_000):
-        broadcaster.track(Ticker(f"T{number}"))
-        broadcaster.untrack(Ticker(f"T{number}"))
+        broadcaster.add(Ticker(f"T{number}"))
+        broadcaster.remove(Ticker(f"T{number}"))
         if number % 100 == 0:
             settle(broadcaster)
     settle(broadcaster)
@@ -740,10 +949,10 @@ def change(broadcaster: Broadcaster, what: str, ticker: Ticker, number: int) -> 
             broadcaster.put(live(ticker, number))
         case "status":
             broadcaster.put(stale(ticker, f"silence {number}"))
-        case "track" if broadcaster.entry(ticker) is None:
-            broadcaster.track(ticker)
+        case "track" if broadcaster.table.entry(ticker) is None:
+            broadcaster.add(ticker)
         case "untrack":
-            broadcaster.untrack(ticker)
+            broadcaster.remove(ticker)
 
 
 def come_back(client: Client, broadcaster: Broadcaster, *, remembering: bool) -> Client:
@@ -771,7 +980,7 @@ def test_a_client_that_has_caught_up_holds_the_servers_table_however_often_it_le
                 client = come_back(client, broadcaster, remembering=what == "leave")
             case _:
                 change(broadcaster, what, ticker, number)
-    broadcaster.track(Ticker("LAST"))
+    broadcaster.add(Ticker("LAST"))
     settle(broadcaster)
     client.catch_up()
     assert client.table == table_of(broadcaster)
@@ -819,7 +1028,7 @@ def test_stopping_ends_every_stream_with_an_event_that_says_so(stage: Stage) -> 
         assert client.events[-1][0] == "shutdown"
         assert client.table[BTC]["priceText"] == "1"
     stopping.join(PATIENCE_S)
-    assert broadcaster.clients.total() == 0
+    assert broadcaster.clients.by_transport.total() == 0
 
 
 def test_stopping_ends_a_lagging_stream_too(stage: Stage) -> None:
@@ -829,10 +1038,10 @@ def test_stopping_ends_a_lagging_stream_too(stage: Stage) -> None:
     for number in range(1, 101):
         broadcaster.put(stale(BTC, f"{number} " * 1000))
         settle(broadcaster)
-    assert broadcaster.lagging == 1
+    assert broadcaster.clients.lagging == 1
     broadcaster.stop()
     client.read_to_the_end()
-    assert broadcaster.clients.total() == 0
+    assert broadcaster.clients.by_transport.total() == 0
 
 
 def test_a_broadcaster_that_has_stopped_takes_no_more_clients(stage: Stage) -> None:
@@ -845,19 +1054,19 @@ def test_a_broadcaster_that_has_stopped_takes_no_more_clients(stage: Stage) -> N
 def test_a_stream_that_is_closed_frees_its_place(stage: Stage, broadcaster: Broadcaster) -> None:
     clients = [stage.client(broadcaster) for _ in range(10)]
     get_going(broadcaster, *clients[:5])
-    assert broadcaster.clients.total() == 10
+    assert broadcaster.clients.by_transport.total() == 10
     for client in clients[:9]:
         client.leave()
-    assert broadcaster.clients.total() == 1
+    assert broadcaster.clients.by_transport.total() == 1
     clients[9].leave()
     broadcaster.put(live(BTC, 1))
     settle(broadcaster)
-    assert broadcaster.clients.total() == 0
+    assert broadcaster.clients.by_transport.total() == 0
 
 
 def test_a_stream_that_was_never_read_frees_its_place_too(broadcaster: Broadcaster) -> None:
     Client(broadcaster).leave()
-    assert broadcaster.clients.total() == 0
+    assert broadcaster.clients.by_transport.total() == 0
 
 
 def test_a_stream_whose_reader_is_killed_while_it_waits_frees_its_place(stage: Stage, broadcaster: Broadcaster) -> None:
@@ -866,4 +1075,4 @@ def test_a_stream_whose_reader_is_killed_while_it_waits_frees_its_place(stage: S
     gevent.sleep(0)
     reader.kill()
     client.leave()
-    assert broadcaster.clients.total() == 0
+    assert broadcaster.clients.by_transport.total() == 0

@@ -186,24 +186,24 @@ QUOTES = [
 
 @pytest.mark.parametrize("quote", QUOTES, ids=lambda quote: quote.ticker)
 def test_our_json_and_our_protobuf_are_the_same_message(quote: Quote) -> None:
-    entry = Entry(quote, 2**53 + 1, tracked=1, json="")
+    entry = Entry(quote, 2**53 + 1, tracked=1, wire_json="")
     message = price_update(entry)
     assert json_format.Parse(as_json(entry), PriceUpdate()) == message
     assert PriceUpdate.FromString(as_proto(entry)) == message
 
 
 def test_every_field_of_a_quote_has_its_field_in_the_message() -> None:
-    message = price_update(Entry(FULL, 7, tracked=1, json=""))
+    message = price_update(Entry(FULL, 7, tracked=1, wire_json=""))
     assert {field.name for field, _ in message.ListFields()} == {field.name for field in PriceUpdate.DESCRIPTOR.fields}
     assert (message.price, message.price_text, message.state) == (45000.1, "45000.10", State.STATE_NOT_FOUND)
 
 
 def test_every_state_and_source_has_a_value() -> None:
     for state in QuoteState:
-        entry = Entry(Quote(parse_ticker("BTCUSD"), state), 1, tracked=1, json="")
+        entry = Entry(Quote(parse_ticker("BTCUSD"), state), 1, tracked=1, wire_json="")
         assert State.Name(price_update(entry).state) == f"STATE_{state.name}"
     for source in Source:
-        entry = Entry(Quote(parse_ticker("BTCUSD"), QuoteState.LIVE, source=source), 1, tracked=1, json="")
+        entry = Entry(Quote(parse_ticker("BTCUSD"), QuoteState.LIVE, source=source), 1, tracked=1, wire_json="")
         assert json.loads(as_json(entry))["source"] == f"SOURCE_{source.name}"
 
 

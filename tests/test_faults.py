@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from running import wait_until
 
 from quotes import State, Ticker
-from tradingview.feed import CLOCK_STEP_MS, PROOF_LIMIT_MS, Feed
+from tradingview.feed import CLOCK_STEP_MS, Feed
+from tradingview.proof import MIN_SOCKET_PROOF_MS
 
 pytestmark = [
     pytest.mark.timeout(120),  # the first test opens 20 pages, on whatever machine
@@ -64,12 +65,12 @@ def test_when_the_clock_jumps_a_live_price_stays_live_and_a_silent_one_does_not(
         if is_reloaded:
             stage.load()
         stage.show(64_000 + stage.now % 1_000)
-        quote = stage.feed.quote(stage.now)
+        quote = stage.feed.quote(stage.now).as_of(stage.now)
         assert quote.state is State.LIVE
         assert quote.timestamp is not None
         assert 0 <= quote.timestamp - stage.wall <= CLOCK_STEP_MS
-    stage.wait(PROOF_LIMIT_MS + 1, steps[-1][0])
-    assert stage.feed.quote(stage.now).state is State.STALE
+    stage.wait(MIN_SOCKET_PROOF_MS + 1, steps[-1][0])
+    assert stage.feed.quote(stage.now).has_expired(stage.now)
 
 
 class Clocks:
@@ -89,7 +90,8 @@ class Clocks:
         self._tell("page", resolved="BINANCE:BTCUSDT", url="https://www.tradingview.com/symbols/BTCUSDT/")
 
     def show(self, price: int) -> None:
-        self._tell("frame", symbol="BINANCE:BTCUSDT", status="ok", fields={"lp": price})
+        frame = {"session": "qs_1", "name": "BINANCE:BTCUSDT", "status": "ok", "fields": {"lp": price}}
+        self._tell("frames", socket=1, frames=[frame])
 
     def _tell(self, kind: str, **message: object) -> None:
         self.feed.hear({"kind": kind, "page": self.document, "at": self.page, **message}, self.now, self.wall)

@@ -22,7 +22,7 @@ import pytest
 from running import Simulator, descendants, running_pluto, running_simulator, wait_until
 from scraping import LESS_PATIENT, Watched, scraping
 
-from quotes import Quote, State
+from quotes import Quote, State, steady_ms
 
 HONEST = ("BTCUSD", "ETHUSD")
 CUT_OFF = {  # what is an error then, by what, and why; those that take longest first
@@ -133,7 +133,7 @@ def wait_until_cut_off(watched: Watched, reasons: dict[str, str], latenesses: li
 
 
 def live_of(watched: Watched) -> set[str]:
-    return {ticker for ticker, quote in watched.now.items() if quote.state is State.LIVE}
+    return {ticker for ticker, quote in watched.now.items() if quote.as_of(steady_ms()).state is State.LIVE}
 
 
 @pytest.mark.timeout(240)  # for the first, that has them all

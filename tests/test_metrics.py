@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import socket
@@ -104,7 +105,7 @@ def test_tickers_and_streams_are_counted(server: QuoteServer) -> None:
 def test_a_thousand_tickers_have_as_many_series_as_one(parts: Parts) -> None:
     few = reading_of(parts)
     for number in range(1000):
-        parts.broadcaster.track(Ticker(f"COIN{number}USD"))
+        parts.broadcaster.add(Ticker(f"COIN{number}USD"))
     many = reading_of(parts)
     assert many.value("pluto_tickers", state="starting") == 1000
     assert [(sample.name, sample.labels) for sample in many.samples] == [
@@ -172,8 +173,9 @@ def test_without_a_browser_it_says_so(server: QuoteServer) -> None:
 
 def test_a_price_is_timed_on_its_way_once(parts: Parts) -> None:
     broadcaster, now_ms = parts.broadcaster, round(time.time() * 1000)
-    broadcaster.track(BTC)
+    broadcaster.add(BTC)
     price = {"price_text": "1.5", "source": Source.SOCKET, "timestamp": now_ms - 400, "received_at": now_ms - 100}
+    price |= {"proven_until": math.inf}
     for state in (State.LIVE, State.STALE, State.LIVE):  # one price; proven, doubted, and proven again
         broadcaster.put(Quote(BTC, state, **price))  # type: ignore[arg-type]
         broadcaster.flush()
@@ -190,13 +192,14 @@ def test_a_price_is_timed_on_its_way_once(parts: Parts) -> None:
 
 def test_what_was_never_live_and_a_clock_set_back_distort_nothing(parts: Parts) -> None:
     broadcaster, now_ms = parts.broadcaster, round(time.time() * 1000)
-    broadcaster.track(BTC)
+    broadcaster.add(BTC)
     day_ms = 86_400_000
     for state, shown_at, received_at in (
         (State.SNAPSHOT, now_ms - day_ms, now_ms),
         (State.LIVE, now_ms + 2 * day_ms, now_ms + day_ms),
     ):
-        broadcaster.put(Quote(BTC, state, "1.5", timestamp=shown_at, received_at=received_at))
+        quote = Quote(BTC, state, "1.5", timestamp=shown_at, received_at=received_at, proven_until=math.inf)
+        broadcaster.put(quote)
         broadcaster.flush()
     assert (broadcaster.delays.page.counts[0], broadcaster.delays.page.total_s) == (1, 0)
     assert (broadcaster.delays.handoff.counts[0], broadcaster.delays.handoff.total_s) == (1, 0)

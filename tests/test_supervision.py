@@ -39,7 +39,8 @@ class Faulty:
 
 @contextmanager
 def faulty_pluto(log: Path, *options: str) -> Iterator[Faulty]:
-    with running_pluto(*options, program="tests/faulty_server.py", log=str(log)) as pluto:
+    """It takes a hang of 9 s for one for good."""
+    with running_pluto(*options, program="tests/faulty_server.py", log=str(log), FAULTY_PATIENCE="hang=9") as pluto:
         yield Faulty(pluto, log)
 
 
@@ -52,26 +53,37 @@ def faulty(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> It
         yield faulty
 
 
-def test_a_scraper_that_hangs_shows_no_live_price_until_it_is_back(faulty: Faulty) -> None:
-    faulty.pluto.order("hang", 6)
-    quote = faulty.pluto.wait_for("BTCUSD", "stale", timeout=8)
-    assert quote["reason"] == "the scraper hangs"
-    assert "price" in quote
-    assert faulty.health()["scraper"] == "hanging"
+def test_a_scraper_that_hangs_is_said_until_it_is_back(faulty: Faulty) -> None:
+    """When its prices become stale is in test_expiry.py."""
+    before = faulty.logged("the scraper hangs; "), faulty.logged("the scraper is back")
+    faulty.pluto.order("hang", 6.5)
+    wait_until(lambda: faulty.health()["scraper"] == "hanging")
     assert faulty.health()["status"] == "degraded"
     assert faulty.answer("/readyz") == (503, "not_ready")
     assert faulty.answer("/livez") == (200, "ok"), "it may well come back"
-    faulty.pluto.wait_for("BTCUSD", "live")
     wait_until(lambda: faulty.health()["scraper"] == "running")
+    wait_until(lambda: faulty.health()["status"] == "ok")
     assert faulty.answer("/readyz") == (200, "ok")
-    assert faulty.logged("the scraper hangs; its prices are stale until it is back") == 1
+    after = faulty.logged("the scraper hangs; "), faulty.logged("the scraper is back")
+    assert after == (before[0] + 1, before[1] + 1)
+
+
+def test_a_scraper_that_hangs_for_good_says_that_pluto_must_be_started_anew(faulty: Faulty) -> None:
+    before = faulty.logged("the scraper hangs; ")
+    faulty.pluto.order("hang", 12)
+    wait_until(lambda: faulty.answer("/livez") == (503, "needs_restart"), 12)
+    assert faulty.pluto.http.get("/livez").json()["message"] == "Start Pluto anew: the scraper hangs for good."
+    assert faulty.health()["scraper"] == "hanging"
+    wait_until(lambda: faulty.answer("/livez") == (200, "ok"), what="it came back after all")
+    faulty.pluto.wait_for("BTCUSD", "live")
+    assert faulty.logged("the scraper hangs; ") == before + 1
 
 
 def test_a_scraper_that_dies_is_said_once_and_started_again(faulty: Faulty) -> None:
     left = descendants(faulty.pluto.process.pid)
     faulty.pluto.order("die", 1)
     wait_until(lambda: faulty.health()["scraper"] == "restarting")
-    assert faulty.pluto.quote("BTCUSD")["state"] != "live"
+    assert faulty.health()["status"] == "degraded"
     assert faulty.answer("/readyz") == (503, "not_ready")
     assert faulty.answer("/livez") == (200, "ok")
     faulty.pluto.wait_for("BTCUSD", "live")

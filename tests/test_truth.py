@@ -51,7 +51,11 @@ def test_a_page_may_be_a_little_late(late: float, is_right: bool) -> None:
 def test_a_price_may_not_stay_live_after_its_time(longer: float, is_right: bool) -> None:
     found = seen("101.0", 1_000, until=60_000 + longer)
     assert (found == []) is is_right
-    assert is_right or "still shown as live 12501 ms after" in found[0]
+    assert is_right or f"still shown as live {FRESH_MS + 1:.0f} ms after" in found[0]
+
+
+def test_the_limit_is_that_of_a_proof_a_tick_and_a_batch() -> None:
+    assert FRESH_MS == 10_550
 
 
 def test_nothing_is_true_while_the_source_is_down() -> None:

@@ -4,8 +4,9 @@ Pure: no clock, no socket, no thread. What was true is the simulator's /truth; a
 machine. A price shown as live is right when
 
 - it was the ticker's price at some moment from shortly before the page showed it until Pluto had it, and
-- as long as any client showed it, it had been the ticker's price within the last 12.5 s: the 10 s for which a sign of
-  life counts, two of the scraper's ticks and a batch. While the source is down, there is no price that could be true.
+- as long as any client showed it, it had been the ticker's price within FRESH_MS: for as long as the proof of a socket
+  holds whose heartbeats are 10 s apart or less, and one tick and one batch of the broadcaster. While the source is down,
+  there is no price that could be true.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from broadcast import FLUSH_INTERVAL_S, TICK_S
+from tradingview.proof import MIN_SOCKET_PROOF_MS
+
 TOLERANCE_MS = 2_000.0  # from the simulator's send until a page on a busy machine has painted it
-FRESH_MS = 12_500.0
+FRESH_MS = MIN_SOCKET_PROOF_MS + 1000 * (TICK_S + FLUSH_INTERVAL_S)
 ROUNDING_MS = 1.0  # Pluto tells whole milliseconds
 
 

@@ -86,7 +86,7 @@ class Patience:
 
     def retry_delay(self, trouble: PageTrouble, failures: int) -> float:
         """Until a ticker is tried again that has failed so often in a row, for the last time by this trouble."""
-        if trouble.state is State.NOT_FOUND:
+        if trouble.state is State.NOT_FOUND or trouble.alternative is not None:
             return self.not_found_retry
         if trouble.state is State.BLOCKED:
             wait = min(self.blocked_retry * 2.0 ** min(failures - 1, 10), self.blocked_limit)

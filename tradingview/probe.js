@@ -1,22 +1,29 @@
 // The probe: what Pluto runs inside a TradingView symbol page, before any script of the page's own.
 //
-// It reads the page's own quote frames for the page's own symbol, the text of the price element, the title, and the
-// page's facts (resolved symbol, structured data), and tells each to Python through one CDP binding.
-// It judges nothing: what may be believed is decided in feed.py. It never changes what the page shows to its scripts,
+// It reads the page's own quote sockets as far as they concern the page's own symbol, the text of the price element, the
+// title, and the page's facts (resolved symbol, structured data), and tells each to Python through one CDP binding.
+// It judges nothing: what may be believed is decided in Python. It never changes what the page shows to its scripts,
 // never uses requestAnimationFrame (2/s in a page that isn't in front), and never waits for anything.
 //
 // Every message is a JSON object with `kind`, `page` (performance.timeOrigin, which names the document), and `at`, the
 // page's clock in ms since the epoch:
-//   start {}                                  a document begins
+//   start   {}                                a document begins
 //   document {title, symbol, notFound, check, loaded}
 //                                             what sort of document it is, once it can be told, and whenever that changes
-//   page  {…facts}                            once they are there, and whenever address or symbol change
-//   frame {symbol, status, fields, error}     quote frames of the page's own symbol that came together; fields are partial
-//   price {text}                              the price element's whole text, when no recent frame explains it
-//   title {text}                              a title with an arrow in it, while there is neither frame nor element
-//   long  {ms}                                this page kept the renderer busy for so long
-//   pulse {feed, proven, text, explained, title, mode}
-//                                             every 2 s: the page is running, and this is what each strategy has
+//   page    {…facts}                          once they are there, and whenever address or symbol change
+//   frames  {socket, frames: [{session, name, status, fields, error}]}
+//                                             quote frames of the page's own symbol that came together; fields are
+//                                             partial, and no two prices are in one message, unless they are the same;
+//                                             a frame that can't be read has no name
+//   session {socket, event, session, names}   what the page ordered of a quote session, or how the server ended it
+//   price   {element}                         the price element, when no recent frame explains its text
+//   title   {title}                           a title with an arrow in it, while there is neither socket nor element
+//   long    {ms}                              this page kept the renderer busy for so long
+//   pulse   {sockets: [{id, open, heard, beats}], header: {mode, market, chosen, count}, element, title}
+//                                             every 2 s, and at once when the page's feed speaks after a silence: the
+//                                             page is running, and this is how it is
+// An element is {text, painted, changed, change, percent}, a title {text, changed}: `painted` is when the text became
+// that, `changed` when it, or another text of the header, changed last; 0 if all is as the document came.
 ((settings) => {
   const tell = window[settings.binding];
   delete window[settings.binding]; // neither the page nor a frame in it may speak for us
@@ -26,13 +33,14 @@
   if (window.top !== window || location.protocol === "chrome-error:") return;
 
   const LOOK_MS = 500;
-  const EXPLAINED_MS = 2500; // the page paints a frame at most this long after it came (125 ms throttle, timers late)
   const LONG_MS = 2000;
-
-  const MAX_TEXT = 200; // characters of a title or an element: no price is longer
   const MAX_WALL_TEXT = 20_000; // characters of a document in which a wall's words are looked for
+  const MAX_SOCKETS = 8;
+  const MAX_SESSIONS = 64;
+  const MAX_BEATS = 6; // heartbeats whose times are kept
 
   const stringify = JSON.stringify;
+  const parse = JSON.parse;
   const page = performance.timeOrigin;
   const sincePage = performance.now.bind(performance);
   const now = () => page + sincePage();
@@ -48,157 +56,327 @@
     tell(stringify({ kind, page, at, ...message }).slice(0, settings.maxMessage + 1));
   }
 
-  const proven = { socket: 0, dom: 0, title: 0 }; // ms at which each strategy last saw its feed alive
-  let feed = null; // the socket that quotes this page's symbol
-  let recentPrices = []; // [{price, until}] of the last frame, and of those it replaced in the last EXPLAINED_MS
+  // --- the page's own quote sockets --------------------------------------------------------------------------------
 
-  // --- the page's own quote socket ---------------------------------------------------------------------------------
+  const ORDERS = new Set([
+    "quote_create_session",
+    "quote_add_symbols",
+    "quote_remove_symbols",
+    "quote_delete_session",
+    "quote_fast_symbols",
+    "quote_hibernate_all",
+  ]);
+  const BEFORE_SYMBOLS = new Set(["quote_create_session", "quote_hibernate_all"]); // can come first of all
+  const ENDS = new Set(["critical_error", "protocol_error"]);
+  const BEAT = Symbol("heartbeat");
+  const BROKEN = Symbol("broken");
+  const OTHER = Symbol("neither a quote nor the end of one");
+
+  const NativeWebSocket = window.WebSocket;
+  const nativeSend = NativeWebSocket.prototype.send;
+  const records = new WeakMap(); // socket → {id, socket, heard, beats, sessions that have our symbol}
+  let kept = []; // the records of those sockets that Python knows of
+  let nextId = 1;
+
+  const isOpen = ({ socket }) => socket.readyState <= NativeWebSocket.OPEN;
+
+  function watch(socket) {
+    const record = { id: nextId++, socket, heard: 0, beats: [], sessions: new Set() };
+    records.set(socket, record);
+    socket.addEventListener("message", (event) => onMessage(record, event.data));
+    socket.addEventListener("close", () => kept.includes(record) && beat());
+  }
+
+  /** From now on the socket is in every pulse, until it has closed. */
+  function keep(record) {
+    if (kept.includes(record)) return;
+    if (kept.length >= MAX_SOCKETS) kept.splice(Math.max(0, kept.findIndex((other) => !isOpen(other))), 1);
+    kept.push(record);
+  }
 
   /** The payloads of a socket.io message: ~m~LENGTH~m~PAYLOAD, several to a message, LENGTH in UTF-16 units. */
-  function* payloadsOf(message) {
-    const header = /~m~(\d+)~m~/y;
-    for (let match; (match = header.exec(message)); ) {
-      const end = header.lastIndex + Number(match[1]);
-      yield message.slice(header.lastIndex, end);
-      header.lastIndex = end;
+  function* payloadsOf(data) {
+    const header = /~m~(\d+)~m~/g;
+    for (let match; (match = header.exec(data)); ) {
+      const begin = header.lastIndex;
+      const end = begin + Number(match[1]);
+      const isWhole = end === data.length || (end < data.length && data.startsWith("~m~", end));
+      yield isWhole ? data.slice(begin, end) : BROKEN; // what comes after a wrong length may be right
+      if (isWhole) header.lastIndex = end;
     }
   }
 
-  /** "BINANCE:BTCUSD" from a frame's name, which can be a spec: ={"symbol":"BINANCE:BTCUSD",…} */
-  function symbolOf(name) {
-    if (typeof name !== "string" || !name.startsWith("=")) return name;
+  function objectIn(text) {
     try {
-      return JSON.parse(name.slice(1)).symbol;
-    } catch {
-      return name;
-    }
-  }
-
-  /** The quote that a payload carries: {n, s, v, errmsg}; null if it carries none. */
-  function quoteOf(payload) {
-    if (!payload.includes('"qsd"')) return null;
-    try {
-      const { m, p } = JSON.parse(payload);
-      return m === "qsd" ? p[1] : null;
+      return Object(parse(text));
     } catch {
       return null;
     }
   }
 
-  /** The frames of the page's own symbol in one message. Parts of one change come together: they are merged. */
-  function* framesOf(payloads) {
-    let frame = null;
-    for (const quote of payloads.map(quoteOf)) {
-      if (symbolOf(quote?.n) !== settings.symbol) continue;
-      const { s: status, v, errmsg: error } = quote;
-      const isPriceNext = frame?.fields.lp !== undefined && v?.lp != null;
-      if (frame !== null && (isPriceNext || frame.status !== status)) {
-        yield frame;
-        frame = null;
-      }
-      frame ??= { symbol: settings.symbol, status, fields: {}, error };
-      for (const name in v) if (v[name] !== null) frame.fields[name] = v[name]; // null says nothing new
+  /** What a socket's message is made of: quotes and ends of sessions, BEAT, BROKEN or OTHER. */
+  function* partsOf(data) {
+    for (const payload of payloadsOf(data)) {
+      if (payload === BROKEN) yield BROKEN;
+      else if (payload.startsWith("~h~")) yield BEAT;
+      else if (!/"(qsd|critical_error|protocol_error)"/.test(payload)) yield OTHER;
+      else yield* messageIn(payload);
     }
-    if (frame !== null) yield frame;
   }
 
-  function onSocketMessage(socket, data) {
+  function* messageIn(payload) {
+    const message = objectIn(payload);
+    if (message === null) {
+      yield BROKEN;
+      yield* partsOf(payload); // a length that was too great has swallowed what came after
+    } else if (message.m === "qsd" || ENDS.has(message.m)) {
+      yield Array.isArray(message.p) ? message : BROKEN;
+    } else {
+      yield OTHER;
+    }
+  }
+
+  /** "BINANCE:BTCUSD" from a name, which can be a spec: ={"symbol":"BINANCE:BTCUSD",…} */
+  function symbolOf(name) {
+    return typeof name === "string" && name.startsWith("=") ? objectIn(name.slice(1))?.symbol : name;
+  }
+
+  const isOurs = (name) => symbolOf(name) === settings.symbol;
+
+  function tellSession(record, event, [session, ...names]) {
+    const ours = names.filter(isOurs);
+    if (event === "quote_add_symbols" && ours.length) addSession(record, session);
+    if (!record.sessions.has(session) && !BEFORE_SYMBOLS.has(event) && event !== "protocol_error") return;
+    keep(record);
+    send("session", { socket: record.id, event, session, names: ours });
+  }
+
+  function addSession(record, session) {
+    if (record.sessions.size < MAX_SESSIONS) record.sessions.add(session);
+  }
+
+  function onOrder(record, data) {
+    if (typeof data !== "string" || !data.includes('"quote_')) return;
+    for (const payload of payloadsOf(data)) {
+      const order = payload === BROKEN ? null : objectIn(payload);
+      if (ORDERS.has(order?.m) && Array.isArray(order.p)) tellSession(record, order.m, order.p);
+    }
+  }
+
+  /** A quote frame of the page's own symbol, one that can't be read and may be, or null: it is another's. */
+  function frameIn(record, [session, quote]) {
+    const { n: name, s: status, v, errmsg: error } = Object(quote);
+    if (typeof name !== "string" || (status === "ok" && (typeof v !== "object" || v === null))) {
+      const mayBeOurs = typeof session !== "string" || record.sessions.has(session);
+      return mayBeOurs ? { session, name: null, fields: {} } : null;
+    }
+    if (!isOurs(name)) return null;
+    addSession(record, session);
+    const fields = {};
+    for (const field of settings.fields) if (v?.[field] != null) fields[field] = v[field]; // null says nothing new
+    return { session, name, status, fields, error };
+  }
+
+  /** Adds a frame to those that came with it. Parts of one change are told as one; no price instead of another. */
+  function addFrame(record, frames, frame) {
+    const isSame = (other) => ["session", "name", "status"].every((key) => other[key] === frame[key]);
+    const price = frame.fields.lp;
+    const prices = frames.filter(({ fields }) => fields.lp !== undefined);
+    if (price !== undefined && prices.some((other) => isSame(other) || other.fields.lp !== price)) {
+      tellFrames(record, frames.splice(0));
+    }
+    const part = frame.name === null ? undefined : frames.find(isSame);
+    if (part === undefined) frames.push(frame);
+    else Object.assign(part.fields, frame.fields);
+    if (price !== undefined) rememberPrice(`${record.id} ${frame.session} ${frame.name}`, Number(price));
+  }
+
+  function tellFrames(record, frames) {
+    if (!frames.length) return false;
+    keep(record);
+    send("frames", { socket: record.id, frames });
+    return true;
+  }
+
+  function onMessage(record, data) {
     if (typeof data !== "string") return;
-    const payloads = [...payloadsOf(data)];
-    if (socket === feed && payloads.length) proven.socket = now();
-    for (const frame of framesOf(payloads)) {
-      feed = socket;
-      proven.socket = now();
-      if (frame.fields.lp !== undefined) rememberPrice(Number(frame.fields.lp));
-      send("frame", frame);
+    const wasSilent = now() - record.heard > settings.pulse;
+    const frames = [];
+    let isHeard = false;
+    for (const part of partsOf(data)) {
+      const isQuote = part.m === "qsd";
+      const frame = part === BROKEN && record.sessions.size ? { name: null, fields: {} } : isQuote ? frameIn(record, part.p) : null;
+      if (frame !== null) addFrame(record, frames, frame);
+      else if (ENDS.has(part.m)) tellSession(record, part.m, part.p);
+      if (part === BEAT) record.beats = [...record.beats, now()].slice(-MAX_BEATS);
+      isHeard ||= part !== BROKEN && frame?.name !== null;
     }
+    if (isHeard) record.heard = now();
+    const isTold = tellFrames(record, frames);
+    if (wasSilent && isHeard && !isTold && kept.includes(record)) beat();
   }
 
-  function rememberPrice(price) {
-    recentPrices = recentPrices.filter((recent) => proven.socket - recent.until < EXPLAINED_MS);
-    if (recentPrices.length) recentPrices.at(-1).until = proven.socket;
-    recentPrices.push({ price, until: Infinity });
+  // What frames explain: prices that are said now, and those that others replaced a moment ago.
+
+  let said = new Map(); // who says it → price
+  let replaced = []; // [{price, until}]
+
+  function rememberPrice(who, price) {
+    const before = said.get(who);
+    if (before === price) return;
+    replaced = replaced.filter(({ until }) => now() - until < settings.explained);
+    if (before !== undefined) replaced.push({ price: before, until: now() });
+    if (said.size > MAX_SESSIONS) said = new Map();
+    said.set(who, price);
   }
 
-  const NativeWebSocket = window.WebSocket;
+  /** Whether a recent frame said this price; a page that prints fewer decimals than the frame has rounds it. */
+  function isExplained(text) {
+    const shown = text.replaceAll(",", "");
+    const step = 10 ** -(shown.split(".")[1]?.length ?? 0);
+    const isShown = (price) => Math.abs(price - Number(shown)) <= step * 0.501;
+    if ([...said.values()].some(isShown)) return true;
+    return replaced.some(({ price, until }) => isShown(price) && now() - until < settings.explained);
+  }
+
   window.WebSocket = new Proxy(NativeWebSocket, {
     construct(target, args, newTarget) {
       const socket = Reflect.construct(target, args, newTarget);
-      socket.addEventListener("message", (event) => onSocketMessage(socket, event.data));
+      watch(socket);
       return socket;
     },
   });
-
-  const feedState = () =>
-    feed === null ? "none" : feed.readyState === NativeWebSocket.OPEN ? "open" : "closed";
+  NativeWebSocket.prototype.send = new Proxy(nativeSend, {
+    apply(target, socket, args) {
+      const result = Reflect.apply(target, socket, args);
+      if (records.has(socket)) onOrder(records.get(socket), args[0]);
+      return result;
+    },
+  });
 
   // --- the price element -------------------------------------------------------------------------------------------
 
-  const HEADERS = ".js-symbol-page-header-root, .js-symbol-header-ticker";
-  const PRICES = '[data-qa-id="symbol-last-value"], .js-symbol-last';
-  let element = null;
-  let shownText = "";
-  const observer = new MutationObserver(onRepaint);
+  const ROOTS = ".js-symbol-page-header-root";
+  const TICKERS = ".js-symbol-header-ticker";
+  const MARKED = '[data-qa-id="symbol-last-value"]';
+  const PRICES = `${MARKED}, .js-symbol-last`;
+  let header = { node: null, chosen: 0, count: 0 };
+  let nodes = []; // the elements of price, change and time
+  let texts = ["", "", ""]; // and what they show
+  let painted = 0; // when the first became that
+  let changed = 0; // when any of them changed last; not before the document was there
+  let standing = 0; // the timer that tells what has stood for a while
+  let headerNodes = [];
+  const repaints = new MutationObserver(() => onRepaint());
+  const headerChanges = new MutationObserver((changes) => {
+    if (changes.some(({ target }) => !nodes[0]?.contains(target))) followElement();
+  });
 
-  /** The page's own price element: the one inside the symbol header, else the only one marked so; never a menu's or a card's. */
+  const isHidden = (node) => node.closest(".i-hidden") !== null;
+  const isAnothers = (node) => ![null, settings.symbol].includes(node.closest("[data-symbol]")?.dataset.symbol ?? null);
+
+  /** Of several header tickers, the symbol's own; where none says whose it is, the first. Never a hidden one. */
+  function chooseHeader() {
+    const all = [...document.querySelectorAll(TICKERS)];
+    const inside = all.filter((ticker) => ticker.closest(ROOTS) !== null);
+    const tickers = inside.length ? inside : all;
+    const shown = tickers.filter((ticker) => !isHidden(ticker));
+    const areNamed = tickers.some((ticker) => ticker.hasAttribute("data-symbol"));
+    const own = areNamed ? shown.find((ticker) => ticker.dataset.symbol === settings.symbol) : shown[0];
+    if (tickers.length) return { node: own ?? null, chosen: tickers.indexOf(own) + 1, count: tickers.length };
+    const root = document.querySelector(ROOTS);
+    return { node: root !== null && !isHidden(root) ? root : null, chosen: 0, count: 0 };
+  }
+
+  /** An element of the header; what stands beside the ticker is its own only where there is no other. */
+  function inHeader(selector) {
+    const root = header.count <= 1 ? header.node?.closest(ROOTS) : null;
+    return header.node?.querySelector(selector) ?? root?.querySelector(selector) ?? null;
+  }
+
+  /** The page's own price element: the one in the header, else the only one marked so; never a menu's or a card's. */
   function findElement() {
-    for (const header of document.querySelectorAll(HEADERS)) {
-      const inside = header.querySelector(PRICES);
-      if (inside) return inside;
-    }
-    const marked = document.querySelectorAll('[data-qa-id="symbol-last-value"]');
-    return marked.length === 1 ? marked[0] : null;
+    const marked = header.count ? [] : document.querySelectorAll(MARKED);
+    const found = header.node?.querySelector(PRICES) ?? (marked.length === 1 ? marked[0] : null);
+    return found === null || isHidden(found) || isAnothers(found) ? null : found;
   }
 
-  function followElement() {
-    const found = findElement();
-    if (found === element) return;
-    element = found;
-    observer.disconnect();
-    if (element === null) return;
-    observer.observe(element, { childList: true, subtree: true, characterData: true });
-    onRepaint();
+  function followHeader() {
+    header = chooseHeader();
+    const roots = [...document.querySelectorAll(ROOTS)];
+    const found = roots.length ? roots : [...document.querySelectorAll(TICKERS)];
+    if (found.length === headerNodes.length && found.every((node, index) => node === headerNodes[index])) return;
+    headerNodes = found;
+    headerChanges.disconnect();
+    const options = { subtree: true, attributes: true, attributeFilter: ["class", "data-symbol"] };
+    for (const node of found) headerChanges.observe(node, options);
   }
 
-  const elementText = () => (element?.isConnected ? element.textContent.slice(0, MAX_TEXT) : "");
-
-  /** Whether a recent frame said this price; a page that prints fewer decimals than the frame has rounds it. */
-  function isExplainedByFrame(text) {
-    const shown = text.replaceAll(",", "");
-    const step = 10 ** -(shown.split(".")[1]?.length ?? 0);
-    return recentPrices.some(
-      ({ price, until }) => Math.abs(price - Number(shown)) <= step * 0.501 && now() - until < EXPLAINED_MS,
-    );
+  function followElement(isFirst = false) {
+    followHeader();
+    const element = findElement();
+    const around = [inHeader(".js-symbol-change-direction"), inHeader(".js-symbol-lp-time")];
+    const found = element === null ? [] : [element, ...around];
+    if (found.length === nodes.length && found.every((node, index) => node === nodes[index])) return;
+    nodes = found;
+    repaints.disconnect();
+    for (const node of found) node && repaints.observe(node, { childList: true, subtree: true, characterData: true });
+    onRepaint(isFirst);
   }
 
-  function onRepaint() {
-    const text = elementText();
-    if (text === "" || text === shownText) return;
-    shownText = text;
-    proven.dom = now();
-    if (!isExplainedByFrame(text)) send("price", { text });
+  const textOf = (node) => (node?.isConnected ? node.textContent.slice(0, settings.maxText) : "");
+
+  /** Only a text that changes says that the feed lives: those that are there `isFirst` came with the document. */
+  function onRepaint(isFirst = false) {
+    const found = [0, 1, 2].map((index) => textOf(nodes[index]));
+    if (found.every((text, index) => text === texts[index])) return;
+    const [wasPrice, wasSilent] = [texts[0], now() - changed > settings.pulse];
+    texts = found;
+    if (texts[0] !== wasPrice) painted = now();
+    if (texts[0] === "") return;
+    if (!isFirst) changed = now();
+    clearTimeout(standing);
+    standing = setTimeout(beat, settings.disagreement + 50);
+    if (texts[0] !== wasPrice && !isExplained(texts[0])) send("price", { element: elementNow() });
+    else if (wasSilent && !kept.some(isOpen)) beat();
   }
 
-  /** "realtime", "delayed" … as the page's own mark beside the price says. */
-  function dataMode() {
-    const mark = document.querySelector(HEADERS)?.querySelector(".js-data-mode");
-    return mark?.className.match(/tv-data-mode--(\w+)/)?.[1];
+  function elementNow() {
+    const text = textOf(nodes[0]);
+    if (text === "") return null;
+    const change = textOf(nodes[1]?.firstElementChild);
+    const percent = textOf(inHeader(".js-symbol-change-pt"));
+    return { text, painted, changed, change, percent };
+  }
+
+  /** What the header says beside the price: "realtime", "delayed" …, and "delisted" … */
+  function headerNow() {
+    const mark = inHeader(".js-data-mode");
+    const mode = mark === null || isHidden(mark) ? "" : mark.className.match(/tv-data-mode--(\w+)/)?.[1];
+    const market = inHeader('[class*="tv-market-status--"]')?.className.match(/tv-market-status--([\w-]+)/)?.[1];
+    return { mode, market, chosen: header.chosen, count: header.count };
   }
 
   // --- the title ---------------------------------------------------------------------------------------------------
 
   let keptTitle = null;
   let seenTitle = "";
+  let titleChanged = 0;
   const titleOfDocument = Object.getOwnPropertyDescriptor(Document.prototype, "title");
   const fullTitle = () => keptTitle ?? titleOfDocument.get.call(document);
-  const shownTitle = () => fullTitle().slice(0, MAX_TEXT);
+  const shownTitle = () => fullTitle().slice(0, settings.maxText);
 
-  function lookAtTitle() {
+  function lookAtTitle(isFirst = false) {
     const title = shownTitle();
-    if (title === seenTitle || !/[▲▼]/.test(title)) return;
+    if (title === seenTitle) return;
     seenTitle = title;
-    proven.title = now();
-    if (element === null && feedState() !== "open") send("title", { text: title });
+    if (!isFirst) titleChanged = now();
+    if (!nodes.length && !kept.some(isOpen) && titleNow() !== null) send("title", { title: titleNow() });
+  }
+
+  function titleNow() {
+    const text = shownTitle();
+    return /[▲▼]/.test(text) && text === seenTitle && titleChanged ? { text, changed: titleChanged } : null;
   }
 
   // --- the page's facts --------------------------------------------------------------------------------------------
@@ -228,6 +406,8 @@
       resolved: info?.resolved_symbol,
       description: info?.description,
       currency: info?.currency,
+      typespecs: info?.typespecs,
+      session: info?.session,
       offer: structuredOffer(),
       notFound: document.querySelector(".tv-http-error-page") !== null,
       simulated: document.querySelector('meta[name="generator"][content="pluto-simulator"]') !== null,
@@ -278,31 +458,33 @@
 
   // --- start -------------------------------------------------------------------------------------------------------
 
-  function look() {
+  function look(isFirst = false) {
     tellDocument();
     tellFacts();
-    followElement();
-    lookAtTitle();
+    followElement(isFirst);
+    lookAtTitle(isFirst);
   }
 
   function beat() {
-    const text = elementText();
-    const explained = text === "" || isExplainedByFrame(text);
-    const title = shownTitle() === seenTitle ? seenTitle : "";
-    send("pulse", { feed: feedState(), proven, text, explained, title, mode: dataMode() });
+    const sockets = kept.map((record) => {
+      const { id, heard, beats } = record;
+      return { id, open: isOpen(record), heard, beats };
+    });
+    send("pulse", { sockets, header: headerNow(), element: elementNow(), title: titleNow() });
+    kept = kept.filter(isOpen);
   }
 
   /** Facts are read before the page's deferred scripts run, so that no frame comes earlier. */
   function start() {
     if (document.readyState === "loading") return;
     document.removeEventListener("readystatechange", start);
-    look();
+    look(true);
     setInterval(look, LOOK_MS);
   }
 
   send("start");
   if (settings.slim) slim();
-  setInterval(beat, settings.pulse * 1000);
+  setInterval(beat, settings.pulse);
   // An endless loop freezes every page of the renderer; only the page it runs in sees it as its own.
   new PerformanceObserver((list) => {
     for (const { name, duration } of list.getEntries()) if (name === "self" && duration > LONG_MS) send("long", { ms: duration });

@@ -26,15 +26,13 @@ from tradingview.guard import Guard
 from tradingview.loop import Loop
 from tradingview.origins import origin_of
 from tradingview.patience import Patience
+from tradingview.probe import probe_script
 from tradingview.site import (
     BINDING,
     CHALLENGES,
     COOKIE_CHOICE,
     COOKIE_NAME,
     NETWORK_ERRORS,
-    PROBE,
-    WALL_FORMS,
-    WALL_TEXTS,
     page_url,
 )
 from tradingview.walls import Wall, is_symbol_page, judge_document
@@ -92,7 +90,6 @@ class Tab:
         self.is_closed = False
         self._is_symbol_page = False
         self._started_at: float | None = None  # the last document, since the page was last asked for
-        self._passing: PageTrouble | None = None  # what may pass before the deadline
         self._source_url, self._source, self._loop = source_url, origin_of(source_url), loop
         self._patience = patience or Patience()
         self._on_message_heard, self._on_trouble = on_message, on_trouble
@@ -126,7 +123,7 @@ class Tab:
         if self.page is None or self.is_closed:
             return
         self._gate.begin()
-        self.wall, self._gate.shows_wall, self._passing = None, False, None
+        self.wall, self._gate.shows_wall = None, False
         self.began_at, self._started_at, self.asked_at = None, None, time.monotonic()
         url = page_url(self._source_url, self.ticker)
         try:
@@ -147,10 +144,14 @@ class Tab:
 
     def _attach(self, page: Page, channel: CDPSession) -> None:
         patience = self._patience
-        settings = {"symbol": self.feed.symbol, "binding": BINDING, "slim": self.is_slim, "pulse": patience.pulse}
-        settings |= {"maxMessage": patience.max_message, "maxRate": 5 * patience.event_rate}
-        settings |= {"wallForms": WALL_FORMS, "wallTexts": WALL_TEXTS}
-        page.add_init_script(f"{PROBE}({json.dumps(settings)})")
+        script = probe_script(
+            self.feed.symbol,
+            slim=self.is_slim,
+            pulse=patience.pulse,
+            max_message=patience.max_message,
+            max_rate=5 * patience.event_rate,
+        )
+        page.add_init_script(script)
         channel.on("Runtime.bindingCalled", self._on_binding)
         self._guard.watch(page, channel)
         channel.send("Runtime.enable")
@@ -178,7 +179,7 @@ class Tab:
         elif passing is None and not self._is_symbol_page and loaded_for > self._patience.recognised:
             self.fail(Wall("a bot wall, or TradingView has changed its page: try ./run.sh doctor"))
         elif loaded_for > self._patience.first_price * self.slack or now > self.deadline:
-            self.fail(self._passing or NoPrice(State.ERROR, "the page shows no price that can be read"))
+            self.fail(self.feed.refusal or NoPrice(State.ERROR, "the page shows no price that can be read"))
 
     @property
     def deadline(self) -> float:
@@ -238,10 +239,7 @@ class Tab:
             message = json.loads(payload)
             self._hear(message)
         except PageTrouble as trouble:
-            if getattr(trouble, "alternative", None) is None:
-                self.fail(trouble)
-            else:  # a price of the page's own symbol may still come
-                self._passing = trouble
+            self.fail(trouble)
         except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
             self.counters["messages_malformed"] += 1
             log.debug("%s: malformed message: %s", self.ticker, printable(str(error)))

@@ -26,7 +26,7 @@ from google.protobuf.message import Message
 from protobuf.wkt import Any as AnyMessage
 from werkzeug.wrappers import Response
 
-from broadcast import MAX_RATE, Batch, Broadcaster, Entry, Format, Stream, Wish, filter_of, interval_of
+from broadcast import MAX_RATE, Batch, Broadcaster, Entry, Format, Subscription, filter_of, interval_of
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceSync, CryptoPriceServiceWSGIApplication
 from proto.crypto.v1.crypto_service_pb2 import (
     AddTickerRequest,
@@ -44,6 +44,7 @@ from proto.crypto.v1.crypto_service_pb2 import (
 from quotes import InvalidTicker, PlutoError, Ticker, parse_ticker, wire_fields
 from watchlist import Outcome, Watchlist
 from web.errors import ANSWERS, CODES, answer
+from web.stream import Stream
 from web.wsgi import ADDRESS, BEGAN_AT, HAND_OVER
 
 if TYPE_CHECKING:
@@ -89,10 +90,10 @@ def as_json(entry: Entry) -> bytes:
 
     Google's encoder takes ten times as long.
     """
-    data = entry.encoded.get("json")
+    data = entry.encoded.get("proto_json")
     if data is None:
         fields = {name: _TEXTS.get(name, _same)(value) for name, value in _known(entry)}
-        data = entry.encoded["json"] = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+        data = entry.encoded["proto_json"] = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
     return data
 
 
@@ -246,7 +247,7 @@ class Service(CryptoPriceServiceSync):
 
     def get_tickers(self, request: GetTickersRequest, context: RequestContext[Any, Any]) -> GetTickersResponse:
         with self._answering(context):
-            entries = self._broadcaster.entries
+            entries = self._broadcaster.table.entries
             if self.listing.entries != entries:
                 self.listing = Listing(entries)
             context.response_headers["cache-control"] = "no-store"
@@ -255,17 +256,17 @@ class Service(CryptoPriceServiceSync):
     def stream_prices(self, request: StreamPricesRequest, context: RequestContext[Any, Any]) -> Iterator[PriceUpdate]:
         """Admits the client. The library gets an empty stream: the broadcaster sends what is in it."""
         with self._answering(context) as seconds_left:
-            call, broadcaster = _call.get(), self._broadcaster
-            wish = Wish(
+            call = _call.get()
+            subscription = Subscription(
                 _format_of(context),
                 filter_of(request.tickers),
                 interval_of(request.max_rate or MAX_RATE),
                 chunked=call.hand_over is not None,
             )
-            client = broadcaster.admit(wish, address=call.address)
+            client = self._broadcaster.clients.admit(subscription, address=call.address)
             if seconds_left is not None:
-                broadcaster.expire(client, seconds_left)
-            call.stream = Stream(broadcaster, client, call.hand_over)
+                client.end_after(seconds_left)
+            call.stream = Stream(client, call.hand_over)
             context.response_headers["cache-control"] = "no-cache"
             context.response_headers["x-accel-buffering"] = "no"
             return iter(())

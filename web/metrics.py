@@ -19,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client.registry import Collector
 
-from quotes import State
+from quotes import SourceState, State
 from web.descriptors import limit
 from web.parts import Parts
 
@@ -37,6 +37,7 @@ STREAM_COUNTERS = (
     ("conflated", "pluto_sends_conflated", "Frames not sent because the client was lagging."),
     ("lagging", "pluto_streams_lagged", "Times that a client's socket was full."),
     ("refused", "pluto_streams_refused", "Streams refused because --max-streams were open."),
+    ("prices_expired", "pluto_prices_expired", "Live prices that became stale because their proof ran out."),
 )
 DELAYS = (
     ("page", "pluto_page_delay_seconds", "From the moment a page shows a live price until Pluto has it."),
@@ -56,10 +57,11 @@ class Figures(Collector):
 
     def __init__(self, parts: Parts, http: Mapping[str, Any]) -> None:
         self.settings, self.http = parts.settings, http
-        self.broadcaster, self.source = parts.broadcaster, parts.source
-        self.states = Counter(entry.quote.state for entry in parts.broadcaster.entries)
-        self.clients = parts.broadcaster.clients
+        self.broadcaster = parts.broadcaster
+        self.states = Counter(entry.quote.state for entry in parts.broadcaster.table.entries)
+        self.clients = parts.broadcaster.clients.by_transport
         self.streams = parts.broadcaster.counters
+        self.has_browser = parts.source.state is SourceState.RUNNING
         self.scraper = dict(parts.source.counters)  # copied in one step: the scraper's thread goes on counting
         self.supervision = parts.supervisor.counters
         self.refused_callers = parts.access.refused
@@ -83,18 +85,18 @@ def performance(figures: Figures) -> dict[str, Any]:
             "activeTickers": figures.states.total(),
             "callbacksRegistered": 1,
             "queuedUpdates": broadcaster.waiting,
-            "monitoringActive": figures.source.has_browser,
+            "monitoringActive": figures.has_browser,
             "counters": figures.scraper,
         },
         "server": {
             "activeSSEClients": figures.clients["sse"],
-            "queuedBroadcasts": broadcaster.lagging,
+            "queuedBroadcasts": broadcaster.clients.lagging,
             "uptime": round(figures.uptime_s, 3),
             "memoryUsage": {"rss": memory.rss, "vms": memory.vms},
             "clients": dict(figures.clients),
             "handoffDepth": broadcaster.waiting,
-            "lagging": broadcaster.lagging,
-            "sequence": broadcaster.sequence,
+            "lagging": broadcaster.clients.lagging,
+            "sequence": broadcaster.table.sequence,
             "flushSecondsMax": round(broadcaster.flush_max_s, 6),
             "latenessSecondsMax": round(broadcaster.lateness_max_s, 6),
             "counters": {**figures.streams, **figures.supervision},
@@ -134,7 +136,7 @@ def _streams(figures: Figures) -> Iterator[Metric]:
     broadcaster, counters = figures.broadcaster, figures.streams
     streams = {transport: figures.clients[transport] for transport in TRANSPORTS}
     yield _labelled(GaugeMetricFamily, "pluto_streams", "Open streams, by transport.", "transport", streams)
-    yield GaugeMetricFamily("pluto_streams_lagging", "Streams whose socket is full.", broadcaster.lagging)
+    yield GaugeMetricFamily("pluto_streams_lagging", "Streams whose socket is full.", broadcaster.clients.lagging)
     yield GaugeMetricFamily("pluto_handoff_quotes", "Quotes that wait for the next flush.", broadcaster.waiting)
     for counted, name, help in STREAM_COUNTERS:
         yield CounterMetricFamily(name, help, counters[counted])
@@ -155,7 +157,7 @@ def _delays(figures: Figures) -> Iterator[Metric]:
 def _scraper(figures: Figures) -> Iterator[Metric]:
     counters = figures.scraper
     events = {name: count for name, count in counters.items() if not name.startswith(("prices_", "refused: "))}
-    yield GaugeMetricFamily("pluto_browser_up", "1 while there is a browser.", figures.source.has_browser)
+    yield GaugeMetricFamily("pluto_browser_up", "1 while there is a browser.", figures.has_browser)
     yield GaugeMetricFamily(
         "pluto_scraper_silence_seconds", "Time since the scraper's thread was last seen running.", figures.silence_s
     )

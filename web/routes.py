@@ -18,12 +18,14 @@ from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed
 from werkzeug.routing.exceptions import WebsocketMismatch
 from werkzeug.wrappers import Response as BaseResponse
 
-from broadcast import MAX_RATE, SSE, WEBSOCKET, Format, Stream, Wish, filter_of, interval_of
-from quotes import PlutoError, State, Ticker, parse_ticker, wire_fields
+from broadcast import MAX_RATE, Format, Subscription, filter_of, interval_of
+from quotes import PlutoError, SourceState, State, Ticker, parse_ticker, wire_fields
 from web.errors import CODES, NeedsRestart, NotReady, NotTracked, NoWebSocket, Unauthenticated, answer, failure
+from web.formats import SSE, WEBSOCKET
 from web.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from web.metrics import Figures, performance, prometheus_text
 from web.parts import Parts
+from web.stream import Stream
 from web.supervision import ScraperState
 from web.websocket import WebSocketSession, websocket_accept
 from web.wsgi import ADDRESS, HAND_OVER, HTTP_FIGURES
@@ -113,9 +115,9 @@ def remove_ticker(text: str) -> Response:
 
 @routes.get("/api/tickers")
 def get_tickers() -> Response:
-    broadcaster = parts().broadcaster
-    prices = [wire_fields(entry.quote, entry.sequence) for entry in broadcaster.entries]
-    return jsonify(tickers=broadcaster.tickers, prices=prices)
+    entries = parts().broadcaster.table.entries
+    prices = [wire_fields(entry.quote, entry.sequence) for entry in entries]
+    return jsonify(tickers=[entry.quote.ticker for entry in entries], prices=prices)
 
 
 @routes.get("/api/tickers/<text>")
@@ -134,7 +136,7 @@ def _json_object() -> dict[str, Any]:
 
 
 def _price(ticker: Ticker) -> dict[str, Any]:
-    entry = parts().broadcaster.entry(ticker)
+    entry = parts().broadcaster.table.entry(ticker)
     if entry is None:
         raise NotTracked(f"{ticker} is not tracked. Add it with POST /api/tickers.")
     return wire_fields(entry.quote, entry.sequence)
@@ -157,9 +159,10 @@ class StreamResponse(Response):
 @routes.get("/api/stream")
 def stream() -> Response:
     hand_over = request.environ.get(HAND_OVER)
-    client = parts().broadcaster.admit(_wish(SSE, chunked=hand_over is not None), _last_event_id(), _address())
+    subscription = _subscription(SSE, chunked=hand_over is not None)
+    client = parts().broadcaster.clients.admit(subscription, _last_event_id(), _address())
     return StreamResponse(
-        Stream(parts().broadcaster, client, hand_over),
+        Stream(client, hand_over),
         content_type="text/event-stream",
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
@@ -171,20 +174,19 @@ def websocket() -> Response:
     if (hand_over := request.environ.get(HAND_OVER)) is None:
         raise NoWebSocket("Use HTTP/1.1 for a WebSocket, or use /api/stream.")
     accept = websocket_accept(request.headers)
-    broadcaster = parts().broadcaster
-    client = broadcaster.admit(_wish(WEBSOCKET), _last_event_id(), _address())
-    client.receive = WebSocketSession(broadcaster, client).receive
+    client = parts().broadcaster.clients.admit(_subscription(WEBSOCKET), _last_event_id(), _address())
+    client.receive = WebSocketSession(client).receive
     return StreamResponse(
-        Stream(broadcaster, client, hand_over),
+        Stream(client, hand_over),
         status=101,
         headers={"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": accept},
     )
 
 
-def _wish(format: Format, *, chunked: bool = False) -> Wish:
-    """The stream that the query asks for."""
+def _subscription(format: Format, *, chunked: bool = False) -> Subscription:
+    """What the query asks for."""
     tickers = filter_of(request.args.get("tickers", "").split(","))
-    return Wish(format, tickers, interval_of(request.args.get("max_rate", MAX_RATE)), chunked)
+    return Subscription(format, tickers, interval_of(request.args.get("max_rate", MAX_RATE)), chunked)
 
 
 def _last_event_id() -> str:
@@ -201,9 +203,9 @@ def _address() -> str:
 
 @routes.get("/health")
 def health() -> Response:
-    states = Counter(entry.quote.state for entry in parts().broadcaster.entries)
+    states = Counter(entry.quote.state for entry in parts().broadcaster.table.entries)
     troubled = states[State.STALE] + states[State.BLOCKED] + states[State.ERROR]
-    browser = "running" if parts().source.has_browser else "down"
+    browser = "running" if parts().source.state is SourceState.RUNNING else "down"
     scraper, flushing = parts().supervisor.state, parts().broadcaster.is_flushing
     is_well = not troubled and browser == "running" and scraper is ScraperState.RUNNING and flushing
     return jsonify(
@@ -230,10 +232,10 @@ def livez() -> Response:
 @routes.get("/readyz")
 def readyz() -> Response:
     """Fails while new clients should wait."""
-    parts().broadcaster.check_room()
+    parts().broadcaster.clients.check_room()
     if parts().supervisor.state is not ScraperState.RUNNING:
         raise NotReady(f"Try again in a moment: the scraper is {parts().supervisor.state}.")
-    if not parts().source.has_browser:
+    if parts().source.state is not SourceState.RUNNING:
         raise NotReady("Try again in a moment: there is no browser yet.")
     return jsonify(status="ok")
 

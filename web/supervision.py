@@ -1,12 +1,10 @@
 """Supervision: what hangs or dies inside Pluto is noticed, said once, and started again where that helps.
 
-This file owns two watches: a hub that doesn't turn, and a scraper thread that hangs or dies. It never touches the
-browser and answers no request: it tells the broadcaster which prices are no longer proven, restarts the scraper's
-thread, and says when the whole program had better be restarted.
+This file owns two watches: one for a hub that doesn't turn, one for a scraper thread that hangs or dies. It restarts
+that thread, and says when only a new process can help. It never touches the browser, a price or a request.
 
-`Supervisor` belongs to the hub thread; `HubWatchdog` has a thread of its own, as whatever it watches
-for keeps the hub from doing anything. gevent's own monitor doesn't see what blocks inside a callback of the loop, and
-slows every switch down.
+`Supervisor` belongs to the hub thread. `HubWatchdog` has a thread of its own, because a hub that doesn't turn can't
+watch itself. gevent's own monitor doesn't see what blocks inside a callback of the loop, and slows every switch down.
 """
 
 from __future__ import annotations
@@ -18,23 +16,19 @@ import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 import gevent
 
 from broadcast import Broadcaster
-from quotes import QuoteSource, State
+from quotes import QuoteSource, SourceState
 
 log = logging.getLogger("pluto.supervision")
 
 HUB_LIMIT_S = 2.0  # the hub turns many times a second; after this long nobody is told anything
 HUB_BEAT_S = 0.25
 CHECK_S = 0.5
-TICK_LIMIT_S = 5.0  # the scraper's thread shows itself about once a second
-HANG_LIMIT_S = 60.0  # a thread that hangs for this long won't come back, and can't be killed
-RESTART_FIRST_S = 0.25  # before the first restart of a thread that died; doubled with each that soon dies again
-DEATHS, DEATHS_WINDOW_S = 5, 60.0  # so many deaths in so many seconds, and restarting the thread is of no use
 
 
 class ScraperState(StrEnum):
@@ -93,19 +87,33 @@ class HubWatchdog:
 # --- the scraper ------------------------------------------------------------------------------------------------------
 
 
-class Supervisor:
-    """Watches the scraper's thread: no price stays live behind its back, and it is started again when it dies."""
+@dataclass(frozen=True)
+class Patience:
+    """How long the scraper may be silent, and how soon it is started again; times are in seconds."""
 
-    def __init__(self, source: QuoteSource, broadcaster: Broadcaster) -> None:
+    tick: float = 5.0  # the scraper's thread shows itself about once a second; silent for this long, it hangs
+    hang: float = 60.0  # a thread that hangs for this long won't come back, and can't be killed
+    restart: float = 0.25  # before the first restart; doubled with every further death within `deaths_window`
+    deaths: int = 5  # after so many deaths within `deaths_window`, restarting is of no use
+    deaths_window: float = 60.0
+
+
+class Supervisor:
+    """Watches the scraper's thread: restarts it when it dies, and says so when only a new process can help.
+
+    It doesn't touch prices: when nobody renews their proofs, the broadcaster shows them as stale.
+    """
+
+    def __init__(self, source: QuoteSource, broadcaster: Broadcaster, patience: Patience | None = None) -> None:
         self.state = ScraperState.RUNNING
         self.counters: Counter[str] = Counter()
-        self._source, self._broadcaster = source, broadcaster
-        self._deaths: deque[float] = deque(maxlen=DEATHS)
+        self._source, self._broadcaster, self._patience = source, broadcaster, patience or Patience()
+        self._deaths: deque[float] = deque(maxlen=self._patience.deaths)
         self._give_up: Callable[[str], None] = log.critical
         self._greenlet: gevent.Greenlet[[], None] | None = None
 
     def start(self, give_up: Callable[[str], None]) -> None:
-        """`give_up` is called, once, with a sentence for the user when only a new process can help."""
+        """Calls `give_up` once, with a sentence for the user, when only a new process can help."""
         self._give_up = give_up
         self._greenlet = gevent.spawn(self._watch)
 
@@ -116,54 +124,45 @@ class Supervisor:
 
     @property
     def failure(self) -> str | None:
-        """Why only a restart of the whole program would help; None while it wouldn't."""
+        """Why only a restart of the whole program would help; None if nothing requires one."""
         if self.state is ScraperState.FAILED:
             return "the scraper died again and again"
-        if self.state is ScraperState.HANGING and time.monotonic() - self._source.last_tick > HANG_LIMIT_S:
+        if self.state is ScraperState.HANGING and self._silence_s() > self._patience.hang:
             return "the scraper hangs for good"
         if self._greenlet is not None and self._greenlet.dead:
             return "nobody watches the scraper any more"
         return None if self._broadcaster.is_flushing else "the flush loop has ended"
 
+    def _silence_s(self) -> float:
+        return time.monotonic() - self._source.last_tick
+
     def _watch(self) -> None:
         while self.state is not ScraperState.FAILED:
             gevent.sleep(CHECK_S)
-            if not self._source.is_running:
+            if self._source.state is SourceState.DEAD:
                 self._on_death()
-            elif time.monotonic() - self._source.last_tick > TICK_LIMIT_S:
-                self._on_hang()
+            elif self._silence_s() > self._patience.tick:
+                self._on_silence()
             elif self.state is ScraperState.HANGING:
-                self._on_return()
+                self.state = ScraperState.RUNNING
+                log.warning("the scraper is back")
 
-    def _on_hang(self) -> None:
+    def _on_silence(self) -> None:
         if self.state is not ScraperState.HANGING:
             self.state = ScraperState.HANGING
             self.counters["scraper_hangs"] += 1
-            log.error("the scraper hangs; its prices are stale until it is back")
-        self._doubt("the scraper hangs")
-
-    def _doubt(self, reason: str) -> None:
-        """Every price that the table has as live is stale from now on."""
-        for entry in self._broadcaster.entries:
-            if entry.quote.state is State.LIVE:
-                self._broadcaster.put(replace(entry.quote, state=State.STALE, reason=reason))
-
-    def _on_return(self) -> None:
-        self.state = ScraperState.RUNNING
-        log.warning("the scraper is back")
-        self._source.tell_again()
+            log.error("the scraper hangs; each price becomes stale when its proof runs out")
 
     def _on_death(self) -> None:
         self.state = ScraperState.RESTARTING
         self.counters["scraper_deaths"] += 1
-        self._doubt("the scraper died and is started again")
-        now = time.monotonic()
+        patience, now = self._patience, time.monotonic()
         self._deaths.append(now)
-        recent = sum(now - died_at < DEATHS_WINDOW_S for died_at in self._deaths)
-        if recent == DEATHS:
+        recent = sum(now - died_at < patience.deaths_window for died_at in self._deaths)
+        if recent == patience.deaths:
             self.state = ScraperState.FAILED
-            self._give_up(f"The scraper died {DEATHS} times within a minute, so Pluto ends; the log says of what.")
+            self._give_up(f"The scraper died {recent} times within a minute, so Pluto ends; the log says of what.")
             return
-        gevent.sleep(RESTART_FIRST_S * 2.0 ** (recent - 1))
+        gevent.sleep(patience.restart * 2.0 ** (recent - 1))
         self._source.restart()
         self.state = ScraperState.RUNNING

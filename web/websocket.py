@@ -20,9 +20,10 @@ from geventwebsocket.handler import WebSocketHandler
 from geventwebsocket.websocket import Header, WebSocket
 from werkzeug.datastructures import Headers
 
-from broadcast import Broadcaster, Client, filter_of, websocket_frame, websocket_text
+from broadcast import Client, filter_of
 from quotes import PlutoError
 from web.errors import ANSWERS, NoWebSocket, failure_fields
+from web.formats import websocket_frame, websocket_text
 
 MAX_WEBSOCKET_MESSAGE = 4 * 1024  # bytes
 CLOSE_CODES = {1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011}  # those that a client may send (RFC 6455, 7.4)
@@ -99,8 +100,8 @@ class WebSocketReader:
 class WebSocketSession:
     """What one client sends: its filter, its pings, its close frame."""
 
-    def __init__(self, broadcaster: Broadcaster, client: Client) -> None:
-        self._broadcaster, self._client = broadcaster, client
+    def __init__(self, client: Client) -> None:
+        self._client = client
         self._reader = WebSocketReader()
 
     def receive(self, data: bytes) -> None:
@@ -114,7 +115,7 @@ class WebSocketSession:
 
     def _on_message(self, opcode: int, payload: bytes) -> None:
         if opcode == WebSocket.OPCODE_PING:
-            self._broadcaster.write(self._client, websocket_frame(WebSocket.OPCODE_PONG, payload))
+            self._client.write(websocket_frame(WebSocket.OPCODE_PONG, payload))
         elif opcode == WebSocket.OPCODE_CLOSE:
             raise Closing(_close_code_of(payload), "closed")
         elif opcode == WebSocket.OPCODE_TEXT:
@@ -131,15 +132,15 @@ class WebSocketSession:
         except (ValueError, TypeError, KeyError, RecursionError):
             self._refuse("bad_request", 'Send {"tickers":["BTCUSD"]} to choose tickers. An empty list means all.')
         else:
-            self._broadcaster.change_wish(self._client, replace(self._client.wish, tickers=tickers))
+            self._client.subscribe(replace(self._client.subscription, tickers=tickers))
 
     def _refuse(self, code: str, message: str) -> None:
         error = {"type": "error", **failure_fields(code, message)}
-        self._broadcaster.write(self._client, websocket_text(json.dumps(error)))
+        self._client.write(websocket_text(json.dumps(error)))
 
     def _leave(self, closing: Closing) -> None:
         last_words = websocket_frame(WebSocket.OPCODE_CLOSE, struct.pack("!H", closing.close_code))
-        self._broadcaster.leave(self._client, last_words, closing.reason)
+        self._client.leave(last_words, closing.reason)
 
 
 def _close_code_of(payload: bytes) -> int:

@@ -16,9 +16,10 @@ import time
 import gevent
 
 from app import assemble, create_app
-from broadcast import Batch, Broadcaster, Entry, messages
+from broadcast import Batch, Broadcaster, Entry
 from quotes import Quote, Source, State, Ticker, wire_fields
 from settings import Settings
+from web.formats import messages
 from web.server import Server, listen
 
 TICKER = Ticker("BTCUSD")
@@ -34,7 +35,7 @@ def main(rate: float, size: int, count: int = 1) -> None:
     broadcaster.start()
     tickers = [TICKER, *(Ticker(f"COIN{number}USD") for number in range(1, count))]
     for ticker in tickers:
-        broadcaster.track(ticker)
+        broadcaster.add(ticker)
     if rate:
         threading.Thread(target=feed, args=(broadcaster, tickers, rate, padding(size)), daemon=True).start()
     print(f"port {listener.getsockname()[1]}", flush=True)

@@ -17,6 +17,7 @@ class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STATE_NOT_FOUND: _ClassVar[State]
     STATE_BLOCKED: _ClassVar[State]
     STATE_ERROR: _ClassVar[State]
+    STATE_CLOSED: _ClassVar[State]
 
 class Source(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -33,6 +34,7 @@ STATE_STALE: State
 STATE_NOT_FOUND: State
 STATE_BLOCKED: State
 STATE_ERROR: State
+STATE_CLOSED: State
 SOURCE_UNSPECIFIED: Source
 SOURCE_SOCKET: Source
 SOURCE_DOM: Source

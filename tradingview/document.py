@@ -1,0 +1,222 @@
+"""One document of a page: what each strategy has read in it, what proves it, and what speaks against it.
+
+This file owns all that ends when the page loads again. What is told of it to the world is decided in feed.py. It is
+pure and runs on the thread of its feed. Times are ms: `at` by the page's clock, `now` by ours, `latest` and
+`site_ms` since the epoch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quotes import Source, UnreadablePrice
+from tradingview.facts import Facts
+from tradingview.frames import Frames
+from tradingview.messages import DISAGREEMENT_LIMIT_MS, Reading, bounded, printable
+from tradingview.proof import TEXT_PROOF_MS, PageClock, Proofs
+from tradingview.tally import Tally
+from tradingview.texts import Element, Title
+from tradingview.trouble import PageTrouble
+
+TRUST = (Source.SOCKET, Source.DOM, Source.TITLE)  # what can be live, the most trusted first
+LIVE_MODES = ("", "streaming", "pulsed")  # TradingView's update modes that are the price now; others are named
+LIVE_MARKS = ("", "realtime")  # and its marks beside the price
+
+
+class Document:
+    """`doubt` says why nothing is proven yet, `host` where it was asked for."""
+
+    def __init__(self, symbol: str, host: str, tally: Tally, doubt: str | None = None) -> None:
+        self.clock = PageClock()
+        self.proofs = Proofs(doubt)
+        self.facts = Facts(symbol, host, tally)
+        self.frames = Frames(symbol, tally)
+        self.header: dict[str, Any] = {}  # of the price element
+        self.element, self.title = Element(), Title()
+        self._short_name = symbol.partition(":")[2]
+        self._tally = tally
+        self._is_english = False  # on another host than the asked one: the socket has confirmed a decimal point
+
+    def distrust(self, reason: str, *, slept: bool) -> None:
+        """Nothing that it saw until now proves anything. When the machine `slept`, so did the page's clock."""
+        self.proofs.distrust(reason)
+        if slept:
+            self.clock = PageClock()
+
+    @property
+    def refusal(self) -> PageTrouble | None:
+        """Why it may never show a price, as far as TradingView has said."""
+        return self.frames.refusal
+
+    # What it tells.
+
+    def hear(self, message: dict[str, Any], at: float, now: float, latest: float) -> None:
+        """Takes a message of the probe; a trade that is later than `latest` has no time."""
+        self.clock.hear(at, now)
+        self.proofs.hear(at)
+        match message.get("kind"):
+            case "start" | "long":
+                pass
+            case "frames":
+                if (limit := self.frames.hear(message, at, latest)) is not None:
+                    self._prove(Source.SOCKET, at, limit, now)
+            case "session":
+                self.frames.sessions.hear(message)
+            case "price":
+                self._hear_element(message.get("element"), at, now)
+            case "title":
+                self._hear_title(message.get("title"), at, now)
+            case "pulse":
+                self._hear_pulse(message, at, now)
+            case "page":
+                self._hear_facts(message, at)
+            case kind:
+                raise ValueError(f"a message of unknown kind {printable(kind)!r}")
+
+    def _hear_facts(self, message: dict[str, Any], at: float) -> None:
+        self.facts.hear(message, at, None if self.refusal is None else self.refusal.alternative)
+        self.frames.names.know_currency("page", self.facts.currency)
+
+    def _hear_pulse(self, message: dict[str, Any], at: float, now: float) -> None:
+        for heard, limit in self.frames.sessions.hear_sockets(message.get("sockets"), at):
+            self._prove(Source.SOCKET, heard, limit, now)
+        header = message.get("header")
+        self.header = header if isinstance(header, dict) else {}
+        self._hear_element(message.get("element"), at, now)
+        self._hear_title(message.get("title"), at, now)
+
+    def _hear_element(self, told: object, at: float, now: float) -> None:
+        if not isinstance(told, dict):
+            self.element = Element()
+            return
+        if self.element.hear(told, at):
+            self._tally.note_price(Source.DOM, self.element.unreadable)
+        reading = self.element.reading
+        if reading is not None and "." in reading.text and self._socket_said_until(reading.text) is not None:
+            self._is_english = True
+        self._prove_text(Source.DOM, reading, self.element.changed_at, now)
+
+    def _hear_title(self, told: object, at: float, now: float) -> None:
+        try:
+            is_new = self.title.hear(told, at, self._short_name)
+        except UnreadablePrice as refused:
+            self._tally.note_price(Source.TITLE, refused.reason)
+            return
+        if is_new:
+            self._tally.note_price(Source.TITLE, None)
+        self._prove_text(Source.TITLE, self.title.reading, self.title.changed_at, now)
+
+    def _prove_text(self, source: Source, reading: Reading | None, changed_at: float, now: float) -> None:
+        """A text that only repeats what the socket said proves no more than the socket does."""
+        said_until = None if reading is None else self._socket_said_until(reading.text)
+        is_echo = said_until is not None and changed_at <= self.frames.sessions.heard_at + DISAGREEMENT_LIMIT_MS
+        if self.facts.is_resolved and not is_echo:
+            self._prove(source, changed_at, TEXT_PROOF_MS, now)
+
+    def _prove(self, source: Source, at: float, limit: float, now: float) -> None:
+        if at > 0:
+            self.proofs.renew(source, at, self.clock.ours(at), limit, now)
+
+    # What may be believed of it.
+
+    def reading(self, source: Source) -> Reading | None:
+        """What a strategy has, if this is the symbol's page; its texts only where it is known how they are written."""
+        if source is Source.SOCKET:
+            return self.frames.reading if self.facts.is_ours else None
+        if not self.facts.is_resolved or (self.facts.is_elsewhere and not self._is_english):
+            return None
+        return self.element.reading if source is Source.DOM else self.title.reading
+
+    def best(self, now: float) -> tuple[Source, Reading] | None:
+        """The most trusted strategy that works, and what it has; where two disagree, the newer."""
+        source = next((source for source in TRUST if self._works(source, now)), None)
+        reading = None if source is None else self.reading(source)
+        if source is None or reading is None:
+            return None
+        element = self.reading(Source.DOM)
+        if source is Source.SOCKET and element is not None and self.disagrees(now):
+            is_newer = element.at - (reading.source_time or reading.at) > DISAGREEMENT_LIMIT_MS
+            return (Source.DOM, element) if is_newer else (source, reading)
+        return source, reading
+
+    def _works(self, source: Source, now: float) -> bool:
+        if self.reading(source) is None or not self.proofs.holds(source, now):
+            return False
+        return source is not Source.SOCKET or not self._has_element_gone_on(now)
+
+    def _has_element_gone_on(self, now: float) -> bool:
+        """Whether the page shows a newer price, though no session has the symbol: it has it from elsewhere."""
+        element, frame = self.reading(Source.DOM), self.frames.reading
+        if element is None or frame is None or self.frames.sessions.with_symbol():
+            return False
+        is_newer = element.at > frame.at and self._socket_said_until(element.text) is None
+        return is_newer and self.proofs.holds(Source.DOM, now)
+
+    def _socket_said_until(self, text: str) -> float | None:
+        """Until when the socket said this price, to the tick, or to what the page prints of it."""
+        price, step = float(text), 10.0 ** -len(text.partition(".")[2])
+        tick = 0.0 if self.frames.form is None else self.frames.form.tick(price)
+        return self.frames.said_until(price, max(tick * 1.001, step * 0.501))
+
+    def disagrees(self, now: float) -> bool:
+        """Whether socket and page have shown different prices for too long, as far as the page was looked at."""
+        element = self.reading(Source.DOM)
+        if element is None or not self._works(Source.SOCKET, now):
+            return False
+        since = max(element.at, self._socket_said_until(element.text) or 0.0)
+        return self.element.seen_at - since > DISAGREEMENT_LIMIT_MS
+
+    def why_stale(self, source: Source, now: float) -> str | None:
+        """What speaks against the price of this strategy; None: nothing."""
+        if self.proofs.doubt is not None:
+            return self.proofs.doubt
+        if self.disagrees(now):
+            return "socket and page disagree"
+        if self.reading(source) is None:
+            why = self.frames.unreadable if source is Source.SOCKET else self.element.unreadable
+            return f"the page's price can't be read: {why}" if why else "the page's price can't be read"
+        return None
+
+    def why_delayed(self, source: Source) -> str | None:
+        """What its mode says. Of the mark, "connecting" is the element's: a socket's own life is seen by itself."""
+        mode, mark = self.frames.told("update_mode"), printable(self.header.get("mode"))
+        if mode in LIVE_MODES:
+            mode = "" if mark in LIVE_MARKS or (mark == "connecting" and source is Source.SOCKET) else mark
+        return f"TradingView doesn't give this price as it happens ({mode})" if mode else None
+
+    def why_closed(self, traded_at: int | None, site_ms: float | None) -> str | None:
+        """Why the last price is the last one; None while a next one is to be expected."""
+        facts, mark = self.frames.symbol_facts, printable(self.header.get("market"))
+        return self.facts.why_closed(facts, self.frames.told("current_session"), mark, traded_at, site_ms)
+
+    def values_beside(self, source: Source) -> dict[str, Any]:
+        """A quote's figures, as the strategy that has its price gives them."""
+        if source is Source.SOCKET:
+            return self.frames.values()
+        return self.element.values if source is Source.DOM else {}
+
+    def why(self, now: float) -> dict[str, Any]:
+        """What each strategy has and how it is proven, for a person; ages and spans in ms."""
+        readings = {source: self.reading(source) for source in TRUST} | {Source.SCRIPT: self.facts.reading}
+        at = self.clock.theirs(now)
+        facts = self.frames.symbol_facts
+        return {
+            "strategies": {
+                source.value: self._why_strategy(source, reading, now) for source, reading in readings.items()
+            },
+            "sockets": self.frames.sessions.why(at, self.frames.giver),
+            "header": {name: bounded(self.header.get(name)) for name in ("chosen", "count", "mode", "market")},
+            "page": self.facts.why(),
+            "symbolFacts": {name: facts[name] for name in sorted(facts)},
+        }
+
+    def _why_strategy(self, source: Source, reading: Reading | None, now: float) -> dict[str, Any]:
+        until = self.proofs.until(source)
+        return {
+            "priceText": reading and reading.text,
+            "ageMs": reading and round(now - self.clock.ours(reading.at)),
+            "isProven": self.proofs.holds(source, now),
+            "provenForMs": None if until is None else round(until - now),
+            "read": self._tally.read[source],
+            "refused": self._tally.unread[source],
+        }

@@ -1,0 +1,117 @@
+"""What a page says of itself before it says a price: whose page it is, on which host, and its structured data.
+
+This file owns the judgement of whose page it is, and the script strategy: the dated price in structured data. Facts
+that frames tell too (what kind of symbol it is) are weighed here. It is pure and runs on the thread of its feed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from quotes import Source, State, UnreadablePrice, parse_price
+from tradingview.formatter import number_text
+from tradingview.messages import Reading, iso_milliseconds, printable, texts
+from tradingview.tally import Tally
+from tradingview.trouble import PageTrouble, other_symbol
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+DAY_MS = 24 * 3600 * 1000  # a symbol that is always traded, and hasn't been for so long, is closed
+
+
+class Facts:
+    """The facts of one document. `host` is the one that was asked for; empty: whichever answers is right."""
+
+    def __init__(self, symbol: str, host: str, tally: Tally) -> None:
+        self.reading: Reading | None = None  # the dated price in structured data
+        self.is_ours = False  # it is not known to be another symbol's page
+        self.is_resolved = False  # it said itself that it is our symbol's
+        self.is_elsewhere = False  # another host than the one that was asked has answered
+        self.url = self.resolved = self.title = ""
+        self.description = self.currency = ""
+        self.is_simulated = False
+        self._symbol, self._host = symbol, host
+        self._tally = tally
+        self._told: dict[str, Any] = {}  # what kind of symbol it is
+
+    def hear(self, message: dict[str, Any], at: float, alternative: str | None) -> None:
+        """Raises PageTrouble when the page is no use. One that turns to the `alternative` may still quote ours."""
+        self.title, self.url = printable(message.get("title")), printable(message.get("url"))
+        self.resolved = printable(message.get("resolved"))
+        if message.get("notFound") is True:
+            raise PageTrouble(State.NOT_FOUND, f"TradingView has no symbol {self._symbol}", void_price=True)
+        if self.resolved not in ("", self._symbol, alternative):
+            raise other_symbol(self._symbol, self.resolved)
+        path = self._judge_address()
+        self.is_resolved = self.resolved == self._symbol
+        self.is_ours = self.resolved != "" or self._symbol.partition(":")[2] in re.split("[/-]", path)
+        self.description, self.currency = printable(message.get("description")), printable(message.get("currency"))
+        self.is_simulated = message.get("simulated") is True
+        self._told = {"typespecs": texts(message.get("typespecs")), "session": printable(message.get("session"))}
+        self.reading = self._read_offer(message.get("offer"), at) if self.is_resolved else None
+
+    def _judge_address(self) -> str:
+        """The address's path."""
+        try:
+            address = urlsplit(self.url)
+            path, place = printable(unquote(address.path)), _place(self.url)
+        except ValueError:
+            raise PageTrouble(State.ERROR, f"asked for {self._symbol}, page went to {self.url}") from None
+        if self.url and not path.startswith("/symbols/"):
+            raise PageTrouble(State.ERROR, f"asked for {self._symbol}, page went to {path}", void_price=True)
+        self.is_elsewhere = bool(self._host) and place != _place(f"{address.scheme}://{self._host}")
+        return path
+
+    def _read_offer(self, offer: object, at: float) -> Reading | None:
+        """A price in structured data counts only with its date."""
+        dated = iso_milliseconds(offer.get("priceValidUntil")) if isinstance(offer, dict) else None
+        if not isinstance(offer, dict) or dated is None:
+            return None
+        price = offer.get("price")
+        try:
+            text = parse_price(price) if isinstance(price, str) else number_text(price, None)
+        except UnreadablePrice as refused:
+            self._tally.note_price(Source.SCRIPT, refused.reason)
+            return None
+        self._tally.note_price(Source.SCRIPT, None)
+        return Reading(text, at, dated)
+
+    def why_closed(
+        self, told: Mapping[str, Any], current_session: str, mark: str, traded_at: int | None, site_ms: float | None
+    ) -> str | None:
+        """Why the last price is the last one; None while a next one is to be expected.
+
+        `told` is what frames say of the symbol, `mark` the state of its market as the header shows it, `traded_at` the
+        time of its last trade, and `site_ms` is now by the site's clock, if it is known.
+        """
+        typespecs = {*self._told.get("typespecs", ()), *texts(told.get("typespecs"))}
+        if "discontinued" in typespecs or mark == "delisted":
+            return "delisted: this is its last price"
+        hours = printable(told.get("session")) or self._told.get("session", "")
+        if hours != "24x7" and (hours or "crypto" not in typespecs):
+            is_closed = current_session not in ("", "market")
+            return f"its market is closed ({current_session})" if is_closed else None
+        if traded_at is not None and site_ms is not None and site_ms - traded_at > DAY_MS:
+            return f"no trade since {datetime.fromtimestamp(traded_at / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+        return None
+
+    def why(self) -> dict[str, Any]:
+        """What the page said of itself, for a person."""
+        return {
+            "url": self.url,
+            "title": self.title,
+            "resolvedSymbol": self.resolved,
+            "isOnAnotherHost": self.is_elsewhere,
+            "description": self.description,
+            "currency": self.currency,
+            **self._told,
+        }
+
+
+def _place(url: str) -> tuple[str | None, int | None]:
+    """Host and port of an address. Raises ValueError."""
+    address = urlsplit(url)
+    return address.hostname, address.port or DEFAULT_PORTS.get(address.scheme)

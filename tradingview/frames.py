@@ -1,0 +1,233 @@
+"""The socket strategy: what the quote frames of a page's sockets say of its symbol, and which of their prices counts.
+
+Several quote sessions tell of one symbol, under several names, some late, some in another currency. This file owns the
+choice among them and the memory of what was said. It is pure and runs on the thread of its feed. Times are ms by the
+page's clock, except `latest`, which is since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from quotes import Source, State, UnreadablePrice
+from tradingview.formatter import FORMAT_FIELDS, PriceFormat, number_text, price_format
+from tradingview.messages import Reading, bounded, is_number, items, milliseconds, printable
+from tradingview.names import Names
+from tradingview.sessions import MAX_NAMES, Session, Sessions, Socket
+from tradingview.tally import Tally
+from tradingview.trouble import PageTrouble, other_symbol
+
+NUMBER_FIELDS = {  # TradingView's name of a quote field, and ours
+    "ch": "change",
+    "chp": "change_percent",
+    "volume": "volume",
+    "high_price": "high",
+    "low_price": "low",
+    "open_price": "open",
+    "bid": "bid",
+    "ask": "ask",
+}
+OF_THE_PRICE = frozenset({"ch", "chp"})  # they belong to the price that the same session told
+TEXT_FIELDS = {"currency_code": "currency", "description": "description"}
+CURRENCY_FIELDS = ("currency_code", "currency_id")
+SYMBOL_FIELDS = FORMAT_FIELDS | {"description", "typespecs", "session", *CURRENCY_FIELDS}
+FRAME_FIELDS = SYMBOL_FIELDS | {"lp", "lp_time", "update_mode", "current_session", "alternative", *NUMBER_FIELDS}
+
+REMEMBERED_MS = 5_000  # how long a price that another has replaced is remembered
+MAX_REMEMBERED = 1_000
+
+
+@dataclass(slots=True)
+class Said:
+    """A price that counted; `until` another did, infinity for the last one."""
+
+    price: float
+    until: float = float("inf")
+
+
+class Frames:
+    """What all quote frames of one document have said of the page's own symbol. Counts what it refuses."""
+
+    def __init__(self, symbol: str, tally: Tally) -> None:
+        self.reading: Reading | None = None
+        self.unreadable: str | None = None  # why the price that counts can't be read
+        self.refusal: PageTrouble | None = None  # why no price may ever come, though one still may
+        self.symbol_facts: dict[str, Any] = {}  # what doesn't change with the price
+        self.form: PriceFormat | None = None
+        self.names = Names(symbol)
+        self.sessions = Sessions(self.names)
+        self.giver: Session | None = None  # which told the price that counts
+        self._symbol = symbol
+        self._tally = tally
+        self._told: tuple[object, float, int | None] | None = None  # it as it was told, when, and its trade's time
+        self._said: deque[Said] = deque(maxlen=MAX_REMEMBERED)
+
+    def hear(self, message: dict[str, Any], at: float, latest: float) -> float | None:
+        """Takes the frames of one message; the limit of the proof that they are, None when they are none.
+
+        A price whose trade's time is after `latest` counts as one without a time. Raises PageTrouble when TradingView
+        quotes the symbol in no session any more.
+        """
+        socket, trouble, is_proof = self.sessions.socket(message.get("socket")), None, False
+        for frame in items(message.get("frames")):
+            try:
+                is_proof |= self._take(socket, frame, at, latest)
+            except ValueError:
+                self._tally.refuse(Source.SOCKET, "frame: unreadable")
+                _mark_unreadable(socket, frame)
+            except PageTrouble as refused:
+                trouble = refused
+        if is_proof:
+            socket.heard_at = max(socket.heard_at, at)
+            return socket.proof_limit
+        if trouble is not None and not self.sessions.with_symbol():
+            raise trouble
+        return None
+
+    def _take(self, socket: Socket, frame: object, at: float, latest: float) -> bool:
+        """Whether this frame tells of the page's price."""
+        name = frame.get("name") if isinstance(frame, dict) else None
+        if not isinstance(frame, dict) or not isinstance(name, str) or not self.names.mean_symbol(name):
+            raise ValueError("a frame of another symbol")
+        session, fields = socket.session(frame.get("session")), frame.get("fields")
+        if (reason := self._why_foreign(session, name)) is not None:
+            self._tally.refuse(Source.SOCKET, reason)
+            return False
+        if frame.get("status") != "ok":
+            session.names.discard(name)
+            self._judge_error(name, frame, fields if isinstance(fields, dict) else {})
+            return False
+        if not isinstance(fields, dict) or len(session.names | {name}) > MAX_NAMES:
+            raise ValueError("a frame without fields")
+        session.names.add(name)
+        session.is_unreadable, session.told_at = False, at
+        self._merge(session, {name: value for name, value in fields.items() if value is not None}, at, latest)
+        return True
+
+    def _why_foreign(self, session: Session, name: str) -> str | None:
+        """Why what the session tells under this name is not the page's price; None when it is."""
+        if session.is_over or name in session.removed:
+            return "session: over"
+        if session.is_snapshot:
+            return "session: snapshot"
+        return None if (key := self.names.extra_key(name)) is None else f"spec: {key}"
+
+    def _judge_error(self, name: str, frame: dict[str, Any], fields: dict[str, Any]) -> None:
+        """An error of a spec name fails nothing. One that may pass is only remembered: a price may still come."""
+        error = printable(frame.get("error") or frame.get("status"))
+        self._tally.refuse(Source.SOCKET, f"error: {error[:32]}")
+        if name != self._symbol:
+            return
+        if error == "permission_denied" and (alternative := printable(fields.get("alternative"))):
+            self.refusal = other_symbol(self._symbol, alternative)
+        elif error == "timeout":
+            self.refusal = PageTrouble(State.ERROR, f"TradingView has no quotes of {self._symbol} in time")
+        elif error == "no_such_symbol":
+            raise PageTrouble(State.NOT_FOUND, f"TradingView has no symbol {self._symbol}", void_price=True)
+        else:
+            raise PageTrouble(State.ERROR, f"TradingView refuses to quote {self._symbol}: {error}")
+
+    def _merge(self, session: Session, news: dict[str, Any], at: float, latest: float) -> None:
+        news = {
+            name: value if name == "lp" else bounded(value) for name, value in news.items() if _is_kept(name, value)
+        }
+        session.fields.update(news)
+        if news.keys() & SYMBOL_FIELDS:
+            self._learn({name: value for name, value in news.items() if name in SYMBOL_FIELDS})
+        if "lp" not in news:
+            return
+        if not self._counts(session, latest):
+            self._tally.refuse(Source.SOCKET, "price: older than another session's")
+            return
+        self.giver, self.refusal = session, None
+        self._told = news["lp"], at, milliseconds(self._trade_time(session, latest))
+        self._read()
+
+    def _learn(self, facts: dict[str, Any]) -> None:
+        """What is known of the symbol, and by it how its prices are printed: a known price is printed anew."""
+        self.symbol_facts |= facts
+        for source in CURRENCY_FIELDS:
+            self.names.know_currency(source, facts.get(source))
+        if (form := price_format(self.symbol_facts)) != self.form:
+            self.form = form
+            self._read()
+
+    def _counts(self, session: Session, latest: float) -> bool:
+        """Within a session the last price counts; another session's only if its trade was later."""
+        time, giver = self._trade_time(session, latest), self.giver
+        if giver is None or giver is session or not self.sessions.has(giver):
+            return True
+        return time is not None and time > (self._trade_time(giver, latest) or 0)
+
+    def _trade_time(self, session: Session, latest: float) -> float | None:
+        """In seconds; None when it is missing, none, or in the future, which is counted."""
+        time = session.fields.get("lp_time")
+        if (moment := milliseconds(time)) is None:
+            return None
+        if moment > latest:
+            self._tally.refuse(Source.SOCKET, "time: in the future")
+            return None
+        return moment / 1000
+
+    def _read(self) -> None:
+        if self._told is None:
+            return
+        number, at, source_time = self._told
+        try:
+            text = number_text(number, self.form)
+        except UnreadablePrice as refused:
+            self._tally.note_price(Source.SOCKET, refused.reason)
+            self.reading, self.unreadable = None, refused.reason
+            return
+        self._tally.note_price(Source.SOCKET, None)
+        self.reading, self.unreadable = Reading(text, at, source_time), None
+        self._remember(float(text), at)
+
+    def _remember(self, price: float, at: float) -> None:
+        while self._said and self._said[0].until < at - REMEMBERED_MS:
+            self._said.popleft()
+        if self._said and self._said[-1].price != price:
+            self._said[-1].until = at
+        if not self._said or self._said[-1].price != price:
+            self._said.append(Said(price))
+
+    def said_until(self, price: float, tolerance: float) -> float | None:
+        """Until when this price counted, infinity if it still does; None if none like it did of late."""
+        return max((said.until for said in self._said if abs(said.price - price) <= tolerance), default=None)
+
+    def told(self, name: str) -> str:
+        """A text that the session that gave the price has told last, such as `update_mode`."""
+        return "" if self.giver is None else printable(self.giver.fields.get(name))
+
+    def values(self) -> dict[str, Any]:
+        """The parts of a quote beside its price: only what is there, finite and of the right type."""
+        fields: dict[str, Any] = {}
+        for session in self.sessions.with_symbol():
+            fields |= {name: value for name, value in session.fields.items() if name not in OF_THE_PRICE}
+        fields |= {} if self.giver is None else self.giver.fields
+        return {ours: _as_float(fields.get(theirs)) for theirs, ours in NUMBER_FIELDS.items()} | self.described()
+
+    def described(self) -> dict[str, str]:
+        """What the frames say of the symbol, in a quote's words."""
+        facts = self.symbol_facts
+        return {ours: text for theirs, ours in TEXT_FIELDS.items() if (text := printable(facts.get(theirs)))}
+
+
+def _mark_unreadable(socket: Socket, frame: object) -> None:
+    """Nobody knows what such a frame said: until the next one that can be read, its session proves nothing."""
+    told = frame.get("session") if isinstance(frame, dict) else None
+    for session in socket.sessions.values():
+        session.is_unreadable |= session.id == told or not isinstance(told, str)
+
+
+def _is_kept(name: str, value: object) -> bool:
+    """Whether it says anything: a figure that is none changes nothing, but a price that is none is no price."""
+    if name in NUMBER_FIELDS:
+        return is_number(value) and abs(value) < 1e18
+    return name in FRAME_FIELDS and (name not in TEXT_FIELDS or printable(value) != "")
+
+
+def _as_float(value: Any) -> float | None:
+    return None if value is None else float(value)

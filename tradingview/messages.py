@@ -1,0 +1,71 @@
+"""How values in the probe's messages are read: whatever a page put there, what comes out is bounded and of its type.
+
+This file owns these readers and a reading's shape. It believes and remembers nothing; any thread may use it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeGuard
+
+MAX_TEXT = 200  # characters kept of a text the page gave us
+DISAGREEMENT_LIMIT_MS = 2_000  # the page paints what its socket said within 125 ms; this long apart is no throttle
+MAX_ITEMS = 64  # of a list the page gave us
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A price as one strategy had it: when the page showed it, by its clock, and the exchange's own time of it."""
+
+    text: str
+    at: float
+    source_time: int | None = None
+
+
+def printable(text: object) -> str:
+    """A text of the page made fit to keep, log and send: printable, on one line, of bounded length."""
+    if not isinstance(text, str):
+        return ""
+    return "".join(character for character in text[:MAX_TEXT] if character.isprintable()).strip()
+
+
+def texts(value: object) -> list[str]:
+    """The texts in a list, made printable."""
+    return [text for item in items(value) if (text := printable(item))]
+
+
+def items(value: object) -> list[Any]:
+    """The first of a list's items; none of what is no list."""
+    return value[:MAX_ITEMS] if isinstance(value, list) else []
+
+
+def bounded(value: object) -> object:
+    """The value, no longer than is kept of one; None for what is neither text, list of texts nor number."""
+    if isinstance(value, str):
+        return value[:MAX_TEXT]
+    if isinstance(value, list):
+        return texts(value)
+    return value if isinstance(value, bool) or (is_number(value) and abs(value) < 1e100) else None
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_time(value: object) -> TypeGuard[float]:
+    """Whether this can be a time in ms since the epoch."""
+    return is_number(value) and 0 < value < 1e14
+
+
+def milliseconds(seconds: object) -> int | None:
+    return round(seconds * 1000) if is_number(seconds) and 0 < seconds < 1e11 else None
+
+
+def iso_milliseconds(text: object) -> int | None:
+    """A date without a time zone is UTC, as the pages are opened in that zone."""
+    try:
+        moment = datetime.fromisoformat(str(text))
+        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,34 @@
+"""The probe: the script that runs in a page before its own scripts, with the settings that it shares with Python.
+
+This file owns these settings. The script is probe.js; what its messages are worth is decided in document.py. Any thread
+may use it.
+"""
+
+from __future__ import annotations
+
+import json
+
+from tradingview.frames import FRAME_FIELDS
+from tradingview.messages import DISAGREEMENT_LIMIT_MS, MAX_TEXT
+from tradingview.site import BINDING, PROBE, WALL_FORMS, WALL_TEXTS
+
+EXPLAINED_MS = 2_500  # a repaint of a price that a frame said until so recently is no news (the page paints late)
+
+
+def probe_script(symbol: str, *, slim: bool, pulse: float, max_message: int, max_rate: float) -> str:
+    """What a page runs first. `pulse` is in seconds, `max_message` in characters, `max_rate` in messages a second."""
+    settings = {
+        "symbol": symbol,
+        "binding": BINDING,
+        "slim": slim,
+        "pulse": pulse * 1000,
+        "fields": sorted(FRAME_FIELDS),
+        "maxText": MAX_TEXT,
+        "maxMessage": max_message,
+        "maxRate": max_rate,
+        "explained": EXPLAINED_MS,
+        "disagreement": DISAGREEMENT_LIMIT_MS,
+        "wallForms": WALL_FORMS,
+        "wallTexts": WALL_TEXTS,
+    }
+    return f"{PROBE}({json.dumps(settings)})"

@@ -1,0 +1,108 @@
+"""The proof that a page's price is current: until when it holds, and how the page's clock is told in ours.
+
+This file owns the limits of a proof and the rules by which one counts. It is pure: no clock of its own, no thread. All
+times are ms; `at` is by the page's clock, `now` and `moment` by ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import median
+
+from quotes import Source
+
+# The wire contract's figures.
+HEARTBEAT_MS = 10_000  # what a socket's heartbeat interval counts as until it has sent two
+HEARTBEATS_PER_PROOF = 1.5
+MIN_SOCKET_PROOF_MS, MAX_SOCKET_PROOF_MS = 15_000, 22_000
+TEXT_PROOF_MS = 30_000  # of the price element or the title alone
+GAPS = 5  # of which the interval is the median
+
+SETTLING_MS = 1_000  # after a silence, what was held up meanwhile comes within this time: it is true no longer
+CLOCK_WINDOW_MS = 60_000  # how long the least delay seen between a page's clock and ours is remembered
+
+
+def heartbeat_interval(beats: Sequence[float]) -> float | None:
+    """The median of the last gaps between a socket's heartbeats; None until there are two."""
+    gaps = [later - earlier for earlier, later in pairwise(beats)][-GAPS:]
+    return median(gaps) if gaps else None
+
+
+def socket_proof_limit(beats: Sequence[float]) -> float:
+    """How long a message of a socket proves its quotes, from the times of its last heartbeats."""
+    interval = heartbeat_interval(beats)
+    limit = HEARTBEATS_PER_PROOF * (HEARTBEAT_MS if interval is None else interval)
+    return min(max(limit, MIN_SOCKET_PROOF_MS), MAX_SOCKET_PROOF_MS)
+
+
+class PageClock:
+    """Tells a page's time in ours: the least delay of a message seen in the last minute or two is taken for none."""
+
+    def __init__(self) -> None:
+        self._least = self._least_before = float("inf")
+        self._began_at = float("-inf")
+
+    def hear(self, at: float, now: float) -> None:
+        if now - self._began_at > CLOCK_WINDOW_MS:
+            self._least_before, self._least, self._began_at = self._least, float("inf"), now
+        self._least = min(self._least, now - at)
+
+    def ours(self, at: float) -> float:
+        return at + min(self._least, self._least_before)
+
+    def theirs(self, now: float) -> float:
+        return now - min(self._least, self._least_before)
+
+
+class Proofs:
+    """Until when each strategy's feed is proven alive.
+
+    A proof that comes after the one before has run out counts a second later, whether or not another comes: what was
+    held up meanwhile is read first.
+    """
+
+    def __init__(self, doubt: str | None) -> None:
+        self.doubt = doubt  # why no sign of life counts yet
+        self._until: dict[Source, float] = {}
+        self._settling: dict[Source, tuple[float, float]] = {}  # from when it counts, and until when
+        self._counts_after: float | None = float("-inf")  # by the page's clock; None: the next message says
+
+    def distrust(self, reason: str) -> None:
+        """Nothing counts that the page saw before, or until SETTLING_MS after the next message it sends."""
+        self._until.clear()
+        self._settling.clear()
+        self._counts_after, self.doubt = None, reason
+
+    def hear(self, at: float) -> None:
+        """The page said something."""
+        if self._counts_after is None:
+            self._counts_after = at + SETTLING_MS
+
+    def renew(self, source: Source, at: float, moment: float, limit: float, now: float) -> None:
+        """The strategy's feed was alive `at` this time of the page's, which is `moment` by our clock."""
+        if self._counts_after is None or at <= self._counts_after:
+            return
+        self.settle(now)
+        until, end = self._until.get(source), moment + limit
+        if until is None or now <= until:
+            self._until[source] = max(end, until or end)
+            self.doubt = None
+        elif end > now:
+            counts_at, settling_end = self._settling.get(source, (now + SETTLING_MS, end))
+            self._settling[source] = counts_at, max(end, settling_end)
+
+    def settle(self, now: float) -> None:
+        """Lets those proofs count that came long enough ago."""
+        for source, (counts_at, until) in list(self._settling.items()):
+            if now >= counts_at:
+                del self._settling[source]
+                self._until[source] = max(until, self._until.get(source, until))
+                self.doubt = None
+
+    def until(self, source: Source) -> float | None:
+        """The end of the proof; None if it was never proven."""
+        return self._until.get(source)
+
+    def holds(self, source: Source, now: float) -> bool:
+        return now <= self._until.get(source, float("-inf"))

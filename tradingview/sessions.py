@@ -1,0 +1,193 @@
+"""The quote sessions on a page's sockets: which of them would tell a new price of the page's symbol.
+
+This file owns what becomes of sessions and sockets (opened, hibernated, taken back, closed), and so what a socket's
+message proves. What the sessions' frames say of the price is told in frames.py. It is pure and runs on the thread of
+its feed. Times are ms by the page's clock. A session is a quote session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from tradingview.messages import is_time, items, printable, texts
+from tradingview.names import Names
+from tradingview.proof import GAPS, heartbeat_interval, socket_proof_limit
+
+SNAPSHOT_SESSIONS = "qs_snapshoter"  # how the names of sessions begin that tell once, and not what is now
+MAX_SOCKETS, MAX_SESSIONS, MAX_NAMES = 8, 32, 16  # of a page, of a socket, of a session
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """A quote session, and what it has told of the symbol, merged: each frame holds only what changed."""
+
+    id: str
+    names: set[str] = field(default_factory=set)  # under which it has told of the symbol
+    removed: set[str] = field(default_factory=set)  # which the page has taken back
+    fast: set[str] = field(default_factory=set)  # which the page wants to be told fast
+    fields: dict[str, Any] = field(default_factory=dict)
+    told_at: float = 0.0
+    is_hibernated: bool = False
+    is_unreadable: bool = False  # a frame of it could not be read: so the price may be another by now
+    is_over: bool = False
+
+    @property
+    def is_snapshot(self) -> bool:
+        return self.id.startswith(SNAPSHOT_SESSIONS)
+
+    def remove(self, names: set[str]) -> None:
+        self.names -= names
+        self.removed = set(sorted(self.removed | names)[:MAX_NAMES])
+
+    def hibernate(self) -> None:
+        self.is_hibernated, self.fast = True, set()
+
+
+@dataclass(eq=False, slots=True)
+class Socket:
+    """One socket of the page. `heard_at` is its last message, `beats` its last heartbeats."""
+
+    id: int
+    heard_at: float = 0.0
+    beats: list[float] = field(default_factory=list)
+    sessions: dict[str, Session] = field(default_factory=dict)
+    is_open: bool = True
+
+    @property
+    def proof_limit(self) -> float:
+        return socket_proof_limit(self.beats)
+
+    def session(self, told: object) -> Session:
+        if not (name := printable(told)):
+            raise ValueError("a session without a name")
+        if (session := self.sessions.get(name)) is None:
+            _make_room(self.sessions, MAX_SESSIONS, lambda session: session.is_over or not session.names)
+            session = self.sessions[name] = Session(name)
+        return session
+
+    def end(self) -> None:
+        """It is closed: its sessions are over. It proves nothing any more, and takes no proof away."""
+        self.is_open = False
+        for session in self.sessions.values():
+            session.is_over = True
+
+    def hear(self, state: dict[str, Any], at: float) -> None:
+        beats = sorted(beat for beat in items(state.get("beats")) if is_time(beat) and beat <= at)
+        self.beats = beats[-GAPS - 1 :]
+        if is_time(heard := state.get("heard")) and heard <= at:
+            self.heard_at = max(self.heard_at, heard)
+
+
+class Sessions:
+    """All sockets of one document that have to do with the page's symbol, and their sessions."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._sockets: dict[int, Socket] = {}
+
+    def socket(self, number: object) -> Socket:
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise ValueError("a socket without a number")
+        if (socket := self._sockets.get(number)) is None:
+            _make_room(self._sockets, MAX_SOCKETS, lambda socket: not socket.is_open)
+            socket = self._sockets[number] = Socket(number)
+        return socket
+
+    def hear(self, message: dict[str, Any]) -> None:
+        """Something happened to a session: the page ordered it, or the server ended it."""
+        socket, event = self.socket(message.get("socket")), message.get("event")
+        if event == "protocol_error":
+            socket.end()
+            return
+        session, names = socket.session(message.get("session")), set(texts(message.get("names")))
+        match event:
+            case "quote_create_session":
+                session.is_over = True
+                socket.sessions[session.id] = Session(session.id)
+            case "quote_add_symbols":
+                session.removed -= names
+            case "quote_remove_symbols":
+                session.remove(names)
+            case "quote_fast_symbols":
+                session.fast = names
+            case "quote_hibernate_all":
+                session.hibernate()
+            case "quote_delete_session" | "critical_error":
+                session.is_over = True
+            case _:
+                raise ValueError(f"an event of unknown kind {printable(event)!r}")
+
+    def hear_sockets(self, told: object, at: float) -> Iterator[tuple[float, float]]:
+        """How the page's sockets are. Gives the time of each proof that their last messages are, and its limit."""
+        if not isinstance(told, list):
+            return
+        seen = set()
+        for state in told[:MAX_SOCKETS]:
+            socket = self.socket(state["id"])
+            seen.add(socket.id)
+            socket.hear(state, at)
+            if socket.heard_at and any(map(self._proves, socket.sessions.values())):
+                yield socket.heard_at, socket.proof_limit
+            if state.get("open") is not True:
+                socket.end()
+        for socket in self._sockets.values():
+            if socket.id not in seen:
+                socket.end()
+
+    def has(self, session: Session) -> bool:
+        """Whether the session has told of the symbol, and has it still."""
+        if session.is_over or session.is_snapshot:
+            return False
+        return any(self._names.extra_key(name) is None for name in session.names)
+
+    def _proves(self, session: Session) -> bool:
+        """Whether, as its socket lives, the session would tell a new price."""
+        is_awake = bool(session.fast) or not session.is_hibernated
+        return self.has(session) and is_awake and not session.is_unreadable
+
+    def with_symbol(self) -> list[Session]:
+        """The sessions that have the symbol, the one that told last at the end."""
+        sessions = (session for socket in self._sockets.values() for session in socket.sessions.values())
+        return sorted(filter(self.has, sessions), key=lambda session: session.told_at)
+
+    @property
+    def heard_at(self) -> float:
+        """When a socket on which a session has the symbol was heard last."""
+        sockets = (socket for socket in self._sockets.values() if any(map(self.has, socket.sessions.values())))
+        return max((socket.heard_at for socket in sockets), default=0.0)
+
+    def why(self, at: float, giver: Session | None) -> list[dict[str, Any]]:
+        """Each socket with its sessions, for a person; `at` is now by the page's clock, `giver` told the price."""
+        return [
+            {
+                "isOpen": socket.is_open,
+                "silentMs": round(at - socket.heard_at) if socket.heard_at else None,
+                "heartbeatMs": heartbeat_interval(socket.beats),
+                "proofMs": socket.proof_limit,
+                "sessions": [self._why_session(session, giver) for session in socket.sessions.values()],
+            }
+            for socket in self._sockets.values()
+        ]
+
+    def _why_session(self, session: Session, giver: Session | None) -> dict[str, Any]:
+        return {
+            "id": session.id,
+            "names": sorted(session.names),
+            "hasSymbol": self.has(session),
+            "isOver": session.is_over,
+            "isHibernated": session.is_hibernated,
+            "isFast": bool(session.fast),
+            "isUnreadable": session.is_unreadable,
+            "givesPrice": session is giver,
+        }
+
+
+def _make_room(kept: dict[K, V], most: int, is_dispensable: Callable[[V], bool]) -> None:
+    """Forgets what can be spared, else the oldest, when there is no room for one more."""
+    while len(kept) >= most:
+        del kept[next((key for key, value in kept.items() if is_dispensable(value)), next(iter(kept)))]

@@ -1,0 +1,39 @@
+"""The tally of what was read of a ticker's pages and what was refused, for the metrics and for whoever asks why.
+
+This file owns the counting and its bound: pages choose some of the names. It judges nothing and runs on the thread of
+its feed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from quotes import Source
+
+MAX_REASONS = 64
+OTHERS = "others"
+
+
+class Tally:
+    """`counters` are the scraper's, of all tickers; the rest is of this one."""
+
+    def __init__(self, counters: Counter[str]) -> None:
+        self.counters = counters
+        self.read: Counter[Source] = Counter()  # texts and numbers that were a price, by strategy
+        self.unread: Counter[Source] = Counter()  # and that were none
+        self.refused: Counter[str] = Counter()  # by strategy and reason
+
+    def refuse(self, source: Source, reason: str) -> None:
+        key = f"{source}: {reason}"
+        if key not in self.refused and len(self.refused) >= MAX_REASONS:
+            key = OTHERS
+        self.refused[key] += 1
+
+    def note_price(self, source: Source, refused: str | None) -> None:
+        """What was to be a price was one, or was refused for this reason."""
+        if refused is None:
+            self.read[source] += 1
+            return
+        self.unread[source] += 1
+        self.refuse(source, refused)
+        self.counters[f"refused: {refused}"] += 1

@@ -1,0 +1,50 @@
+"""What can be wrong with a page: the error that ends it, and what is remembered of it until its ticker is tried again.
+
+This file owns these two words. It judges nothing and keeps no state; any thread may use it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quotes import PlutoError, State
+from tradingview.messages import printable
+
+
+class PageTrouble(PlutoError):
+    """A page that can't give a price: the state its ticker gets, the reason, and whether the last price is void.
+
+    `delay` is in how many seconds to try again; None leaves it to the backoff. `alternative` is the symbol that
+    TradingView shows instead of the one that was asked for.
+    """
+
+    code = "page_trouble"
+
+    def __init__(
+        self,
+        state: State,
+        reason: str,
+        *,
+        void_price: bool = False,
+        delay: float | None = None,
+        alternative: str | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.state, self.reason, self.void_price, self.delay = state, printable(reason), void_price, delay
+        self.alternative = alternative
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a ticker has no page that works; when it is tried again, in ms since the epoch and by our own clock."""
+
+    state: State
+    reason: str
+    next_try_at: int
+    retry_at: float = 0.0
+
+
+def other_symbol(asked: str, shown: str) -> PageTrouble:
+    """The page is, or will only be, another symbol's: it was renamed, or visitors don't get it."""
+    reason = f"TradingView shows visitors {shown} instead of {asked}; to see it, track {shown}"
+    return PageTrouble(State.ERROR, reason, void_price=True, alternative=shown)
