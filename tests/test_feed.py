@@ -464,7 +464,7 @@ def test_a_price_that_stands_still_stays_live_while_its_feed_is_proven(live: Sta
 def test_a_proof_after_a_silence_counts_a_second_later_by_itself(live: Stage) -> None:
     """As after a lost network, which brings all that was sent into it, at once and in order."""
     live.wait(30)
-    assert live.quote.state is State.STALE
+    assert live.shown[0] is State.STALE
     live.frame(lp=64002)
     live.wait(0.5)
     live.frame(lp=64003)
