@@ -188,6 +188,8 @@ def parse_ticker(text: object) -> Ticker:
             "another exchange than BINANCE goes before it: COINBASE:BTCUSD."
         )
     exchange, symbol = match["exchange"], match["symbol"]
+    if symbol.endswith("_OI"):
+        raise InvalidTicker(f"{symbol} is open interest, not a price: leave _OI away to track the price.")
     return Ticker(symbol if exchange in (None, DEFAULT_EXCHANGE) else f"{exchange}:{symbol}")
 
 

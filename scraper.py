@@ -780,6 +780,7 @@ class Scraper:
         for feed, was in before:
             if was is not None and was.retry_at > steady_ms():  # the site is not asked sooner because of this
                 feed.fail(was, void_price=False)
+                self.tickers.tell(feed)
 
     def kill_driver(self) -> None:
         """Kills Playwright's driver and all it started. The browser's session then ends as after any other death."""

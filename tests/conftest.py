@@ -49,6 +49,26 @@ def browser_page(browser: Browser) -> Iterator[Page]:
     context.close()
 
 
+@pytest.fixture
+def display(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if shutil.which("Xvfb") is None:
+        pytest.skip("there is no Xvfb here")
+    reader, writer = os.pipe()
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1400x900x24", "-nolisten", "tcp"],
+        pass_fds=[writer],
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writer)
+    try:
+        with os.fdopen(reader) as lines:
+            monkeypatch.setenv("DISPLAY", f":{lines.readline().strip()}")
+        yield
+    finally:
+        server.terminate()
+        server.wait(5)
+
+
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The files of a key and of its self-signed certificate for localhost."""

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 from running import Simulator, descendants, running_pluto, running_simulator, wait_until
-from test_scraper import LESS_PATIENT, Watched, scraping
+from scraping import LESS_PATIENT, Watched, scraping
 
 from quotes import Quote, State, steady_ms
 

@@ -10,8 +10,8 @@ import psutil
 import pytest
 from prometheus_client import CollectorRegistry, ProcessCollector
 from running import PROJECT, Simulator
+from scraping import scraping
 from test_metrics import reading_of
-from test_scraper import scraping
 
 from app import assemble
 from quotes import State

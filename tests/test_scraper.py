@@ -7,163 +7,26 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import shutil
 import signal
 import socket
-import subprocess
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from queue import SimpleQueue
 from typing import Any
 
 import psutil
 import pytest
 from running import Simulator, alive, running_simulator, wait_until
+from scraping import BROWSER, DRIVER, LESS_PATIENT, RENDERER, Watched, processes_of, scraping
 
-from quotes import Quote, Source, SourceState, State, Ticker, steady_ms
-from scraper import Scraper, ScraperSettings, Session
+from quotes import Quote, Source, State, Ticker
+from scraper import Scraper, ScraperSettings
 from tradingview import browser
 from tradingview.feed import PageTrouble
-from tradingview.group import Group
 from tradingview.patience import Patience
-from tradingview.tab import Tab
-from tradingview.walls import retry_after
-
-LESS_PATIENT = Patience(
-    answer=3.0,
-    first_price=5.0,
-    first_price_in_all=20.0,
-    recognised=4.0,
-    passing=2.0,
-    settled=1.0,
-    pulse=0.5,
-    frozen=4.0,
-    heap_check=1.0,
-    ping=0.5,
-    ping_limit=4.0,
-    weigh=1.0,
-    good_session=0.5,
-    not_found_retry=1.0,
-    blocked_retry=1.0,
-    blocked_spacing=0.3,
-)
-RENDERER, BROWSER, DRIVER = "--type=renderer", "--remote-debugging-pipe", "run-driver"
-
-
-class Watched:
-    """A running scraper, and everything that it has emitted, without renewals: they only prolong a proof."""
-
-    def __init__(self, settings: ScraperSettings, patience: Patience) -> None:
-        self.drivers_of_others = drivers()
-        self.quotes: list[Quote] = []
-        self.now: dict[str, Quote] = {}
-        self.scraper = Scraper(settings, self._emit, patience)
-        self.counters = self.scraper.counters
-
-    def _emit(self, quote: Quote) -> None:
-        assert threading.current_thread().name == "scraper"
-        if quote != self.now.get(quote.ticker):
-            self.quotes.append(quote)
-        self.now[quote.ticker] = quote
-
-    def wait_for(self, ticker: str, state: State, timeout: float = 20.0, *, reason: str = "", after: int = 0) -> Quote:
-        """The first quote in this state, with this in its reason, since `after` quotes had been emitted."""
-
-        def found() -> Quote | None:
-            quotes = (quote for quote in self.quotes[after:] if quote.ticker == ticker and quote.state is state)
-            return next((quote for quote in quotes if reason in (quote.reason or "")), None)
-
-        quote = wait_until(found, timeout, what=f"{ticker} is {state} {reason}, not {self.now.get(ticker)}")
-        assert quote is not None
-        return quote
-
-    def wait_until_live(self, *tickers: str, timeout: float = 20.0) -> None:
-        def all_live() -> bool:
-            quotes = [self.now.get(ticker) for ticker in tickers]
-            return all(quote is not None and quote.as_of(steady_ms()).state is State.LIVE for quote in quotes)
-
-        wait_until(all_live, timeout, what=f"all live: {self.now}")
-
-    def states_since(self, count: int, ticker: str) -> set[State]:
-        return {quote.state for quote in self.quotes[count:] if quote.ticker == ticker}
-
-    @contextmanager
-    def tracking(self, *tickers: str) -> Iterator[None]:
-        for ticker in tickers:
-            self.scraper.add(Ticker(ticker))
-        try:
-            yield
-        finally:
-            for ticker in tickers:
-                self.scraper.remove(Ticker(ticker))
-
-    def run_in_page(self, ticker: str, script: str) -> Any:
-        """What the script gives in the ticker's page."""
-        results = SimpleQueue[Any]()
-        page = self.tab(ticker).page
-        assert page is not None
-        self.session.loop.call(lambda: results.put(page.evaluate(script)))
-        return results.get(timeout=10)
-
-    def crash(self, ticker: str) -> None:
-        """Kills the renderer that shows this ticker; the call itself never returns."""
-        self.session.loop.call(self.tab(ticker).ask, "Page.crash")
-
-    def tab(self, ticker: str) -> Tab:
-        return self.session.tabs[Ticker(ticker)]
-
-    def group(self, ticker: str) -> Group:
-        return self.session.groups.of(self.tab(ticker))
-
-    @property
-    def session(self) -> Session:
-        assert self.scraper.session is not None
-        return self.scraper.session
-
-
-@contextmanager
-def scraping(url: str, patience: Patience = LESS_PATIENT, **settings: Any) -> Iterator[Watched]:
-    settings.setdefault("opening_spacing", 0.05)
-    watched = Watched(ScraperSettings(url, os.environ.get("PLUTO_BROWSER"), **settings), patience)
-    watched.scraper.start()
-    try:
-        yield watched
-    finally:
-        processes = processes_of(watched, "")
-        watched.scraper.stop(timeout=10)
-        assert watched.scraper.state is SourceState.DEAD
-        assert psutil.wait_procs(processes, timeout=3)[1] == []
-
-
-def is_of(process: psutil.Process, *marks: str) -> bool:
-    try:
-        command = process.cmdline()
-    except psutil.Error:
-        return False
-    return any(mark in part for part in command for mark in marks)
-
-
-def drivers() -> set[psutil.Process]:
-    """The drivers of all Playwrights in this process."""
-    return {process for process in psutil.Process().children() if is_of(process, DRIVER)}
-
-
-def processes_of(watched: Watched, mark: str) -> list[psutil.Process]:
-    """The driver itself, the browser, or its renderers, of this scraper; all with an empty mark."""
-    found = [
-        process
-        for driver in drivers() - watched.drivers_of_others
-        for process in [driver, *driver.children(recursive=True)]
-        if is_of(process, mark)
-    ]
-    return [process for process in found if mark is not BROWSER or not is_of(process, "--type=")]
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +97,13 @@ def troubled(simulator: Simulator) -> Troubled:
     handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
     for ticker, (fault, *_) in FAULTS.items():
         simulator.fault(ticker, fault)
-    with scraping(simulator.url, opening_spacing=0.01) as watched, watched.tracking(*FAULTS):
+    with (
+        scraping(simulator.url, opening_spacing=0.01) as watched,
+        watched.tracking("UNIUSD"),  # a live one: else TradingView would count as blocking all
+    ):
+        watched.wait_until_live("UNIUSD")
+        for ticker in FAULTS:
+            watched.scraper.add(Ticker(ticker))
         logging.getLogger("pluto").addHandler(handler)
         for ticker, (_, state, _) in FAULTS.items():
             watched.wait_for(ticker, state, timeout=30)
@@ -317,19 +186,6 @@ def test_the_next_try_is_as_far_away_as_the_trouble_deserves(
     trouble: PageTrouble, failures: int, least: float, most: float
 ) -> None:
     assert least <= Patience().retry_delay(trouble, failures) <= most
-
-
-@pytest.mark.parametrize(
-    ("text", "least", "most"),
-    [("120", 120, 120), ("0", 1, 1), ("999999", 3600, 3600), ("Thu, 01 Jan 2015 00:00:00 GMT", 1, 1)],
-)
-def test_retry_after_is_seconds_or_a_date(text: str, least: float, most: float) -> None:
-    assert least <= (retry_after(text) or 0) <= most
-
-
-@pytest.mark.parametrize("text", ["", "soon", "-5", "1e9", "Thu, 99 Jan 2015 00:00:00 GMT"])
-def test_a_retry_after_that_says_nothing_is_ignored(text: str) -> None:
-    assert retry_after(text) is None
 
 
 # --- strategies -------------------------------------------------------------------------------------------------------
@@ -665,26 +521,6 @@ def test_the_thread_says_that_it_runs(watched: Watched) -> None:
 
 
 # --- headed -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def display(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    if shutil.which("Xvfb") is None:
-        pytest.skip("there is no Xvfb here")
-    reader, writer = os.pipe()
-    server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1400x900x24", "-nolisten", "tcp"],
-        pass_fds=[writer],
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(writer)
-    try:
-        with os.fdopen(reader) as lines:
-            monkeypatch.setenv("DISPLAY", f":{lines.readline().strip()}")
-        yield
-    finally:
-        server.terminate()
-        server.wait(5)
 
 
 @pytest.mark.usefixtures("display")

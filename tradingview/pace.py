@@ -17,9 +17,7 @@ log = logging.getLogger("pluto.pace")
 
 BLOCKED_PAGES = 3  # in a row: then TradingView blocks Pluto, not a page
 HELPED = 2  # tickers
-UNSLIM = (
-    "no slim page showed a price, but pages that were laid out did: all are laid out now, at some 20 MB more a page"
-)
+UNSLIM = "slim pages showed no price, others did: all pages are laid out now, at some 20 MB more a page"
 
 
 class Pace:

@@ -77,7 +77,7 @@ class Patience:
 
     def slack(self, failures: int) -> float:
         """The factor by which a page may take longer for its price, after so many failures in a row."""
-        return min(2.0**failures, self.most_slack)
+        return min(2.0 ** min(failures, 10), self.most_slack)
 
     def backoff(self, failures: int) -> float:
         """Until the next try: doubling up to a limit, spread by a quarter so that tickers don't retry as one."""

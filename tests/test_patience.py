@@ -1,0 +1,207 @@
+"""Slow pages are waited for, slim ones give way where they show no price, silent ones are opened again.
+
+One simulator with a light page; its times of faults are a fifth of the real ones, and so is the scraper's patience.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from running import Simulator, running_simulator, wait_until
+from scraping import LESS_PATIENT, Watched, scraping
+
+from quotes import InvalidTicker, Quote, State, Ticker, parse_ticker
+from scraper import RetryRefused
+from tradingview.patience import Patience
+
+FIFTH = replace(
+    LESS_PATIENT, first_price=20 / 5, first_price_in_all=60 / 5, recognised=10 / 5, retry_first=0.2, frozen=12 / 5
+)
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[Simulator]:
+    with running_simulator("--weight", "0", "--heartbeat", "2", "--delays", "0.2") as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="module")
+def watched(simulator: Simulator) -> Iterator[Watched]:
+    with scraping(simulator.url, FIFTH, group_size=2) as watched:
+        yield watched
+
+
+def opened(watched: Watched) -> int:
+    return watched.counters["pages_opened"]
+
+
+# --- the first price --------------------------------------------------------------------------------------------------
+
+
+def test_patience_for_a_price_grows_with_each_failure() -> None:
+    patience = Patience()
+    assert [patience.slack(failures) for failures in (0, 1, 2, 3, 4, 2000)] == [1, 2, 4, 8, 8, 8]
+    assert (patience.first_price, patience.first_price_in_all, patience.frozen) == (20, 60, 12)
+
+
+def test_the_deadline_counts_from_the_document_not_from_the_request(watched: Watched, simulator: Simulator) -> None:
+    simulator.fault("VETUSD", "document_after_25_s")  # 5 s here: longer than a price may take after it
+    with watched.tracking("VETUSD"):
+        watched.wait_until_live("VETUSD", timeout=30)
+        assert State.ERROR not in watched.states_since(0, "VETUSD")
+    simulator.clear("VETUSD")
+
+
+@pytest.mark.parametrize(
+    ("ticker", "fault", "tries"), [("HBARUSD", "price_after_25_s", 2), ("TRXUSD", "price_after_55_s", 3)]
+)
+def test_a_price_that_comes_late_is_waited_for_the_longer_the_oftener_it_failed(
+    watched: Watched, simulator: Simulator, ticker: str, fault: str, tries: int
+) -> None:
+    simulator.fault(ticker, fault)
+    with watched.tracking(ticker):
+        watched.wait_for(ticker, State.ERROR, reason="the page shows no price that can be read")
+        watched.wait_until_live(ticker, timeout=60)
+        assert simulator.pages()["loads"][f"BINANCE:{ticker}"] <= tries + 1
+    simulator.clear(ticker)
+
+
+def test_a_page_that_computes_while_it_loads_is_not_stopped_and_puts_nobody_apart(simulator: Simulator) -> None:
+    """Its loop is longer than a page may be frozen; its neighbour, which is silent meanwhile, stays what it is."""
+    patience = replace(FIFTH, frozen=1.0, pulse=0.2, first_price_in_all=30.0)
+    with scraping(simulator.url, patience, group_size=2) as watched, watched.tracking("BCHUSD"):
+        watched.wait_until_live("BCHUSD")
+        neighbours, before = watched.group("BCHUSD"), len(watched.quotes)
+        simulator.fault("SUIUSD", "busy_loading")
+        with watched.tracking("SUIUSD"):
+            watched.wait_until_live("SUIUSD", timeout=30)
+            assert watched.group("SUIUSD") is neighbours
+        assert watched.states_since(before, "BCHUSD") <= {State.LIVE}
+        assert not watched.counters["pages_frozen"]
+        assert not watched.counters["pages_cut_off"]
+        simulator.clear("SUIUSD")
+
+
+# --- slim pages -------------------------------------------------------------------------------------------------------
+
+
+def test_slim_pages_give_way_where_they_show_no_price(simulator: Simulator, caplog: pytest.LogCaptureFixture) -> None:
+    tickers = ("ARBUSD", "OPUSD", "ETCUSD")
+    for ticker in tickers:
+        simulator.fault(ticker, "fills_when_seen")
+    with scraping(simulator.url, FIFTH) as watched, watched.tracking(*tickers[:2]):
+        assert "pages" not in watched.scraper.health
+        watched.wait_for(tickers[0], State.ERROR, reason="the page shows no price that can be read")
+        watched.wait_until_live(*tickers[:2], timeout=40)
+        assert watched.scraper.health["pages"].startswith("not slim: slim pages showed no price")
+        before = opened(watched)
+        with watched.tracking(tickers[2]):
+            watched.wait_until_live(tickers[2])
+            assert opened(watched) == before + 1, "at the first try"
+    assert len([record for record in caplog.records if "slim pages showed no price" in record.getMessage()]) == 1
+    for ticker in tickers:
+        simulator.clear(ticker)
+
+
+def test_slim_pages_stay_where_one_has_shown_a_price(simulator: Simulator) -> None:
+    tickers = ("TONUSD", "FTMUSD")
+    for ticker in tickers:
+        simulator.fault(ticker, "fills_when_seen")
+    with scraping(simulator.url, FIFTH) as watched, watched.tracking("BTCUSD"):
+        watched.wait_until_live("BTCUSD")
+        with watched.tracking(*tickers):
+            watched.wait_until_live(*tickers, timeout=40)
+        assert "pages" not in watched.scraper.health
+        look = "() => getComputedStyle(document.body).display"
+        assert watched.run_in_page("BTCUSD", look) == "none"
+    for ticker in tickers:
+        simulator.clear(ticker)
+
+
+# --- pages that give no sign of life ----------------------------------------------------------------------------------
+
+
+def test_a_page_whose_feed_gives_no_sign_of_life_is_opened_again_and_then_less_and_less_often(
+    simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    patience = replace(FIFTH, no_life=1.0, reopening_waits=(0.0, 40.0))
+    with scraping(simulator.url, patience) as watched, watched.tracking("XMRUSD"):
+        watched.wait_until_live("XMRUSD")
+        simulator.fault("XMRUSD", "socket_silent")
+        wait_until(lambda: watched.counters["pages_reopened"] == 1, timeout=40)
+        simulator.clear("XMRUSD")
+        watched.wait_until_live("XMRUSD")
+        before = len(watched.quotes)
+        simulator.fault("XMRUSD", "socket_silent")
+        watched.wait_for("XMRUSD", State.STALE, reason="gives no sign of life", after=before, timeout=40)
+
+        def planned() -> Quote | None:
+            return next((quote for quote in watched.quotes[before:] if quote.next_try_at is not None), None)
+
+        quote = wait_until(planned)
+        assert quote is not None
+        assert 0 < (quote.next_try_at or 0) - time.time() * 1000 < 40_000
+        time.sleep(3.0)
+        assert watched.counters["pages_reopened"] == 1, "not sooner than it said"
+        simulator.clear("XMRUSD")
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines.count("XMRUSD: its feed gives no sign of life, its page is opened again") == 1
+
+
+@pytest.mark.parametrize("fault", ["delayed", "price_after_25_s"])
+def test_other_silences_open_no_page_again(simulator: Simulator, fault: str) -> None:
+    """Delayed data, and a page that is still opening."""
+    simulator.fault("GRTUSD", fault)
+    patience = replace(FIFTH, no_life=0.5, no_life_of_element=0.5, first_price=20.0, first_price_in_all=20.0)
+    with scraping(simulator.url, patience) as watched, watched.tracking("GRTUSD"):
+        time.sleep(6.0)
+        assert watched.counters["pages_reopened"] == 0
+        assert opened(watched) == 1
+    simulator.clear("GRTUSD")
+
+
+# --- a user who asks --------------------------------------------------------------------------------------------------
+
+
+def test_a_user_may_ask_for_a_try_now(simulator: Simulator) -> None:
+    patience = replace(FIFTH, not_found_retry=600.0, blocked_retry=600.0)
+    simulator.fault("SANDUSD", "not_found")
+    simulator.fault("MANAUSD", "forbidden")
+    sand, mana, btc = Ticker("SANDUSD"), Ticker("MANAUSD"), Ticker("BTCUSD")
+    with scraping(simulator.url, patience) as watched, watched.tracking(sand, mana, btc):
+        watched.wait_for(sand, State.NOT_FOUND)
+        watched.wait_for(mana, State.BLOCKED)
+        watched.wait_until_live(btc)
+        assert watched.scraper.retry(btc) == "BTCUSD is live: its page is left as it is."
+        with pytest.raises(RetryRefused, match="TradingView blocks MANAUSD"):
+            watched.scraper.retry(mana)
+        with pytest.raises(RetryRefused, match="has no page"):
+            watched.scraper.retry(Ticker("LTCUSD"))
+        simulator.clear(sand)
+        assert watched.scraper.retry(sand) == "SANDUSD: its page is opened now."
+        watched.wait_until_live(sand)
+    simulator.clear(mana)
+
+
+def test_a_user_may_not_ask_again_and_again(simulator: Simulator) -> None:
+    simulator.fault("AXSUSD", "not_found")
+    with scraping(simulator.url, replace(FIFTH, not_found_retry=600.0)) as watched, watched.tracking("AXSUSD"):
+        watched.wait_for("AXSUSD", State.NOT_FOUND)
+        before = len(watched.quotes)
+        watched.scraper.retry(Ticker("AXSUSD"))
+        watched.wait_for("AXSUSD", State.NOT_FOUND, after=before)
+        with pytest.raises(RetryRefused, match="within the last 10 s"):
+            watched.scraper.retry(Ticker("AXSUSD"))
+    assert simulator.pages()["loads"]["BINANCE:AXSUSD"] == 2
+    simulator.clear("AXSUSD")
+
+
+@pytest.mark.parametrize("text", ["BTCUSDT.P_OI", "binance:btcusdt.p_oi", "BTCUSD_OI"])
+def test_open_interest_is_refused_when_added(text: str) -> None:
+    with pytest.raises(InvalidTicker, match="open interest, not a price"):
+        parse_ticker(text)
