@@ -83,7 +83,6 @@ start() { # OPTIONS...
   else
     set_up requirements.txt
   fi
-  use_browser
   exec "$python" "$here/app.py" "$@"
 }
 
@@ -233,7 +232,7 @@ check_named_browser() {
     die "PLUTO_BROWSER is $PLUTO_BROWSER, which is not a program: set it to a Chromium's path, or unset it."
 }
 
-# Pluto takes the browser that was tried here, not one of the same name that may not run.
+# Tests take the browser that was tried here. (Pluto itself tries all that it finds.)
 use_browser() {
   if [[ -z "${PLUTO_BROWSER:-}" ]] && browser_ready; then
     PLUTO_BROWSER="$(cat "$venv/browser")"
@@ -252,11 +251,11 @@ browser_ready() {
 find_browser() {
   ! browser_ready || return 0
   if [[ -n "${PLUTO_BROWSER:-}" ]]; then
-    try_browsers named-browser || die "PLUTO_BROWSER: $(why_no_browser) Set it to another Chromium's path, or unset it."
-    return
+    try_browsers named-browser || die_without_browser
+  else
+    try_browsers browser || { download_browser && try_browsers browser; } || { provide && try_browsers browser; } ||
+      die_without_browser
   fi
-  try_browsers browser || { download_browser && try_browsers browser; } || { provide && try_browsers browser; } ||
-    die "$(why_no_browser) Install Chromium or Chrome, or set PLUTO_BROWSER to the path of one, then start again."
 }
 
 download_browser() {
@@ -268,38 +267,15 @@ download_browser() {
 # Ubuntu's chromium-browser merely asks for a snap, and one that was just downloaded may lack libraries.
 try_browsers() { # NAME OF THE FILE TO REMEMBER IT IN
   local path
-  path="$(cd "$here" && "$python" -c "$browsers" 2>"$venv/tried.log")" || { tried=yes && return 1; }
+  path="$(cd "$here" && "$python" -m tradingview.browser 2>"$venv/tried.log")" || { tried=yes && return 1; }
   echo "$path" >"$venv/$1"
 }
 
-why_no_browser() { tail -n 1 "$venv/tried.log"; }
-
-browsers='
-import os, re, shutil, sys
-from playwright.sync_api import Error, sync_playwright
-
-def problem(chromium, path, sandbox):
-    try:
-        browser = chromium.launch(executable_path=path, headless=True, chromium_sandbox=sandbox)
-        browser.new_page().goto("data:text/html,Pluto")
-        browser.close()
-    except Error as error:
-        return (re.findall(r"\[err\] (.*)", error.message) or error.message.splitlines())[-1]
-
-with sync_playwright() as playwright:
-    named = os.environ.get("PLUTO_BROWSER")
-    names = [playwright.chromium.executable_path, "chromium", "chromium-browser", "google-chrome"]
-    paths = list(filter(None, map(shutil.which, [named] if named else names)))
-    for sandbox in (True, False):
-        for path in paths:
-            why = problem(playwright.chromium, path, sandbox)
-            if not why:
-                sys.exit(print(path))
-if not paths:
-    print("No browser is here.", file=sys.stderr)
-    sys.exit(3)
-sys.exit(f"The browser {path} does not start: {why}.")
-'
+die_without_browser() {
+  local why
+  why="$(tail -n 1 "$venv/tried.log")"
+  die "${why%.}, then start again."
+}
 
 # --- What only the system can provide -----------------------------------------------------------------------
 

@@ -355,7 +355,7 @@ class Session:
     def run(self) -> None:
         """Starts the browser and returns when `Scraper.stop` was called; raises BrowserEnded when it ends otherwise."""
         self.loop.soon(self._tick)
-        browser, _ = self._scraper.launcher.launch(self._playwright)
+        browser, _ = self._scraper.launcher.launch(self._playwright, self._scraper.end_browsers)
         self._browser = browser
         self._settings = replace(self._settings, headed=self._scraper.launcher.headed)
         self._slimness.is_wanted = not self._settings.headed
@@ -786,6 +786,10 @@ class Scraper:
         """Kills Playwright's driver and all it started. The browser's session then ends as after any other death."""
         if self._driver is not None:
             self._driver.kill()
+
+    def end_browsers(self) -> None:
+        if self._driver is not None:
+            self._driver.kill_browsers()
 
     def on_session(self, session: Session) -> None:
         self.counters["browser_starts"] += 1

@@ -11,7 +11,7 @@
 # shellcheck disable=SC2016 # what stands between single quotes is for other programs to expand
 
 project="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-patience=300 # seconds for a set-up and the first price
+patience=600 # seconds for a set-up and the first price
 
 die() {
   printf '%s\n' "$*" >&2

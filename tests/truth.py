@@ -5,7 +5,7 @@ machine. A price shown as live is right when
 
 - it was the ticker's price at some moment from shortly before the page showed it until Pluto had it, and
 - as long as any client showed it, it had been the ticker's price within FRESH_MS: for as long as the proof of a socket
-  holds whose heartbeats are 10 s apart or less, and one tick and one batch of the broadcaster. While the source is down,
+  holds with heartbeats of 10 s or less, and one tick and one batch of the broadcaster. While the source is down,
   there is no price that could be true.
 """
 

@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from playwright.sync_api import Browser, Playwright
 from playwright.sync_api import Error as BrowserError
 
 from quotes import PlutoError
-from tradingview.diagnosis import Death, Kind, death_of
+from tradingview.diagnosis import OTHER_BROWSER, Death, Kind, death_of
 from tradingview.driver import Driver, waiting
 from tradingview.machine import is_full, temporary_folder, temporary_root
 from tradingview.site import BLOCKED_HOSTS
@@ -31,7 +30,7 @@ log = logging.getLogger("pluto.browser")
 
 LAUNCH_LIMIT_S = 60.0
 VERSION_LIMIT_S = 10.0
-TRIAL_LIMIT_S = 180.0  # for all browsers together, where run.sh looks for one that works
+PAGE_LIMIT_S = 20.0  # for a blank one, at set-up
 NO_BROWSER_WORKS, NO_BROWSER_FOUND = 1, 3  # exit codes of this file as a program
 BROWSER_NAMES = ("chromium", "chromium-browser", "google-chrome")
 # Chromium takes only the last list of features, so Playwright's own is told again; a test compares the two.
@@ -170,29 +169,37 @@ class Launcher:
         self.sandbox: Sandbox | None = None
         self.headed = settings.headed
         self._settings, self._show_alive, self._limit = settings, show_alive, limit
+        self._rejected: dict[str, Death] = {}
         self._no_sandbox = _reason_for_no_sandbox(settings.sandbox)
 
-    def launch(self, playwright: Playwright, *, opening_a_page: bool = False) -> tuple[Browser, str]:
-        """The first browser that starts, and its path. Raises BrowserMissing, or BrowserFailed for all others."""
+    def launch(self, playwright: Playwright, end_browsers: Callable[[], object]) -> tuple[Browser, str]:
+        """The first browser that starts, and its path. Raises BrowserMissing, or BrowserFailed for all others.
+
+        `end_browsers` kills one that gave no answer in time.
+        """
         check_sandbox(self._settings.sandbox)
         while True:
             deaths = []
             for path in self._browsers(playwright):
                 try:
                     browser = self._start(playwright, path)
-                    if opening_a_page:
-                        browser.new_page().goto("about:blank", timeout=self._limit * 1000)
                 except BrowserError as error:
                     root = temporary_root()
                     deaths.append(death_of(path, str(error), root, is_full=is_full(root)))
+                    end_browsers()
                 else:
                     self._note_start(browser, path, deaths)
                     return browser, path
-            self._relent(deaths)
+            self._relent([*self._rejected.values(), *deaths])
+
+    def reject(self, path: str, why: str) -> None:
+        """This browser is not to be started again."""
+        self._rejected[path] = Death(Kind.OTHER, f"{path} {why}: update it, {OTHER_BROWSER}")
 
     def _browsers(self, playwright: Playwright) -> list[str]:
         with waiting(self._show_alive, VERSION_LIMIT_S * len(BROWSER_NAMES), lambda: None):
-            return list(find_browsers(self._settings.browser, playwright.chromium.executable_path))
+            found = list(find_browsers(self._settings.browser, playwright.chromium.executable_path))
+        return [path for path in found if path not in self._rejected]
 
     def _start(self, playwright: Playwright, path: str) -> Browser:
         return playwright.chromium.launch(
@@ -268,22 +275,37 @@ def sandbox_way_back(switches: Path = Path("/proc/sys")) -> str:
 
 
 def main() -> int:
-    """Tries the browsers with a real start and a blank page."""
-    logging.getLogger("pluto").addHandler(logging.NullHandler())
+    """Prints the path of the first browser that starts and opens a blank page, else why none does."""
+    logging.getLogger().addHandler(logging.NullHandler())
     path = os.environ.get("PLUTO_BROWSER")
     launcher = Launcher(LaunchSettings(path))
     try:
-        with temporary_folder() as folder:
-            driver = Driver(folder)
-            with waiting(lambda: None, TRIAL_LIMIT_S, driver.kill), driver.running(lambda: None) as playwright:
-                browser, found = launcher.launch(playwright, opening_a_page=True)
-                with suppress(BrowserError):
-                    browser.close()
+        while not (works := _try_next(launcher)):
+            pass
     except (PlutoError, OSError) as error:
         print(error, file=sys.stderr)
         return NO_BROWSER_FOUND if isinstance(error, BrowserMissing) and not path else NO_BROWSER_WORKS
-    print(found)
+    print(works)
     return 0
+
+
+def _try_next(launcher: Launcher) -> str | None:
+    """The path of a browser that works; None when one was rejected. Each gets a driver, which may hang with it."""
+    with temporary_folder() as folder:
+        driver = Driver(folder)
+        with driver.running(_wait) as playwright:
+            browser, path = launcher.launch(playwright, driver.kill_browsers)
+            try:
+                with waiting(_wait, PAGE_LIMIT_S, driver.kill):
+                    browser.new_page().goto("about:blank")
+            except BrowserError:
+                launcher.reject(path, "starts, but opens no page")
+                return None
+    return path
+
+
+def _wait() -> None:
+    """Nobody watches whether this thread is alive."""
 
 
 if __name__ == "__main__":

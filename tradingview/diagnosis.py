@@ -39,7 +39,6 @@ _KNOWN = [
         r"Timeout (\d+)000ms exceeded",
         "{path} gave no answer within {0} s: the machine is too busy, or it is no Chromium; wait, ",
     ),
-    (r"(?:Page|Target) (crash)ed", "{path} starts, but its pages {0}: update it, "),
     (r"Failed to launch: Error: spawn .*?(\w+)$", "{path} can't be run ({0}): check its permissions, "),
 ]
 

@@ -35,6 +35,7 @@ class Document:
         self.element, self.title = Element(), Title()
         self._short_name = symbol.partition(":")[2]
         self._tally = tally
+        self._disagreeing_since: float | None = None
         self._is_english = False  # on another host than the asked one: the socket has confirmed a decimal point
 
     def distrust(self, reason: str, *, slept: bool) -> None:
@@ -60,6 +61,7 @@ class Document:
             case "frames":
                 if (limit := self.frames.hear(message, at, latest)) is not None:
                     self._prove(Source.SOCKET, at, limit, now)
+                    self._compare(at, is_element_new=False)
             case "session":
                 self.frames.sessions.hear(message)
             case "price":
@@ -87,14 +89,24 @@ class Document:
 
     def _hear_element(self, told: object, at: float, now: float) -> None:
         if not isinstance(told, dict):
-            self.element = Element()
+            self.element, self._disagreeing_since = Element(), None
             return
         if self.element.hear(told, at):
             self._tally.note_price(Source.DOM, self.element.unreadable)
         reading = self.element.reading
         if reading is not None and "." in reading.text and self._socket_said_until(reading.text) is not None:
             self._is_english = True
+        self._compare(at, is_element_new=True)
         self._prove_text(Source.DOM, reading, self.element.changed_at, now)
+
+    def _compare(self, at: float, *, is_element_new: bool) -> None:
+        """Notes since when the element has shown what the socket did not say, at most a moment ago."""
+        reading = self.element.reading
+        said_until = None if reading is None else self._socket_said_until(reading.text)
+        if reading is None or (said_until is not None and at - said_until <= DISAGREEMENT_LIMIT_MS):
+            self._disagreeing_since = None
+        elif self._disagreeing_since is None and is_element_new:
+            self._disagreeing_since = max(reading.at, said_until or 0.0)
 
     def _hear_title(self, told: object, at: float, now: float) -> None:
         try:
@@ -160,10 +172,9 @@ class Document:
 
     def disagrees(self, now: float) -> bool:
         """Whether socket and page have shown different prices for too long, as far as the page was looked at."""
-        element = self.reading(Source.DOM)
-        if element is None or not self._works(Source.SOCKET, now):
+        since = self._disagreeing_since
+        if since is None or self.reading(Source.DOM) is None or not self._works(Source.SOCKET, now):
             return False
-        since = max(element.at, self._socket_said_until(element.text) or 0.0)
         return self.element.seen_at - since > DISAGREEMENT_LIMIT_MS
 
     def why_stale(self, source: Source, now: float) -> str | None:

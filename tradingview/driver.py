@@ -111,10 +111,16 @@ class Driver:
 
     def kill(self) -> None:
         """Any thread: kills the driver and all it started."""
-        if (driver := self.process) is None:
-            return
+        driver = self.process
+        self.kill_browsers()
+        if driver is not None:
+            with suppress(psutil.NoSuchProcess):
+                driver.kill()
+
+    def kill_browsers(self) -> None:
+        """Any thread: kills all that the driver started. Playwright lets a browser run that didn't answer in time."""
         with suppress(psutil.NoSuchProcess):
-            for process in [*driver.children(recursive=True), driver]:
+            for process in () if (driver := self.process) is None else driver.children(recursive=True):
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
 
