@@ -126,6 +126,12 @@ def connected(server: QuoteServer) -> int:
     return sum(server.server()["clients"].values())
 
 
+def when_settled(server: QuoteServer) -> int:
+    """How many clients are connected: none, once those of the tests before have gone."""
+    wait_until(lambda: connected(server) == 0, what="all clients of earlier tests are gone")
+    return 0
+
+
 def dropped(server: QuoteServer, reason: str) -> int:
     count: int = server.server()["counters"].get(f"dropped: {reason}", 0)
     return count
@@ -318,7 +324,7 @@ def test_a_peer_that_vanishes_is_let_go(server: QuoteServer) -> None:
 
 @pytest.mark.parametrize("end", ["close", "reset", "half_close"])
 def test_a_client_that_is_gone_is_noticed_within_a_second(server: QuoteServer, end: str) -> None:
-    before = connected(server)
+    before = when_settled(server)
     with raw_stream(server) as stream:
         wait_until(lambda: connected(server) == before + 1)
         if end == "reset":
@@ -378,7 +384,7 @@ def test_streams_are_bounded_and_a_place_is_free_again() -> None:
 
 
 def test_head_takes_no_place(server: QuoteServer) -> None:
-    before = connected(server)
+    before = when_settled(server)
     assert server.http.head("/api/stream").status_code == 200
     assert connected(server) == before
 
@@ -565,7 +571,7 @@ def test_websocket_takes_a_message_in_pieces_with_a_ping_between(server: QuoteSe
 
 
 def test_websocket_hears_nothing_after_a_goodbye(server: QuoteServer) -> None:
-    before = connected(server)
+    before = when_settled(server)
     with web_socket(server) as connection:
         send_raw(connection, frame(8, b"") + frame(1, b'{"tickers":["COIN1USD"]}') + frame(9, b"x"))
         while connection.recv_data(control_frame=True)[0] != websocket.ABNF.OPCODE_CLOSE:
