@@ -420,7 +420,7 @@ def test_the_prices_of_one_flush_are_messages_of_their_own_in_one_write(server: 
         server.put(("BTCUSD", "live", "1.5"), ("ETHUSD", "live", "2.5"), ("SOLUSD", "error", None))
         changed = stream.prices()
         assert {price.ticker: price.price_text for price in changed} == {"BTCUSD": "1.5", "ETHUSD": "2.5", "SOLUSD": ""}
-    put(server, ("BTCUSD", "live", "45000.10"), ("ETHUSD", "stale", "2500.5"))
+    put(server, ("BTCUSD", "live", "45000.10"), ("ETHUSD", "stale", "2500.5"), ("SOLUSD", "starting", None))
 
 
 @pytest.mark.parametrize("content_type", TYPES)
