@@ -193,8 +193,6 @@ def check(settings: Settings) -> None:
                 _TEXTS[entry.name](value)
             except (ValueError, InvalidTicker) as error:
                 raise ValueError(f"{flag}: {error}") from None
-    if not settings.host:
-        raise ValueError("--host is empty: give it an address, such as 127.0.0.1, or 0.0.0.0 for all of this machine's")
     if (number := len(settings.start_tickers)) > settings.max_tickers:
         raise ValueError(f"--tickers has {number} tickers, but --max-tickers allows only {settings.max_tickers}")
 
@@ -231,6 +229,11 @@ def networks_of(text: str) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(part) for part in _parts(text))
 
 
+def _check_host(host: str) -> None:
+    if not host:
+        raise ValueError("give an address, such as 127.0.0.1, or 0.0.0.0 for all addresses of this machine")
+
+
 def _check_token(token: str) -> None:
     """The message never repeats the token."""
     if token and (len(token) < MIN_TOKEN or not (token.isascii() and token.isprintable()) or " " in token):
@@ -247,6 +250,7 @@ def _parts(text: str) -> list[str]:
 
 
 _TEXTS = {
+    "host": _check_host,
     "tickers": tickers_of,
     "access_token": _check_token,
     "allowed_hosts": hosts_of,

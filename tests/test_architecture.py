@@ -145,7 +145,7 @@ def test_every_package_that_is_imported_is_named() -> None:
         for name, packages in packages_distributions().items()
     }
     ours = roots_of(set(MODULES)) | {"__future__", "_typeshed", "proto", "simulator"}
-    for module in [*MODULES, "simulator.__main__"]:
+    for module in [*MODULES, *(f"simulator.{path.stem}" for path in (PROJECT / "simulator").glob("*.py"))]:
         for root in roots_of(imports_of(module)) - sys.stdlib_module_names - ours:
             assert packages[root] & named, f"{module} imports {root}: name its package in requirements.in"
 

@@ -270,7 +270,7 @@ def test_an_unreachable_source_is_said_and_everything_else_works() -> None:
         ([], {"PLUTO_PORT": ""}, "PLUTO_PORT is empty: give it a value, such as 8080, or unset it"),
         ([], {"PLUTO_PAGE_MAX_AGE": ""}, "PLUTO_PAGE_MAX_AGE is empty: give it a value, such as 6.0, or unset it"),
         ([], {"PLUTO_LOG_FORMAT": ""}, "PLUTO_LOG_FORMAT is empty: give it a value, such as plain, or unset it"),
-        ([], {"PLUTO_HOST": ""}, "--host is empty: give it an address, such as 127.0.0.1"),
+        ([], {"PLUTO_HOST": ""}, "--host: give an address, such as 127.0.0.1"),
         ([], {"PLUTO_SOURCE_URL": ""}, "--source-url: '' does not begin with http:// or https://"),
         (["--max-tick", "3"], {}, "unrecognized arguments: --max-tick 3"),
         ([], {"PLUTO_DEMO": "perhaps"}, "PLUTO_DEMO is on or off, not 'perhaps'"),
