@@ -222,7 +222,7 @@ def test_nodes_clients_see_what_they_should(server: QuoteServer, packages: Path)
     results = json.loads(done.stdout)
     assert results["node"] == PASSED
     assert results["fetch"] == PASSED
-    assert "[unimplemented] Pluto speaks Connect and gRPC-Web" in results["grpc"]
+    assert results["grpc"].startswith("ConnectError: ["), "it fails, and doesn't hang"
     wait_until(lambda: not server.server()["clients"], 1.0)
 
 
