@@ -1075,9 +1075,11 @@ def test_two_sockets_and_one_socket_dropped(tradingview: Simulation, tab: Page) 
     hurry(tab)
     open_symbol(tab, tradingview, "TIAUSD")
     eventually(lambda: tradingview.sockets("BINANCE:TIAUSD") == 2)
+    before = tradingview.upgrades("BINANCE:TIAUSD")
     with tab.expect_websocket(timeout=5000):
         tradingview.strike("TIAUSD", "one_socket_dropped")
-        assert tradingview.sockets("BINANCE:TIAUSD") == 1
+    eventually(lambda: tradingview.sockets("BINANCE:TIAUSD") == 2)
+    assert tradingview.upgrades("BINANCE:TIAUSD") == before + 1  # the other socket stayed open
     tradingview.post("/price/TIAUSD/5.432")
     wait_until_shown(tab, "5.432")
     tradingview.heal("TIAUSD")
