@@ -1005,31 +1005,37 @@ def test_the_symbol_falls_silent_while_heartbeats_go_on(
     log.until(lambda: len({name for session, name, _ in log.prices("BINANCE:STXUSD")}) == 3)
     before = len(log.orders())
     tradingview.strike("STXUSD", fault)
-    log.until(lambda: [name for name, _ in log.orders()[before:]].count(order) == 2)
+    log.until(lambda: [name for name, _ in log.orders()[before:]].count(order) >= 2)
     tab.wait_for_timeout(100)
     count = len(log.entries)
     tradingview.post("/price/STXUSD/1.234")
     log.until(lambda: sum(payload.startswith("~h~") for _, payload in log.entries[count:]) >= 4)
-    assert not any("BINANCE:STXUSD" in payload for _, payload in log.entries[count:])
+    assert not any("BINANCE:STXUSD" in payload for is_sent, payload in log.entries[count:] if not is_sent)
     assert tradingview.sockets("BINANCE:STXUSD") == 1
 
 
 def test_session_lags_tells_older_values_after_newer_ones(tradingview: Simulation) -> None:
+    """Both prices are set in one packet: however slow the machine, no late value comes between them."""
+    place = urlsplit(tradingview.url)
+    head = f"HTTP/1.1\r\nHost: {place.netloc}\r\n\r\n"
     tradingview.post("/price/RUNEUSD/5")
     tradingview.strike("RUNEUSD", "session_lags")
-    with tradingview.listen("RUNEUSD") as client:
+    with (
+        tradingview.listen("RUNEUSD") as client,
+        socket.create_connection((place.hostname, place.port), timeout=5) as orders,
+    ):
         client.subscribe("BINANCE:RUNEUSD", session="qs_multiplexer_full_1")
         client.subscribe("BINANCE:RUNEUSD", session="qs_multiplexer_simple_1")
-        parts = client.parts()
         prices: list[tuple[str, float]] = []
-        for session, part in parts:
+        for session, part in client.parts():
             prices += [(session[15:19], part["v"]["lp"])] if "lp" in part["v"] else []
-            if len(prices) == 1:
-                tradingview.post("/price/RUNEUSD/6")
-                tradingview.post("/price/RUNEUSD/7")
+            if prices == [("full", 5)] and "lp" in part["v"]:
+                orders.sendall(f"POST /price/RUNEUSD/6 {head}POST /price/RUNEUSD/7 {head}".encode())
             if ("simp", 7) in prices:
                 break
-    assert list(dict.fromkeys(prices)) == [("full", 5), ("full", 6), ("full", 7), ("simp", 5), ("simp", 6), ("simp", 7)]
+    assert ("simp", 5) in prices
+    in_order = [each for each in dict.fromkeys(prices) if each != ("simp", 5)]
+    assert in_order == [("full", 5), ("full", 6), ("full", 7), ("simp", 6), ("simp", 7)]
     tradingview.heal("RUNEUSD")
 
 
