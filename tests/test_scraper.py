@@ -22,7 +22,7 @@ import pytest
 from running import Simulator, alive, running_simulator, wait_until
 from scraping import BROWSER, DRIVER, LESS_PATIENT, RENDERER, Watched, processes_of, scraping
 
-from quotes import Quote, Source, State, Ticker, steady_ms
+from quotes import Quote, Source, State, Ticker
 from scraper import Scraper, ScraperSettings
 from tradingview import browser
 from tradingview.feed import PageTrouble
