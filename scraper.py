@@ -689,7 +689,8 @@ class Scraper:
         return f"{ticker}: its page is opened now."
 
     def new_feed(self, ticker: Ticker) -> Feed:
-        return Feed(ticker, simulated=self.settings.simulated, counters=self.counters)
+        settings = self.settings
+        return Feed(ticker, simulated=settings.simulated, counters=self.counters, host=settings.host)
 
     def begin_stop(self) -> None:
         """Any thread: the browser ends soon, and its end is no news: Ctrl-C in a terminal may have ended it already."""

@@ -90,9 +90,9 @@ class Feed:
     def _state(self, now: float) -> tuple[State, str | None]:
         source = self._source
         if source is None:
-            return State.STARTING, None
+            return State.STARTING, "its page has not shown a price yet"
         if source is Source.SCRIPT:
-            return State.SNAPSHOT, None
+            return State.SNAPSHOT, "a dated price: the page's feed has not spoken yet"
         document = self._document
         stale = document.why_stale(source, now) or (None if self.has_price else NO_SIGN_OF_LIFE)
         closed = document.why_closed(self._values.get("source_time"), self._site_ms(now))

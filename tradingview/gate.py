@@ -21,7 +21,7 @@ from tradingview.guard import Guard
 from tradingview.loop import Loop
 from tradingview.origins import Origin, may_lead, origin_of
 from tradingview.site import QUOTE_SOCKET_PATH
-from tradingview.walls import PASSING_STATUS, Wall, is_challenge, judge_response, site_time
+from tradingview.walls import PASSING_STATUS, Wall, is_challenge, judge_response
 
 STAGES = [{"resourceType": "Document", "requestStage": stage} for stage in ("Request", "Response")]
 REFUSED_UPGRADES = {f"Unexpected response code: {status}": status for status in (403, 429)}
@@ -35,7 +35,10 @@ class SocketRefused(Wall):
 
 
 class Gate:
-    """Watches one page, from `watch` on. `on_trouble` is called with each response that is no symbol page."""
+    """Watches one page, from `watch` on.
+
+    `on_trouble` is called with each response that is no symbol page, `on_date` with the `Date` of any.
+    """
 
     def __init__(
         self,
@@ -43,18 +46,18 @@ class Gate:
         loop: Loop,
         guard: Guard,
         counters: Counter[str],
-        on_trouble: Callable[[PageTrouble], None],
         *,
+        on_date: Callable[[str], None],
+        on_trouble: Callable[[PageTrouble], None],
         is_headed: bool,
         challenges: Iterable[str],
     ) -> None:
         self.shows_wall = False  # set by the page's owner: then iframes of the check may load
         self.status: int | None = None  # of the page's own document
-        self.site_ms: float | None = None  # the site's clock when it answered last, and ours then
-        self.answered_at = 0.0
         self.passing_since: float | None = None  # since when the site says that it will lead on by itself
         self.challenged_at = float("-inf")  # when an iframe of a check was loaded last
         self._source, self._loop, self._guard, self._counters = source, loop, guard, counters
+        self._on_date = on_date
         self._on_trouble, self._is_headed, self._challenges = on_trouble, is_headed, tuple(challenges)
         self._channel: CDPSession | None = None
         self._frame_id = ""  # of the page itself, not of an iframe in it
@@ -114,11 +117,13 @@ class Gate:
     def _judge(self, status: int, event: dict[str, Any]) -> bool:
         """Whether the response may be shown."""
         headers = {header["name"].lower(): header["value"] for header in event["responseHeaders"]}
-        self.status, self.site_ms, self.answered_at = status, site_time(headers), time.monotonic()
+        self.status = status
+        if (date := headers.get("date")) and headers.get("age", "0") == "0":  # of a page that was kept it is old
+            self._on_date(date)
         if status != PASSING_STATUS:
             self.passing_since = None
         elif self.passing_since is None:
-            self.passing_since = self.answered_at
+            self.passing_since = time.monotonic()
         trouble = judge_response(status, headers)
         if trouble is None:
             return True

@@ -63,7 +63,6 @@ class Patience:
     retry_first: float = 1.0
     retry_limit: float = 60.0
     not_found_retry: float = 600.0
-    alternative_retry: float = 600.0  # where TradingView shows another symbol instead
     blocked_retry: float = 120.0
     blocked_limit: float = 1800.0
     blocked_spacing: float = 2.0  # after a refusal the next page opens this much later, twice that after the next

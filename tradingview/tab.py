@@ -95,7 +95,14 @@ class Tab:
         self._on_message_heard, self._on_trouble = on_message, on_trouble
         self._guard = Guard(loop, self._patience, self.counters, self.cut_off)
         self._gate = Gate(
-            self._source, loop, self._guard, self.counters, self.fail, is_headed=is_headed, challenges=challenges
+            self._source,
+            loop,
+            self._guard,
+            self.counters,
+            on_date=self._on_date,
+            on_trouble=self.fail,
+            is_headed=is_headed,
+            challenges=challenges,
         )
         self._channel: CDPSession | None = None
 
@@ -222,6 +229,9 @@ class Tab:
     def _on_crash(self) -> None:
         self.counters["pages_crashed"] += 1
         self.fail(Crashed(State.ERROR, "the page crashed"))
+
+    def _on_date(self, date: str) -> None:
+        self.feed.hear_date(date, steady_ms(), time.time() * 1000)
 
     # What the probe says. Runs in Playwright's dispatcher, so no error may escape.
 

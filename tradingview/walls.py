@@ -69,14 +69,6 @@ def retry_after(text: str) -> float | None:
     return min(max(seconds, 1.0), LONGEST_RETRY_AFTER_S)
 
 
-def site_time(headers: Mapping[str, str]) -> float | None:
-    """The site's clock, in ms since the epoch, as a response's `Date` tells it."""
-    try:
-        return parsedate_to_datetime(headers.get("date", "")).timestamp() * 1000
-    except (ValueError, OverflowError):
-        return None
-
-
 def is_challenge(url: str, places: Iterable[str]) -> bool:
     """Whether an iframe with this address is a wall's check; `places` are as CHALLENGES in site.py."""
     parts = urlsplit(url)
