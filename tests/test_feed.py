@@ -214,6 +214,17 @@ def test_numbers_of_another_source_do_not_stand_beside_a_price(live: Stage) -> N
     assert (beside_frame.change_percent, beside_frame.volume) == (-0.5, 8)
 
 
+def test_the_element_tells_the_change_beside_its_price(page: Stage) -> None:
+    page.price("64,001.50", change="\u22121,234.50", percent="\u22121.89%")
+    assert (page.quote.change, page.quote.change_percent) == (-1234.5, -1.89)
+    page.price("64,002.50", change="+0.00", percent="0.00%")
+    assert (page.quote.change, page.quote.change_percent) == (0, 0)
+    for text in ("", "—", "1.234,5", "3.77\u2006T", "1 2", None, 7):
+        page.price("64,003.50", change=text, percent=text)
+        page.price("64,004.50", change=text, percent=text)
+        assert (page.quote.change, page.quote.change_percent) == (None, None)
+
+
 def test_a_price_that_another_source_has_too_stays_as_old_as_it_is(live: Stage) -> None:
     live.wait(MIN_SOCKET_PROOF_MS / 1000 - 1)
     live.pulse(is_open=False, dom=0, text="64,001.50")
@@ -626,15 +637,42 @@ def test_a_new_page_has_to_say_anew_whose_price_element_it_is(live: Stage) -> No
     assert live.quote.price_text == "64001.50"
 
 
-@pytest.mark.parametrize("mode", ["delayed", "delayed_streaming_900", "endofday", "snapshot", "forbidden"])
-def test_a_price_that_the_page_marks_as_delayed_is_not_live(live: Stage, mode: str) -> None:
-    live.pulse(socket=0, mode=mode)
-    assert live.quote.state is State.STALE
-    assert mode in (live.quote.reason or "")
+@pytest.mark.parametrize(
+    "mode", ["delayed", "delayed_streaming_900", "endofday", "snapshot", "forbidden", "connecting", "replay", "later"]
+)
+def test_a_price_in_a_mode_that_is_not_now_is_stale_with_its_name(live: Stage, mode: str) -> None:
+    live.frame(update_mode=mode)
+    assert (live.quote.state, live.quote.reason) == (
+        State.STALE,
+        f"TradingView doesn't give this price as it happens ({mode})",
+    )
+
+
+@pytest.mark.parametrize("mode", ["streaming", "pulsed"])
+def test_a_price_in_a_mode_that_is_now_is_live(live: Stage, mode: str) -> None:
+    live.frame(update_mode="delayed")
+    live.frame(update_mode=mode)
+    assert live.quote.state is State.LIVE
+
+
+@pytest.mark.parametrize("mark", ["delayed", "endofday", "snapshot", "forbidden", "replay", "later"])
+def test_a_price_that_the_page_marks_as_not_now_is_stale_with_its_name(live: Stage, mark: str) -> None:
+    live.pulse(socket=0, mode=mark)
+    assert live.shown[0] is State.STALE
+    assert f"({mark})" in (live.quote.reason or "")
     live.pulse(socket=0, mode="realtime")
     assert live.shown == (State.LIVE, "64001.50", Source.SOCKET)
-    live.frame(update_mode=mode)
-    assert live.quote.state is State.STALE
+
+
+def test_a_page_that_marks_its_element_as_connecting_says_nothing_of_a_socket_that_lives(live: Stage) -> None:
+    """A page that connects anew does so, and a proof that still holds is no less a proof."""
+    live.pulse(socket=0, mode="connecting")
+    assert live.shown[0] is State.LIVE
+    live.wait(0.1)
+    live.price("64,900.00")
+    live.pulse(is_open=False, dom=0, text="64,900.00", mode="connecting")
+    assert (live.shown[0], live.quote.source) == (State.STALE, Source.DOM)
+    assert "(connecting)" in (live.quote.reason or "")
 
 
 def test_a_renewed_page_takes_over_without_a_price_going_back_in_time(live: Stage) -> None:

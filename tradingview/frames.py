@@ -62,6 +62,7 @@ class Frames:
         self._symbol = symbol
         self._tally = tally
         self._told: tuple[object, float, int | None] | None = None  # it as it was told, when, and its trade's time
+        self._figures: dict[str, Any] = {}  # beside it, by TradingView's names: the last ones told
         self._said: deque[Said] = deque(maxlen=MAX_REMEMBERED)
 
     def hear(self, message: dict[str, Any], at: float, latest: float) -> float | None:
@@ -136,14 +137,25 @@ class Frames:
         session.fields.update(news)
         if news.keys() & SYMBOL_FIELDS:
             self._learn({name: value for name, value in news.items() if name in SYMBOL_FIELDS})
-        if "lp" not in news:
-            return
-        if not self._counts(session, latest):
+        if "lp" in news and not self._counts(session, latest):
             self._tally.refuse(Source.SOCKET, "price: older than another session's")
             return
-        self.giver, self.refusal = session, None
-        self._told = news["lp"], at, milliseconds(self._trade_time(session, latest))
-        self._read()
+        self._take_figures(session, news)
+        if "lp" in news:
+            self.giver, self.refusal = session, None
+            self._told = news["lp"], at, milliseconds(self._trade_time(session, latest))
+            self._read()
+
+    def _take_figures(self, session: Session, news: dict[str, Any]) -> None:
+        """Any session's figures are the page's, but for those that belong to its own price."""
+        figures = {name: value for name, value in news.items() if name in NUMBER_FIELDS}
+        if "lp" in news and session is not self.giver:
+            is_gone = self.giver is None or not self.sessions.has(self.giver)
+            kept = {} if is_gone else _without_prices_own(self._figures)
+            self._figures = {name: value for name, value in session.fields.items() if name in NUMBER_FIELDS} | kept
+        elif session is not self.giver:
+            figures = _without_prices_own(figures)
+        self._figures |= figures
 
     def _learn(self, facts: dict[str, Any]) -> None:
         """What is known of the symbol, and by it how its prices are printed: a known price is printed anew."""
@@ -202,17 +214,18 @@ class Frames:
         return "" if self.giver is None else printable(self.giver.fields.get(name))
 
     def values(self) -> dict[str, Any]:
-        """The parts of a quote beside its price: only what is there, finite and of the right type."""
-        fields: dict[str, Any] = {}
-        for session in self.sessions.with_symbol():
-            fields |= {name: value for name, value in session.fields.items() if name not in OF_THE_PRICE}
-        fields |= {} if self.giver is None else self.giver.fields
-        return {ours: _as_float(fields.get(theirs)) for theirs, ours in NUMBER_FIELDS.items()} | self.described()
+        """The parts of a quote beside its price, None for what is unknown."""
+        figures = {ours: self._figures.get(theirs) for theirs, ours in NUMBER_FIELDS.items()}
+        return {name: None if value is None else float(value) for name, value in figures.items()} | self.described()
 
     def described(self) -> dict[str, str]:
         """What the frames say of the symbol, in a quote's words."""
         facts = self.symbol_facts
         return {ours: text for theirs, ours in TEXT_FIELDS.items() if (text := printable(facts.get(theirs)))}
+
+
+def _without_prices_own(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if name not in OF_THE_PRICE}
 
 
 def _mark_unreadable(socket: Socket, frame: object) -> None:
@@ -227,7 +240,3 @@ def _is_kept(name: str, value: object) -> bool:
     if name in NUMBER_FIELDS:
         return is_number(value) and abs(value) < 1e18
     return name in FRAME_FIELDS and (name not in TEXT_FIELDS or printable(value) != "")
-
-
-def _as_float(value: Any) -> float | None:
-    return None if value is None else float(value)
