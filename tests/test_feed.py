@@ -45,7 +45,8 @@ def live(page: Stage) -> Stage:
 
 
 def test_a_ticker_is_starting_until_its_page_shows_a_price(stage: Stage) -> None:
-    assert stage.quote == Quote(Ticker("BTCUSD"), State.STARTING, exchange="BINANCE")
+    starting = Quote(Ticker("BTCUSD"), State.STARTING, exchange="BINANCE", reason="its page has not shown a price yet")
+    assert stage.quote == starting
     stage.page()
     stage.frame(volume=12.5)
     stage.pulse(socket=0)
@@ -435,7 +436,8 @@ def test_a_void_price_leaves_only_what_the_ticker_itself_says() -> None:
     stage.feed.reopen()
     stage.start()
     stage.page()
-    assert stage.quote == Quote(Ticker("BTCUSD"), State.STARTING, exchange="BINANCE", simulated=True)
+    reason = "its page has not shown a price yet"
+    assert stage.quote == Quote(Ticker("BTCUSD"), State.STARTING, exchange="BINANCE", simulated=True, reason=reason)
 
 
 def test_a_price_that_can_no_longer_be_read_is_not_live(live: Stage) -> None:
