@@ -50,8 +50,15 @@ def price_of(stage: Stage) -> str | None:
 def test_within_a_session_the_last_price_counts_whatever_its_time(live: Stage, lp_time: object) -> None:
     live.frames(Part({"lp": 101.0, "lp_time": lp_time}, session=FULL))
     assert price_of(live) == "101.00"
-    live.frames(Part({"lp": 102.0}, session=FULL, name=spec(session="regular")))
-    assert price_of(live) == "102.00", "under whichever of its names"
+
+
+@pytest.mark.parametrize(("lp_time", "counts"), [(T + 1, True), (T, True), (None, True), (T - 13, False)])
+def test_under_another_name_of_its_session_an_older_price_does_not_count(
+    live: Stage, lp_time: int | None, counts: bool
+) -> None:
+    """A name that was added later said a price 13 s older than the one that the session had told already."""
+    live.frames(Part({"lp": 101.0, "lp_time": lp_time}, session=FULL, name=spec(session="regular")))
+    assert price_of(live) == ("101.00" if counts else "100.00")
 
 
 @pytest.mark.parametrize(("lp_time", "counts"), [(T + 1, True), (T, False), (T - 13, False), (None, False)])
@@ -63,7 +70,7 @@ def test_another_sessions_price_counts_only_if_its_trade_was_later(
     assert price_of(live) == ("101.00" if counts else "100.00")
     assert live.quote.change_percent == (7.5 if counts else None), "its figures are as old as its price"
     assert live.quote.volume == (9 if counts else None)
-    assert live.refused.get("socket: price: older than another session's", 0) == (not counts)
+    assert live.refused.get("socket: price: older than the one that counts", 0) == (not counts)
 
 
 def test_a_session_whose_price_counted_goes_on_to_count(live: Stage) -> None:
@@ -514,11 +521,11 @@ def test_no_age_closes_a_price_without_a_time_or_beside_a_clock_that_is_unknown(
     page.feed.hear_date("no date", page.uptime, page.now)
     assert price_of(page) == "100"
     page.feed.hear_date("Thu, 19 Nov 2026 11:06:40 GMT", page.uptime, page.now)
-    assert page.shown[0] is State.CLOSED
+    assert page.shown == (State.CLOSED, "100", Source.SOCKET)
     page.frames(Part({"lp": 100.0, "lp_time": None}, session=SIMPLE))
     page.session("quote_delete_session", session=FULL)
     page.frames(Part({"lp": 100.0}, session=SIMPLE))
-    assert page.shown[:1] == (State.LIVE,), "without a time no age closes it"
+    assert price_of(page) == "100", "without a time no age closes it"
 
 
 # --- another host -----------------------------------------------------------------------------------------------------

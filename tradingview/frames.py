@@ -15,7 +15,7 @@ from quotes import Source, State, UnreadablePrice
 from tradingview.formatter import FORMAT_FIELDS, PriceFormat, number_text, price_format
 from tradingview.messages import Reading, bounded, is_number, items, milliseconds, printable
 from tradingview.names import Names
-from tradingview.sessions import MAX_NAMES, Session, Sessions, Socket
+from tradingview.sessions import Line, Session, Sessions, Socket
 from tradingview.tally import Tally
 from tradingview.trouble import PageTrouble, other_symbol
 
@@ -58,7 +58,7 @@ class Frames:
         self.form: PriceFormat | None = None
         self.names = Names(symbol)
         self.sessions = Sessions(self.names)
-        self.giver: Session | None = None  # which told the price that counts
+        self.giver: Line | None = None  # which told the price that counts
         self._symbol = symbol
         self._tally = tally
         self._told: tuple[object, float, int | None] | None = None  # it as it was told, when, and its trade's time
@@ -83,7 +83,7 @@ class Frames:
         if is_proof:
             socket.heard_at = max(socket.heard_at, at)
             return socket.proof_limit
-        if trouble is not None and not self.sessions.with_symbol():
+        if trouble is not None and not self.sessions.have_symbol:
             raise trouble
         return None
 
@@ -97,14 +97,13 @@ class Frames:
             self._tally.refuse(Source.SOCKET, reason)
             return False
         if frame.get("status") != "ok":
-            session.names.discard(name)
+            session.lines.pop(name, None)
             self._judge_error(name, frame, fields if isinstance(fields, dict) else {})
             return False
-        if not isinstance(fields, dict) or len(session.names | {name}) > MAX_NAMES:
+        if not isinstance(fields, dict):
             raise ValueError("a frame without fields")
-        session.names.add(name)
-        session.is_unreadable, session.told_at = False, at
-        self._merge(session, {name: value for name, value in fields.items() if value is not None}, at, latest)
+        line, session.is_unreadable = session.line(name), False
+        self._merge(line, {name: value for name, value in fields.items() if value is not None}, at, latest)
         return True
 
     def _why_foreign(self, session: Session, name: str) -> str | None:
@@ -130,30 +129,53 @@ class Frames:
         else:
             raise PageTrouble(State.ERROR, f"TradingView refuses to quote {self._symbol}: {error}")
 
-    def _merge(self, session: Session, news: dict[str, Any], at: float, latest: float) -> None:
+    def _merge(self, line: Line, news: dict[str, Any], at: float, latest: float) -> None:
         news = {
             name: value if name == "lp" else bounded(value) for name, value in news.items() if _is_kept(name, value)
         }
-        session.fields.update(news)
+        line.fields.update(news)
         if news.keys() & SYMBOL_FIELDS:
             self._learn({name: value for name, value in news.items() if name in SYMBOL_FIELDS})
-        if "lp" in news and not self._counts(session, latest):
-            self._tally.refuse(Source.SOCKET, "price: older than another session's")
+        if "lp" in news and not self._counts(line, latest):
+            self._tally.refuse(Source.SOCKET, "price: older than the one that counts")
             return
-        self._take_figures(session, news)
+        self._take_figures(line, news)
         if "lp" in news:
-            self.giver, self.refusal = session, None
-            self._told = news["lp"], at, milliseconds(self._trade_time(session, latest))
+            self.giver, self.refusal = line, None
+            self._told = news["lp"], at, milliseconds(self._trade_time(line, latest))
             self._read()
 
-    def _take_figures(self, session: Session, news: dict[str, Any]) -> None:
+    def _counts(self, line: Line, latest: float) -> bool:
+        """Of one line the last price counts, whatever its time; another's only as far as its trade's time says so.
+
+        Within a session that is: unless it is older. From another session: only if it is newer.
+        """
+        giver = self.giver
+        if giver is None or giver is line or giver.is_over:
+            return True
+        time, givers_time = self._trade_time(line, latest), self._trade_time(giver, latest)
+        if giver.session is line.session:
+            return time is None or givers_time is None or time >= givers_time
+        return time is not None and time > (givers_time or 0)
+
+    def _trade_time(self, line: Line, latest: float) -> float | None:
+        """In seconds; None when it is missing, none, or in the future, which is counted."""
+        if (moment := milliseconds(line.fields.get("lp_time"))) is None:
+            return None
+        if moment > latest:
+            self._tally.refuse(Source.SOCKET, "time: in the future")
+            return None
+        return moment / 1000
+
+    def _take_figures(self, line: Line, news: dict[str, Any]) -> None:
         """Any session's figures are the page's, but for those that belong to its own price."""
         figures = {name: value for name, value in news.items() if name in NUMBER_FIELDS}
-        if "lp" in news and session is not self.giver:
-            is_gone = self.giver is None or not self.sessions.has(self.giver)
-            kept = {} if is_gone else _without_prices_own(self._figures)
-            self._figures = {name: value for name, value in session.fields.items() if name in NUMBER_FIELDS} | kept
-        elif session is not self.giver:
+        is_same = self.giver is not None and line.session is self.giver.session
+        if "lp" in news and line is not self.giver:
+            is_over = self.giver is None or self.giver.is_over
+            kept = {} if is_over else _without_prices_own(self._figures)
+            self._figures = {name: value for name, value in line.fields.items() if name in NUMBER_FIELDS} | kept
+        elif not is_same:
             figures = _without_prices_own(figures)
         self._figures |= figures
 
@@ -165,23 +187,6 @@ class Frames:
         if (form := price_format(self.symbol_facts)) != self.form:
             self.form = form
             self._read()
-
-    def _counts(self, session: Session, latest: float) -> bool:
-        """Within a session the last price counts; another session's only if its trade was later."""
-        time, giver = self._trade_time(session, latest), self.giver
-        if giver is None or giver is session or not self.sessions.has(giver):
-            return True
-        return time is not None and time > (self._trade_time(giver, latest) or 0)
-
-    def _trade_time(self, session: Session, latest: float) -> float | None:
-        """In seconds; None when it is missing, none, or in the future, which is counted."""
-        time = session.fields.get("lp_time")
-        if (moment := milliseconds(time)) is None:
-            return None
-        if moment > latest:
-            self._tally.refuse(Source.SOCKET, "time: in the future")
-            return None
-        return moment / 1000
 
     def _read(self) -> None:
         if self._told is None:
@@ -211,7 +216,10 @@ class Frames:
 
     def told(self, name: str) -> str:
         """A text that the session that gave the price has told last, such as `update_mode`."""
-        return "" if self.giver is None else printable(self.giver.fields.get(name))
+        if self.giver is None:
+            return ""
+        lines = (self.giver, *self.giver.session.lines.values())
+        return next((printable(line.fields[name]) for line in lines if name in line.fields), "")
 
     def values(self) -> dict[str, Any]:
         """The parts of a quote beside its price, None for what is unknown."""

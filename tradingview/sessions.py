@@ -23,15 +23,26 @@ V = TypeVar("V")
 
 
 @dataclass(eq=False, slots=True)
+class Line:
+    """What a session has told of the symbol under one name, merged: each frame holds only what changed."""
+
+    session: Session
+    name: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        return self.session.is_over or self.session.lines.get(self.name) is not self
+
+
+@dataclass(eq=False, slots=True)
 class Session:
-    """A quote session, and what it has told of the symbol, merged: each frame holds only what changed."""
+    """A quote session, as far as it has to do with the symbol."""
 
     id: str
-    names: set[str] = field(default_factory=set)  # under which it has told of the symbol
+    lines: dict[str, Line] = field(default_factory=dict)  # by the names under which it has told of the symbol
     removed: set[str] = field(default_factory=set)  # which the page has taken back
     fast: set[str] = field(default_factory=set)  # which the page wants to be told fast
-    fields: dict[str, Any] = field(default_factory=dict)
-    told_at: float = 0.0
     is_hibernated: bool = False
     is_unreadable: bool = False  # a frame of it could not be read: so the price may be another by now
     is_over: bool = False
@@ -40,8 +51,17 @@ class Session:
     def is_snapshot(self) -> bool:
         return self.id.startswith(SNAPSHOT_SESSIONS)
 
+    def line(self, name: str) -> Line:
+        """Raises ValueError when it has too many names already."""
+        if name not in self.lines:
+            if len(self.lines) >= MAX_NAMES:
+                raise ValueError("too many names for a symbol")
+            self.lines[name] = Line(self, name)
+        return self.lines[name]
+
     def remove(self, names: set[str]) -> None:
-        self.names -= names
+        for name in names:
+            self.lines.pop(name, None)
         self.removed = set(sorted(self.removed | names)[:MAX_NAMES])
 
     def hibernate(self) -> None:
@@ -66,7 +86,7 @@ class Socket:
         if not (name := printable(told)):
             raise ValueError("a session without a name")
         if (session := self.sessions.get(name)) is None:
-            _make_room(self.sessions, MAX_SESSIONS, lambda session: session.is_over or not session.names)
+            _make_room(self.sessions, MAX_SESSIONS, lambda session: session.is_over or not session.lines)
             session = self.sessions[name] = Session(name)
         return session
 
@@ -143,17 +163,17 @@ class Sessions:
         """Whether the session has told of the symbol, and has it still."""
         if session.is_over or session.is_snapshot:
             return False
-        return any(self._names.extra_key(name) is None for name in session.names)
+        return any(self._names.extra_key(name) is None for name in session.lines)
 
     def _proves(self, session: Session) -> bool:
         """Whether, as its socket lives, the session would tell a new price."""
         is_awake = bool(session.fast) or not session.is_hibernated
         return self.has(session) and is_awake and not session.is_unreadable
 
-    def with_symbol(self) -> list[Session]:
-        """The sessions that have the symbol, the one that told last at the end."""
-        sessions = (session for socket in self._sockets.values() for session in socket.sessions.values())
-        return sorted(filter(self.has, sessions), key=lambda session: session.told_at)
+    @property
+    def have_symbol(self) -> bool:
+        """Whether any session has the symbol."""
+        return any(self.has(session) for socket in self._sockets.values() for session in socket.sessions.values())
 
     @property
     def heard_at(self) -> float:
@@ -161,8 +181,8 @@ class Sessions:
         sockets = (socket for socket in self._sockets.values() if any(map(self.has, socket.sessions.values())))
         return max((socket.heard_at for socket in sockets), default=0.0)
 
-    def why(self, at: float, giver: Session | None) -> list[dict[str, Any]]:
-        """Each socket with its sessions, for a person; `at` is now by the page's clock, `giver` told the price."""
+    def why(self, at: float, giver: Line | None) -> list[dict[str, Any]]:
+        """Each socket with its sessions, for a person; `at` is now by the page's clock, `giver` has told the price."""
         return [
             {
                 "isOpen": socket.is_open,
@@ -174,16 +194,16 @@ class Sessions:
             for socket in self._sockets.values()
         ]
 
-    def _why_session(self, session: Session, giver: Session | None) -> dict[str, Any]:
+    def _why_session(self, session: Session, giver: Line | None) -> dict[str, Any]:
         return {
             "id": session.id,
-            "names": sorted(session.names),
+            "names": sorted(session.lines),
             "hasSymbol": self.has(session),
             "isOver": session.is_over,
             "isHibernated": session.is_hibernated,
             "isFast": bool(session.fast),
             "isUnreadable": session.is_unreadable,
-            "givesPrice": session is giver,
+            "givesPrice": giver is not None and session is giver.session,
         }
 
 
