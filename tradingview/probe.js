@@ -425,7 +425,7 @@
     wallTexts.test((document.body?.textContent ?? "").slice(0, MAX_WALL_TEXT));
 
   function tellDocument() {
-    const symbol = window.initData?.symbolInfo != null || document.querySelector(HEADERS) !== null;
+    const symbol = window.initData?.symbolInfo != null || document.querySelector(`${ROOTS}, ${TICKERS}`) !== null;
     const facts = {
       title: symbol ? "" : shownTitle(), // a symbol page's can change with every price
       symbol,
