@@ -55,7 +55,7 @@ def test_a_price_may_not_stay_live_after_its_time(longer: float, is_right: bool)
 
 
 def test_the_limit_is_that_of_a_proof_a_tick_and_a_batch() -> None:
-    assert FRESH_MS == 10_550
+    assert FRESH_MS == 15_550
 
 
 def test_nothing_is_true_while_the_source_is_down() -> None:
