@@ -474,6 +474,23 @@ def test_a_price_that_stands_still_stays_live_while_its_feed_is_proven(live: Sta
     assert live.quote.timestamp == NOW
 
 
+def test_what_was_held_up_within_the_proof_is_read_before_any_of_it_is_shown(live: Stage) -> None:
+    """As after a renderer that stood still for 8 s: prices that are long replaced come first."""
+    live.wait(8)
+    live.frame(lp=64002)
+    live.frame(lp=64003)
+    live.pulse(socket=0)
+    assert live.shown == (State.LIVE, "64001.50", Source.SOCKET)
+    live.wait(0.9)
+    live.frame(lp=64004)
+    assert live.shown == (State.LIVE, "64001.50", Source.SOCKET)
+    live.wait(0.1)
+    live.tick()
+    assert live.shown == (State.LIVE, "64004.00", Source.SOCKET)
+    live.frame(lp=64005)
+    assert live.shown == (State.LIVE, "64005.00", Source.SOCKET)
+
+
 def test_a_proof_after_a_silence_counts_a_second_later_by_itself(live: Stage) -> None:
     """As after a lost network, which brings all that was sent into it, at once and in order."""
     live.wait(30)
@@ -696,6 +713,8 @@ def test_a_renewed_page_with_another_price_is_as_new_as_that(live: Stage) -> Non
     assert (new.quote.price_text, new.quote.timestamp) == ("64002.00", NOW + 5000)
     live.wait(9)
     live.frame(lp=64003)
+    live.wait(1)
+    live.tick()
     new.feed.succeed(live.feed)
     assert (new.quote.price_text, new.quote.timestamp) == ("64002.00", NOW + 9000)
 

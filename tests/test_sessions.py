@@ -501,6 +501,7 @@ def test_a_symbol_that_has_not_been_traded_for_a_day_is_closed_by_the_sites_cloc
     assert (page.shown[0], page.quote.reason) == (State.CLOSED, "no trade since 2026-11-18 11:07 UTC")
     assert page.quote.source_time == (T + 60) * 1000
     assert page.feed.why(page.uptime)["tradeAgeMs"] > 86_400_000
+    page.wait(1)
     page.frames(Part({"lp": 100.5, "lp_time": T + old.site_ahead}, session=FULL))
     assert page.shown[0] is State.LIVE, "the next price ends it at once"
 

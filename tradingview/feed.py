@@ -16,12 +16,14 @@ from quotes import NO_SIGN_OF_LIFE, Quote, Source, State, Ticker, split_ticker
 from tradingview.document import TRUST, Document
 from tradingview.frames import NUMBER_FIELDS
 from tradingview.messages import Reading, is_time, printable
+from tradingview.proof import SETTLING_MS
 from tradingview.tally import Tally
 from tradingview.trouble import PageTrouble, Trouble
 
 __all__ = ["CLOCK_STEP_MS", "Feed", "PageTrouble", "Trouble", "printable"]
 
 CLOCK_STEP_MS = 5_000  # a timestamp further back than this means that the machine's clock was set
+HELD_UP_MS = 6_000  # a page that speaks every 2 s and wasn't heard for so long was held up, or Pluto was
 FUTURE_MS = 60_000  # a trade that is further ahead of the site's clock has no time
 
 NO_NUMBERS: dict[str, Any] = dict.fromkeys(NUMBER_FIELDS.values())
@@ -55,6 +57,8 @@ class Feed:
         """All that one document of a page tells; the next one starts from nothing."""
         self._page: object = None  # which document this is
         self._heard_at = 0.0  # by the page's clock
+        self._heard_now = float("inf")  # the same by ours
+        self._held_until = float("-inf")  # until then, what is read may be old: what was held up comes in its order
         self._document = Document(self.symbol, self._host, self._tally, doubt)
         self._shown: tuple[Source, Reading] | None = None  # of this document
         self._is_disagreement_counted = False
@@ -163,7 +167,9 @@ class Feed:
         if at < self._heard_at:
             self._counters["messages_out_of_order"] += 1
             return
-        self._heard_at = at
+        if now - self._heard_now > HELD_UP_MS:
+            self._held_until = now + SETTLING_MS
+        self._heard_at, self._heard_now = at, now
         self._document.hear(message, at, now, (self._site_ms(now) or wall) + FUTURE_MS)
         if kind == "page":
             self._take_facts(now, wall)
@@ -219,8 +225,10 @@ class Feed:
             self._learn(calculated="calculated by tradingview" in description.lower())
 
     def choose(self, now: float, wall: float) -> None:
-        """Shows the best that the document has."""
+        """Shows the best that the document has; after it was held up, not before all of that was read."""
         self._document.proofs.settle(now)
+        if now < self._held_until and self.has_price:
+            return
         if (best := self._document.best(now)) is None:
             return
         disagrees = self._document.disagrees(now)
