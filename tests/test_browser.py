@@ -518,6 +518,10 @@ def test_a_driver_that_lacks_a_library_is_said_in_one_line(tmp_path: Path) -> No
     [
         (None, "Playwright's Node.js can't be run ({node}: No such file or directory): "),
         ("echo nonsense >&2; exit 1", "Playwright's Node.js can't run ({node} said: nonsense): "),
+        (
+            "echo node: error while loading shared libraries: libodd.so.9: no such file >&2; exit 127",
+            "Playwright's driver lacks the library libodd.so.9: install the package that contains it",
+        ),
         ('[ "$1" = --version ] && exit 0; exit 1', "Playwright's driver ended as it started ("),
         ('[ "$1" = --version ] && exit 0; sleep 600', "Playwright's driver did not start within 1 s and was ended: "),
         ("sleep 600", "Playwright's driver did not start within 1 s and was ended: "),

@@ -127,9 +127,9 @@ class Driver:
 
 def node_failure(node: str, said: str) -> str:
     if found := re.search(r"error while loading shared libraries: ([^\s:]+)", said):
-        package = LIBRARY_PACKAGES.get(found[1], "the package that has it")
-        install = f"install it (Debian, Ubuntu: sudo apt install {package})"
-        return f"Playwright's driver lacks the library {found[1]}: {install}"
+        package = LIBRARY_PACKAGES.get(found[1])
+        install = f"it (Debian, Ubuntu: sudo apt install {package})" if package else "the package that contains it"
+        return f"Playwright's driver lacks the library {found[1]}: install {install}"
     last = ([line for line in said.splitlines() if line.strip()] or [""])[-1]
     return f"Playwright's Node.js can't run ({node} said: {shown(last)}): {SET_UP_ANEW}"
 
