@@ -524,7 +524,7 @@ def test_a_driver_that_lacks_a_library_is_said_in_one_line(tmp_path: Path) -> No
         ),
         ('[ "$1" = --version ] && exit 0; exit 1', "Playwright's driver ended as it started ("),
         ('[ "$1" = --version ] && exit 0; sleep 600', "Playwright's driver did not start within 1 s and was ended: "),
-        ("sleep 600", "Playwright's driver did not start within 1 s and was ended: "),
+        ("exec sleep 600", "Playwright's driver did not start within 1 s and was ended: "),
     ],
 )
 def test_a_driver_that_does_not_start_is_said_and_the_thread_can_start_another(
