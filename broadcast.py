@@ -246,7 +246,8 @@ class Table:
     def add(self, ticker: Ticker) -> None:
         """Accepts quotes of this ticker from now on; until the first one comes, it is starting."""
         self._removed.pop(ticker, None)
-        self._set(Quote(ticker, State.STARTING, simulated=self._simulated), self.sequence + 1)
+        quote = Quote(ticker, State.STARTING, simulated=self._simulated, reason="its page has not been opened yet")
+        self._set(quote, self.sequence + 1)
         self._change_list()
 
     def remove(self, ticker: Ticker) -> None:

@@ -223,7 +223,7 @@ def test_a_scraper_that_hangs_leaves_no_price_live_past_its_proof(faulty: Faulty
     before = faulty.proven_until()
     with witnesses_of(faulty.pluto.url) as witnesses:
         wait_until(lambda: witnesses.all_are_told("live"))
-        faulty.pluto.order("hang", 13, phase_s)
+        faulty.pluto.order("hang", 18, phase_s)
         wait_until(lambda: faulty.proven_until() > before, what="it hangs")
         end = faulty.proven_until()
         wait_until(lambda: steady_ms() > end - EARLY_MS, 15)

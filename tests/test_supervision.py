@@ -72,7 +72,7 @@ def test_a_scraper_that_hangs_for_good_says_that_pluto_must_be_started_anew(faul
     before = faulty.logged("the scraper hangs; ")
     faulty.pluto.order("hang", 12)
     wait_until(lambda: faulty.answer("/livez") == (503, "needs_restart"), 12)
-    assert faulty.pluto.http.get("/livez").json()["message"] == "Start Pluto anew: the scraper hangs for good."
+    assert faulty.pluto.http.get("/livez").json()["message"] == "Restart Pluto: the scraper hangs for good."
     assert faulty.health()["scraper"] == "hanging"
     wait_until(lambda: faulty.answer("/livez") == (200, "ok"), what="it came back after all")
     faulty.pluto.wait_for("BTCUSD", "live")
