@@ -246,6 +246,7 @@
       return socket;
     },
   });
+  NativeWebSocket.prototype.constructor = window.WebSocket;
   NativeWebSocket.prototype.send = new Proxy(nativeSend, {
     apply(target, socket, args) {
       const result = Reflect.apply(target, socket, args);
@@ -334,8 +335,8 @@
     const [wasPrice, wasSilent] = [texts[0], now() - changed > settings.pulse];
     texts = found;
     if (texts[0] !== wasPrice) painted = now();
-    if (texts[0] === "") return;
-    if (!isFirst) changed = now();
+    if (texts[0] === "" || isFirst) return;
+    changed = now();
     clearTimeout(standing);
     standing = setTimeout(beat, settings.disagreement + 50);
     if (texts[0] !== wasPrice && !isExplained(texts[0])) send("price", { element: elementNow() });
