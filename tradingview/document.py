@@ -159,10 +159,9 @@ class Document:
     def _has_element_gone_on(self, now: float) -> bool:
         """Whether the page shows a newer price, though no session has the symbol: it has it from elsewhere."""
         element, frame = self.reading(Source.DOM), self.frames.reading
-        if element is None or frame is None or self.frames.sessions.have_symbol:
+        if element is None or frame is None or element.at <= frame.at or not self.proofs.holds(Source.DOM, now):
             return False
-        is_newer = element.at > frame.at and self._socket_said_until(element.text) is None
-        return is_newer and self.proofs.holds(Source.DOM, now)
+        return not self.frames.sessions.have_symbol and self._socket_said_until(element.text) is None
 
     def _socket_said_until(self, text: str) -> float | None:
         """Until when the socket said this price, to the tick, or to what the page prints of it."""

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from quotes import Source, State, UnreadablePrice, parse_price
 from tradingview.formatter import number_text
-from tradingview.messages import Reading, iso_milliseconds, printable, texts
+from tradingview.messages import Reading, iso_milliseconds, items, printable, texts
 from tradingview.tally import Tally
 from tradingview.trouble import PageTrouble, other_symbol
 
@@ -35,7 +35,8 @@ class Facts:
         self.is_simulated = False
         self._symbol, self._host = symbol, host
         self._tally = tally
-        self._told: dict[str, Any] = {}  # what kind of symbol it is
+        self._typespecs: list[str] = []  # what kind of symbol it is
+        self._hours = ""  # when it is traded
 
     def hear(self, message: dict[str, Any], at: float, alternative: str | None) -> None:
         """Raises PageTrouble when the page is no use. One that turns to the `alternative` may still quote ours."""
@@ -50,7 +51,7 @@ class Facts:
         self.is_ours = self.resolved != "" or self._symbol.partition(":")[2] in re.split("[/-]", path)
         self.description, self.currency = printable(message.get("description")), printable(message.get("currency"))
         self.is_simulated = message.get("simulated") is True
-        self._told = {"typespecs": texts(message.get("typespecs")), "session": printable(message.get("session"))}
+        self._typespecs, self._hours = texts(message.get("typespecs")), printable(message.get("session"))
         self.reading = self._read_offer(message.get("offer"), at) if self.is_resolved else None
 
     def _judge_address(self) -> str:
@@ -87,10 +88,10 @@ class Facts:
         `told` is what frames say of the symbol, `mark` the state of its market as the header shows it, `traded_at` the
         time of its last trade, and `site_ms` is now by the site's clock, if it is known.
         """
-        typespecs = {*self._told.get("typespecs", ()), *texts(told.get("typespecs"))}
+        typespecs = [*self._typespecs, *items(told.get("typespecs"))]
         if "discontinued" in typespecs or mark == "delisted":
             return "delisted: this is its last price"
-        hours = printable(told.get("session")) or self._told.get("session", "")
+        hours = printable(told.get("session")) or self._hours
         if hours != "24x7" and (hours or "crypto" not in typespecs):
             is_closed = current_session not in ("", "market")
             return f"its market is closed ({current_session})" if is_closed else None
@@ -107,7 +108,8 @@ class Facts:
             "isOnAnotherHost": self.is_elsewhere,
             "description": self.description,
             "currency": self.currency,
-            **self._told,
+            "typespecs": self._typespecs,
+            "session": self._hours,
         }
 
 

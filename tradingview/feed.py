@@ -215,7 +215,7 @@ class Feed:
     def _take_figures(self) -> None:
         """What frames told beside a price that is shown already; else it is told with the price."""
         frames = self._document.frames
-        self._describe(frames.described())
+        self._describe(frames.described)
         if self._shown == (Source.SOCKET, frames.reading):
             self._learn(**frames.values())
 

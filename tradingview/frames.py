@@ -37,6 +37,7 @@ FRAME_FIELDS = SYMBOL_FIELDS | {"lp", "lp_time", "update_mode", "current_session
 
 REMEMBERED_MS = 5_000  # how long a price that another has replaced is remembered
 MAX_REMEMBERED = 1_000
+MAX_FIGURE = 1e18
 
 
 @dataclass(slots=True)
@@ -55,6 +56,7 @@ class Frames:
         self.unreadable: str | None = None  # why the price that counts can't be read
         self.refusal: PageTrouble | None = None  # why no price may ever come, though one still may
         self.symbol_facts: dict[str, Any] = {}  # what doesn't change with the price
+        self.described: dict[str, str] = {}  # the texts of that, in a quote's words
         self.form: PriceFormat | None = None
         self.names = Names(symbol)
         self.sessions = Sessions(self.names)
@@ -103,7 +105,7 @@ class Frames:
         if not isinstance(fields, dict):
             raise ValueError("a frame without fields")
         line, session.is_unreadable = session.line(name), False
-        self._merge(line, {name: value for name, value in fields.items() if value is not None}, at, latest)
+        self._merge(line, _news_in(fields), at, latest)
         return True
 
     def _why_foreign(self, session: Session, name: str) -> str | None:
@@ -130,12 +132,9 @@ class Frames:
             raise PageTrouble(State.ERROR, f"TradingView refuses to quote {self._symbol}: {error}")
 
     def _merge(self, line: Line, news: dict[str, Any], at: float, latest: float) -> None:
-        news = {
-            name: value if name == "lp" else bounded(value) for name, value in news.items() if _is_kept(name, value)
-        }
         line.fields.update(news)
-        if news.keys() & SYMBOL_FIELDS:
-            self._learn({name: value for name, value in news.items() if name in SYMBOL_FIELDS})
+        if facts := {name: value for name, value in news.items() if name in SYMBOL_FIELDS}:
+            self._learn(facts)
         if "lp" in news and not self._counts(line, latest):
             self._tally.refuse(Source.SOCKET, "price: older than the one that counts")
             return
@@ -182,6 +181,8 @@ class Frames:
     def _learn(self, facts: dict[str, Any]) -> None:
         """What is known of the symbol, and by it how its prices are printed: a known price is printed anew."""
         self.symbol_facts |= facts
+        told = {ours: printable(self.symbol_facts.get(theirs)) for theirs, ours in TEXT_FIELDS.items()}
+        self.described = {name: text for name, text in told.items() if text}
         for source in CURRENCY_FIELDS:
             self.names.know_currency(source, facts.get(source))
         if (form := price_format(self.symbol_facts)) != self.form:
@@ -224,12 +225,7 @@ class Frames:
     def values(self) -> dict[str, Any]:
         """The parts of a quote beside its price, None for what is unknown."""
         figures = {ours: self._figures.get(theirs) for theirs, ours in NUMBER_FIELDS.items()}
-        return {name: None if value is None else float(value) for name, value in figures.items()} | self.described()
-
-    def described(self) -> dict[str, str]:
-        """What the frames say of the symbol, in a quote's words."""
-        facts = self.symbol_facts
-        return {ours: text for theirs, ours in TEXT_FIELDS.items() if (text := printable(facts.get(theirs)))}
+        return {name: None if value is None else float(value) for name, value in figures.items()} | self.described
 
 
 def _without_prices_own(figures: dict[str, Any]) -> dict[str, Any]:
@@ -243,8 +239,17 @@ def _mark_unreadable(socket: Socket, frame: object) -> None:
         session.is_unreadable |= session.id == told or not isinstance(told, str)
 
 
-def _is_kept(name: str, value: object) -> bool:
-    """Whether it says anything: a figure that is none changes nothing, but a price that is none is no price."""
-    if name in NUMBER_FIELDS:
-        return is_number(value) and abs(value) < 1e18
-    return name in FRAME_FIELDS and (name not in TEXT_FIELDS or printable(value) != "")
+def _news_in(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields that say anything: a figure that is none changes nothing, but a price that is none is no price."""
+    news: dict[str, Any] = {}
+    for name, value in fields.items():
+        if value is None:
+            continue
+        if name in NUMBER_FIELDS:
+            if is_number(value) and abs(value) < MAX_FIGURE:
+                news[name] = value
+        elif name == "lp":
+            news[name] = value
+        elif name in FRAME_FIELDS and (name not in TEXT_FIELDS or printable(value)):
+            news[name] = bounded(value)
+    return news

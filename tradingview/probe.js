@@ -259,7 +259,6 @@
 
   const ROOTS = ".js-symbol-page-header-root";
   const TICKERS = ".js-symbol-header-ticker";
-  const HEADERS = `${ROOTS}, ${TICKERS}`;
   const MARKED = '[data-qa-id="symbol-last-value"]';
   const PRICES = `${MARKED}, .js-symbol-last`;
   let header = { node: null, chosen: 0, count: 0 };
