@@ -111,7 +111,7 @@ die() {
 
 refuse_windows() {
   case "$(uname -s)" in
-    MINGW* | MSYS* | CYGWIN*) die "Pluto doesn't run on Windows itself: use WSL2 (wsl --install), and start it there." ;;
+    MINGW* | MSYS* | CYGWIN*) die "Pluto doesn't run on Windows itself: use WSL2 (wsl --install)." ;;
   esac
 }
 

@@ -4,10 +4,10 @@
 #
 #   tests/bare_machine.sh [SUITE]   SUITE is a Debian release; without it, this machine's own
 #
-# As root and as an ordinary user, with and without python3-venv, with and without a browser, with one that finds no sandbox,
-# and with a set-up that is killed. Each ends in live prices, or in one sentence; then root does what the sentence says, and
-# the next start ends in live prices. This takes root, debootstrap, the package archives and about half an hour, so it isn't
-# part of the tests.
+# As root and as an ordinary user, with and without python3-venv, with and without a browser, with a browser that finds
+# no sandbox, and with a set-up that is killed. Each ends in live prices or in one sentence. After a sentence, root does
+# what it says, and the next start ends in live prices. This needs root, debootstrap, the package archives and about
+# half an hour, so it isn't part of the tests.
 
 set -euo pipefail
 # shellcheck source=tests/chroot.sh
@@ -27,7 +27,8 @@ main() {
   local user venv browser_too
   printf '== %s: debootstrap (%s)\n' "$suite" "$(git -C "$project" rev-parse --short HEAD)"
   make_base "$base" "$suite" python3,ca-certificates
-  printf '%s, %s\n' "$(chroot "$base" sh -c ". /etc/os-release && echo \"\$PRETTY_NAME\"")" "$(chroot "$base" python3 -V)"
+  printf '%s, %s\n' \
+    "$(chroot "$base" sh -c ". /etc/os-release && echo \"\$PRETTY_NAME\"")" "$(chroot "$base" python3 -V)"
   for user in root alice; do
     for venv in "" python3-venv; do
       for browser_too in "" "${browser[*]}"; do
@@ -45,7 +46,7 @@ main() {
 # Boots a machine, lets a user start Pluto there, and notes how that went.
 try() { # USER HOW PACKAGES...
   local began said outcome home
-  printf '\n== %s, %s, with %s\n' "$1" "$2" "${*:3}"
+  printf '\n== %s, %s, with %s\n' "$1" "$2" "$([[ $# -gt 2 ]] && echo "${*:3}" || echo nothing)"
   boot "$base"
   if [[ $# -gt 2 ]]; then add_packages "${@:3}"; fi
   home="$(chroot "$machine" sh -c "echo ~$1")"
@@ -69,8 +70,10 @@ try() { # USER HOW PACKAGES...
 }
 
 add_packages() { # PACKAGES...
-  inside root / sh -c 'apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@"' \
-    apt "$@" >"$log" 2>&1 || die "$(tail -n 5 "$log")"
+  {
+    inside root / apt-get update
+    inside root / env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+  } >"$log" 2>&1 || die "$(tail -n 5 "$log")"
   rm -rf "${machine:?}"/var/lib/apt/lists/*
 }
 
@@ -106,8 +109,7 @@ kill_when() { # USER FOLDER CONDITION
     kill -0 "$process" 2>/dev/null || die "Not killed in time: $(tail -n 1 "$log")"
     sleep 0.1
   done
-  kill_residents
-  wait "$process" 2>/dev/null || true
+  { kill_residents && wait "$process"; } 2>/dev/null || true # bash would tell of the kill
   sed 's/^/   | /' "$log"
   printf '   killed\n'
 }
@@ -129,7 +131,8 @@ obey() { # SENTENCE
 }
 
 table() {
-  printf '\n| user | beside python3 and ca-certificates | outcome | from clone to prices | what it said |\n|---|---|---|---|---|\n'
+  printf '\n%s\n%s\n' '| user | beside python3 and ca-certificates | outcome | from clone to prices | what it said |' \
+    '|---|---|---|---|---|'
   printf '%s\n' "${rows[@]}" | sed 's/||/| nothing |/; s/|/ | /g; s/^/| /; s/$/ |/'
 }
 

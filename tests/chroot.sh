@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 #
 # Sourced by bare_machine.sh and container.sh: chroots of a minimal Debian, made by debootstrap, that reach the package
-# archives as this machine does: with the mirror and proxy of its apt, with the index, links, certificates and constraint
-# of its pip. Nothing is written outside of one new folder, and that is removed at the end.
+# archives as this machine does: with the mirror and proxy of its apt, and the index, links, certificates and
+# constraint of its pip. Nothing is written outside of one new folder, and that is removed at the end.
 #
 # The script that sources this file runs in two processes. The outer one makes the folder and removes it. The inner one
 # does all else, in namespaces of its own for mounts and processes: when it ends, in whatever way, the kernel unmounts
@@ -26,7 +26,8 @@ enter_namespaces() { # ARGUMENTS...
   fi
   [[ "$(id -u)" == 0 ]] || die "Run this as root: it makes chroots."
   for tool in debootstrap unshare curl git python3; do
-    command -v "$tool" >/dev/null || die "Install $tool first (Debian: apt install debootstrap util-linux curl git python3)."
+    command -v "$tool" >/dev/null ||
+      die "Install $tool first (Debian: apt install debootstrap util-linux curl git python3)."
   done
   work="$(mktemp -d "${TMPDIR:-/var/tmp}/pluto-chroot.XXXXXX")"
   trap : INT TERM # the inner process ends at once, then we clean up
@@ -59,7 +60,7 @@ configure_apt() { # ROOT SUITE
 
 # Prints NAME=VALUE of every variable by which pip, Python, curl and Node reach the archives here, one a line.
 machine_variables() {
-  env | grep -iE '^(PIP_|(https?|ftp|all|no)_proxy=|SSL_CERT_|REQUESTS_CA_BUNDLE=|CURL_CA_BUNDLE=|NODE_EXTRA_CA_CERTS=)' || true
+  env | grep -iE '^(PIP_|(https?|ftp|all|no)_proxy=|SSL_CERT_|(REQUESTS|CURL)_CA_BUNDLE=|NODE_EXTRA_CA_CERTS=)' || true
   python3 -m pip config list 2>/dev/null | python3 -c '
 import ast, sys
 for line in sys.stdin:
@@ -69,8 +70,8 @@ for line in sys.stdin:
 '
 }
 
-# Files are copied to their place, folders are mounted there, unless the chroot has such a folder itself. An index in files
-# (…/simple) has its packages beside it.
+# Files are copied to their place; folders are mounted there, unless the chroot has such a folder itself. An index in
+# files (…/simple) has its packages beside it.
 bring_files() { # ROOT; reads machine_variables
   local word
   tr '= ' '\n' | sed 's#^file://##; s#/simple/*$##' | sort -u | while read -r word; do
@@ -148,7 +149,7 @@ free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# Succeeds once every ticker of the Pluto on this port has a live price; fails when the process ends first, or never does.
+# Succeeds once every ticker of the Pluto on this port has a live price. Fails when the process ends, or patience does.
 wait_for_prices() { # PORT PROCESS CURL-OPTIONS...
   local end=$((SECONDS + patience))
   while kill -0 "$2" 2>/dev/null && ((SECONDS < end)); do

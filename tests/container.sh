@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 #
-# Tries the Dockerfile where there is no container engine: performs its own lines in a chroot of the Debian that it names.
+# Tries the Dockerfile where there is no container engine: performs its own lines in a chroot of the Debian it names.
 #
 #   tests/container.sh
 #
-# RUN and COPY make the machine; ENTRYPOINT and CMD run as process 1 of a namespace, as the Dockerfile's user, with its
-# environment, without capabilities and new privileges (as compose.yaml has it), until the demo's prices are live. Then the
-# HEALTHCHECK has to succeed, callers without the token have to be refused, and SIGTERM has to end it with code 0.
+# RUN and COPY make the machine. ENTRYPOINT and CMD run as process 1 of a namespace, as the Dockerfile's user, with its
+# environment, without capabilities and new privileges (as compose.yaml has it), until the demo's prices are live. Then
+# HEALTHCHECK must succeed, callers without the token must be refused, and SIGTERM must end it with code 0.
 # An engine's layers, network and seccomp profile are not tried. This takes root, debootstrap, the package archives and
 # minutes, so it isn't part of the tests.
 
@@ -141,7 +141,8 @@ run_as_an_engine() { # VARIABLES...
   local home
   home="$(chroot "$machine" getent passwd "${user%%:*}" | cut -d: -f6)"
   exec unshare --mount --pid --fork --kill-child --mount-proc="$machine/proc" chroot "$machine" \
-    setpriv --reuid "${user%%:*}" --regid "${user##*:}" --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs \
+    setpriv --reuid "${user%%:*}" --regid "${user##*:}" --clear-groups \
+    --bounding-set=-all --inh-caps=-all --no-new-privs \
     env -i "HOME=$home" PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${variables[@]}" "$@" \
     sh -c 'cd "$0" && exec "$@"' "$folder" "${entrypoint[@]}" "${command[@]}"
 }
@@ -156,7 +157,10 @@ get() { # PORT PATH CURL-OPTIONS...
 }
 
 summary() {
-  python3 -c 'import json, sys; print(", ".join(p["ticker"] + " " + p["priceText"] for p in json.load(sys.stdin)["prices"]))'
+  python3 -c '
+import json, sys
+print(", ".join(price["ticker"] + " " + price["priceText"] for price in json.load(sys.stdin)["prices"]))
+'
 }
 
 check() { # WHAT COMMAND...
