@@ -491,6 +491,30 @@ def test_what_was_held_up_within_the_proof_is_read_before_any_of_it_is_shown(liv
     assert live.shown == (State.LIVE, "64005.00", Source.SOCKET)
 
 
+@pytest.mark.parametrize(("silence", "before"), [(8, State.LIVE), (30, State.STALE)])
+def test_what_was_held_up_is_not_shown_however_slowly_it_is_read(live: Stage, silence: int, before: State) -> None:
+    live.wait(silence)
+    for age in (3000, 2500, 2000, 1500, 1000, 600):  # ms between the page's telling and our hearing
+        told = [Part(fields={"lp": 60000 + age}).told()]
+        live.hear({"kind": "frames", "page": live.document, "at": live.now - age, "socket": 1, "frames": told})
+        live.tick()
+        assert live.shown == (before, "64001.50", Source.SOCKET), age
+        live.wait(0.4)
+    live.frame(lp=64005)
+    assert live.shown == (State.LIVE, "64005.00", Source.SOCKET)
+
+
+def test_what_was_held_up_is_shown_once_no_more_of_it_comes(live: Stage) -> None:
+    live.wait(8)
+    live.frame(lp=64002)
+    live.wait(0.9)
+    live.tick()
+    assert live.shown == (State.LIVE, "64001.50", Source.SOCKET)
+    live.wait(0.1)
+    live.tick()
+    assert live.shown == (State.LIVE, "64002.00", Source.SOCKET)
+
+
 def test_a_proof_after_a_silence_counts_a_second_later_by_itself(live: Stage) -> None:
     """As after a lost network, which brings all that was sent into it, at once and in order."""
     live.wait(30)

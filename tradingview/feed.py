@@ -23,6 +23,7 @@ from tradingview.trouble import PageTrouble, Trouble
 __all__ = ["CLOCK_STEP_MS", "Feed", "PageTrouble", "Trouble", "printable"]
 
 CLOCK_STEP_MS = 5_000  # a timestamp further back than this means that the machine's clock was set
+CATCH_UP_MS, LAG_MS = 5_000, 500  # it is read for so long at most, while messages come so much later than told
 HELD_UP_MS = 6_000  # a page that speaks every 2 s and wasn't heard for so long was held up, or Pluto was
 FUTURE_MS = 60_000  # a trade that is further ahead of the site's clock has no time
 
@@ -58,7 +59,9 @@ class Feed:
         self._page: object = None  # which document this is
         self._heard_at = 0.0  # by the page's clock
         self._heard_now = float("inf")  # the same by ours
-        self._held_until = float("-inf")  # until then, what is read may be old: what was held up comes in its order
+        self._lag = 0.0  # how much later than others the last message came
+        self._caught_at = float("-inf")  # when the last message came that had been held up, by our clock
+        self._was_stale = False  # before it came
         self._document = Document(self.symbol, self._host, self._tally, doubt)
         self._shown: tuple[Source, Reading] | None = None  # of this document
         self._is_disagreement_counted = False
@@ -99,6 +102,8 @@ class Feed:
             return State.SNAPSHOT, "a dated price: the page's feed has not spoken yet"
         document = self._document
         stale = document.why_stale(source, now) or (None if self.has_price else NO_SIGN_OF_LIFE)
+        if stale is None and self._was_stale and self._is_catching_up(now):
+            stale = NO_SIGN_OF_LIFE
         closed = document.why_closed(self._values.get("source_time"), self._site_ms(now))
         if stale is None and closed is None:
             stale = document.why_delayed(source)
@@ -168,9 +173,10 @@ class Feed:
             self._counters["messages_out_of_order"] += 1
             return
         if now - self._heard_now > HELD_UP_MS:
-            self._held_until = now + SETTLING_MS
+            self._caught_at, self._was_stale = now, self.quote(now).as_of(now).state is State.STALE
         self._heard_at, self._heard_now = at, now
         self._document.hear(message, at, now, (self._site_ms(now) or wall) + FUTURE_MS)
+        self._lag = now - self._document.clock.ours(at)
         if kind == "page":
             self._take_facts(now, wall)
         elif kind == "frames":
@@ -227,7 +233,7 @@ class Feed:
     def choose(self, now: float, wall: float) -> None:
         """Shows the best that the document has; after it was held up, not before all of that was read."""
         self._document.proofs.settle(now)
-        if now < self._held_until and self.has_price:
+        if self.has_price and self._is_catching_up(now):
             return
         if (best := self._document.best(now)) is None:
             return
@@ -235,6 +241,12 @@ class Feed:
         self._counters["disagreements"] += disagrees and not self._is_disagreement_counted
         self._is_disagreement_counted = disagrees
         self._show(*best, now, wall)
+
+    def _is_catching_up(self, now: float) -> bool:
+        """Whether what is read may be old: what was held up comes in its order, however slowly it is read."""
+        since = now - self._caught_at
+        is_behind = self._lag > LAG_MS and now - self._heard_now < SETTLING_MS
+        return since < SETTLING_MS or (is_behind and since < CATCH_UP_MS)
 
     def _show(self, source: Source, reading: Reading, now: float, wall: float) -> None:
         if (source, reading) == self._shown:
