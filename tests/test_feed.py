@@ -215,6 +215,17 @@ def test_numbers_of_another_source_do_not_stand_beside_a_price(live: Stage) -> N
     assert (beside_frame.change_percent, beside_frame.volume) == (-0.5, 8)
 
 
+def test_a_text_that_repeats_the_socket_proves_no_more_than_the_socket(live: Stage) -> None:
+    live.wait(0.1)
+    live.price("64,001.50")
+    live.session("critical_error")
+    for age in range(1, 20):
+        live.wait(1)
+        live.pulse(sockets=[{"id": 1, "open": True, "heard": live.now - 2}], dom=age, text="64,001.50")
+    assert live.quote.state is State.STALE
+    assert live.quote.source is Source.SOCKET
+
+
 def test_the_element_tells_the_change_beside_its_price(page: Stage) -> None:
     page.price("64,001.50", change="\u22121,234.50", percent="\u22121.89%")
     assert (page.quote.change, page.quote.change_percent) == (-1234.5, -1.89)

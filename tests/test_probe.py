@@ -178,6 +178,13 @@ def test_a_good_part_after_a_broken_one_is_told(probed: Probed, raw: str) -> Non
     assert raw.startswith("rubbish") or frames[0] == {"name": None, "fields": {}}, "and that there was a broken one"
 
 
+def test_parts_that_are_merged_come_after_the_broken_ones_between_them(probed: Probed) -> None:
+    line = probed.open().connect()
+    line.say(quote({"lp": 1.5}), {"m": "qsd", "p": ["qs_full", {"s": "ok", "v": {}}]}, quote({"volume": 7}))
+    frames = probed.frames_after()
+    assert [(frame["name"], frame["fields"]) for frame in frames] == [(None, {}), (SYMBOL, {"lp": 1.5, "volume": 7})]
+
+
 @pytest.mark.parametrize(
     "told",
     [

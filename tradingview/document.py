@@ -137,6 +137,8 @@ class Document:
             return self.frames.reading if self.facts.is_ours else None
         if not self.facts.is_resolved or (self.facts.is_elsewhere and not self._is_english):
             return None
+        if self.refusal is not None and self.refusal.alternative is not None:
+            return None  # the page may show the alternative's
         return self.element.reading if source is Source.DOM else self.title.reading
 
     def best(self, now: float) -> tuple[Source, Reading] | None:

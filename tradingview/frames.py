@@ -84,6 +84,7 @@ class Frames:
                 trouble = refused
         if is_proof:
             socket.heard_at = max(socket.heard_at, at)
+            self.sessions.note_life(socket)
             return socket.proof_limit
         if trouble is not None and not self.sessions.have_symbol:
             raise trouble

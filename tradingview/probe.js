@@ -185,9 +185,9 @@
     if (price !== undefined && prices.some((other) => isSame(other) || other.fields.lp !== price)) {
       tellFrames(record, frames.splice(0));
     }
-    const part = frame.name === null ? undefined : frames.find(isSame);
-    if (part === undefined) frames.push(frame);
-    else Object.assign(part.fields, frame.fields);
+    const part = frame.name === null ? -1 : frames.findIndex(isSame);
+    const merged = part < 0 ? {} : frames.splice(part, 1)[0].fields;
+    frames.push({ ...frame, fields: { ...merged, ...frame.fields } }); // the last one that can be read counts
     if (price !== undefined) rememberPrice(`${record.id} ${frame.session} ${frame.name}`, Number(price));
   }
 

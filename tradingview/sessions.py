@@ -108,6 +108,7 @@ class Sessions:
 
     def __init__(self, names: Names) -> None:
         self._names = names
+        self.heard_at = 0.0  # when a socket on which a session had the symbol was heard last
         self._sockets: dict[int, Socket] = {}
 
     def socket(self, number: object) -> Socket:
@@ -151,6 +152,7 @@ class Sessions:
             socket = self.socket(state["id"])
             seen.add(socket.id)
             socket.hear(state, at)
+            self.note_life(socket)
             if socket.heard_at and any(map(self._proves, socket.sessions.values())):
                 yield socket.heard_at, socket.proof_limit
             if state.get("open") is not True:
@@ -158,6 +160,10 @@ class Sessions:
         for socket in self._sockets.values():
             if socket.id not in seen:
                 socket.end()
+
+    def note_life(self, socket: Socket) -> None:
+        if any(map(self.has, socket.sessions.values())):
+            self.heard_at = max(self.heard_at, socket.heard_at)
 
     def has(self, session: Session) -> bool:
         """Whether the session has told of the symbol, and has it still."""
@@ -174,12 +180,6 @@ class Sessions:
     def have_symbol(self) -> bool:
         """Whether any session has the symbol."""
         return any(self.has(session) for socket in self._sockets.values() for session in socket.sessions.values())
-
-    @property
-    def heard_at(self) -> float:
-        """When a socket on which a session has the symbol was heard last."""
-        sockets = (socket for socket in self._sockets.values() if any(map(self.has, socket.sessions.values())))
-        return max((socket.heard_at for socket in sockets), default=0.0)
 
     def why(self, at: float, giver: Line | None) -> list[dict[str, Any]]:
         """Each socket with its sessions, for a person; `at` is now by the page's clock, `giver` has told the price."""
