@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +91,7 @@ class QuoteSocket(PageSocket):
         super().__init__(websocket, page, simulation)
         self._sessions: set[str] = set()
         self._subscriptions: dict[tuple[str, str], Subscription] = {}
+        self._late: deque[str] = deque()  # what is told late, in its order
         self._opened_at = time.monotonic()
         self._expiry: gevent.Greenlet[[], None] | None = None
         self._beats = 0
@@ -276,7 +278,8 @@ class QuoteSocket(PageSocket):
         """At once; or late, where all but the first name of the page's symbol are."""
         own = self._of(self.page)
         if subscription in own[1:] and self._suffers("lags"):
-            gevent.spawn_later(LAG * self._delays, self.send, frame(payload))
+            self._late.append(frame(payload))  # timers of one moment may ring in any order
+            gevent.spawn_later(LAG * self._delays, lambda: self.send(self._late.popleft()))
         else:
             self.send(frame(payload))
 

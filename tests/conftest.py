@@ -18,6 +18,14 @@ from settings import Settings
 from tradingview.browser import find_browser
 
 
+LONGEST = ("test_patience", "test_real_pace", "test_walls", "test_simulator", "test_scraper", "test_browser", "test_expiry")
+"""The files that take longest, begun first: else one worker is busy with the last one while the others wait."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def simulator() -> Iterator[Simulator]:
     """Tests share it, so each uses tickers of its own."""
