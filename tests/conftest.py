@@ -17,8 +17,9 @@ from app import assemble, create_app
 from settings import Settings
 from tradingview.browser import find_browser
 
-
-LONGEST = ("test_patience", "test_real_pace", "test_walls", "test_simulator", "test_scraper", "test_browser", "test_expiry")
+LONGEST = [
+    f"test_{name}" for name in ("patience", "real_pace", "walls", "simulator", "scraper", "browser", "expiry", "faults")
+]
 """The files that take longest, begun first: else one worker is busy with the last one while the others wait."""
 
 
