@@ -7,6 +7,7 @@ one looks like to Pluto.
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import subprocess
 import sys
@@ -92,10 +93,13 @@ def call(server: QuoteServer, method: str, path: str, **headers: str) -> httpx.R
         return answer
 
 
+ADVICE = re.compile(r"\b(Call|Send|Open|Start it|Check it|Try again|close one)\b")
+
+
 def code_of(answer: httpx.Response) -> str:
     """The name of the error, whichever protocol says it; each is JSON and says what to do."""
     said = answer.json()
-    assert len(said["message"]) > 20
+    assert ADVICE.search(said["message"]), said["message"]
     assert "Traceback" not in answer.text
     assert said.get("success", False) is False
     code: str = said["code"]
