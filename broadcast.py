@@ -74,7 +74,7 @@ class StreamLimits:
     max_streams: int = 10_000
     max_streams_per_address: int = 100
     interval: float = FLUSH_INTERVAL_S
-    heartbeat: float = 15.0  # an audience that was sent nothing for this long gets its format's heartbeat
+    heartbeat: float = 5.0  # an audience that was sent nothing for this long gets its format's heartbeat
     lag_limit: float = 15.0  # a client that drains nothing for this long is closed
 
 
@@ -96,7 +96,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The content of one frame: `tickers` if the list changed, `updates` with a current price, and other `statuses`.
+    """The content of one frame: `tickers` if the list changed, complete `updates`, and `statuses`: all other quotes.
 
     `timestamp` is in ms. `resumed` is only set in the first batch of a stream: True if it contains only what changed
     since the client's last batch.
@@ -114,13 +114,14 @@ class Batch:
 class Format:
     """How a transport writes: pure functions to bytes. `end` takes the ms after which the client may come back.
 
-    `heartbeat` is empty if a transport has none. `expired` is sent to a client whose own deadline has passed.
+    `heartbeat` takes the time in ms since the epoch; None if a transport has none. `expired` is sent to a client whose
+    own deadline has passed.
     """
 
     name: str
     encode: Callable[[Batch], bytes]
     greet: Callable[[str], bytes]
-    heartbeat: bytes
+    heartbeat: Callable[[int], bytes] | None
     end: Callable[[int], bytes]
     expired: bytes = b""
 
@@ -319,8 +320,8 @@ class Table:
             id=f"{self._epoch_of(tickers)}-{self.sequence}",
             timestamp=self._flushed_at,
             tickers=wanted if listed else None,
-            statuses=[entry for entry in changed if not entry.quote.is_current],
-            updates=[entry for entry in changed if entry.quote.is_current],
+            statuses=[entry for entry in changed if not entry.quote.is_complete],
+            updates=[entry for entry in changed if entry.quote.is_complete],
             resumed=resumed,
         )
 
@@ -677,15 +678,20 @@ class Clients:
 
     def _deliver(self, audience: Audience, now: float) -> None:
         """Sends an audience what it doesn't have, slice by slice; only then does the audience have it."""
-        sequence, members = self.table.sequence, list(audience.members)
+        sequence = self.table.sequence
         if frame := audience.frame(self.frames.payload(audience.subscription, audience.sequence)):
             audience.sent_at, audience.due_at = now, now + audience.subscription.interval
-            self._send(members[:SLICE], frame, sequence)
-            for start in range(SLICE, len(members), SLICE):
-                gevent.sleep(0)
-                still_members = [client for client in members[start : start + SLICE] if client.audience is audience]
-                self._send(still_members, frame, sequence)
+            self._send_in_slices(audience, frame, sequence)
         audience.sequence = sequence
+
+    def _send_in_slices(self, audience: Audience, frame: bytes, sequence: int) -> None:
+        """Sends to all who are members now, and gives the hub a turn after each slice."""
+        members = list(audience.members)
+        self._send(members[:SLICE], frame, sequence)
+        for start in range(SLICE, len(members), SLICE):
+            gevent.sleep(0)
+            still_members = [client for client in members[start : start + SLICE] if client.audience is audience]
+            self._send(still_members, frame, sequence)
 
     def _send(self, members: list[Client], frame: bytes, sequence: int) -> None:
         """The hot loop: the same bytes to each, one system call per client. With them they have flush `sequence`."""
@@ -741,7 +747,7 @@ class Clients:
             heartbeat = audience.subscription.format.heartbeat
             if heartbeat and now - audience.sent_at >= self._limits.heartbeat:
                 audience.sent_at = now
-                self._send(list(audience.members), audience.frame(heartbeat), audience.sequence)
+                self._send_in_slices(audience, audience.frame(heartbeat(_now_ms())), audience.sequence)
 
     def close(self) -> None:
         """Ends every stream in order: last bytes, then the end of what we send, then the client's own close."""

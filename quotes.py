@@ -163,8 +163,13 @@ class Quote:
 
     @property
     def is_current(self) -> bool:
-        """Whether the price may be shown as a price: live or the last one, or a snapshot that carries its own date."""
-        return self.price_text is not None and self.state in (State.LIVE, State.CLOSED, State.SNAPSHOT)
+        """Whether the price is the one of this moment: live, or the last one of a closed market."""
+        return self.price_text is not None and self.state in (State.LIVE, State.CLOSED)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it is current and has what the original's page counts on: price, change in percent and timestamp."""
+        return self.is_current and self.change_percent is not None and self.timestamp is not None
 
     def has_expired(self, now: float) -> bool:
         """Whether it says that the price is live, and no proof of that holds at `now`, in ms of `steady_ms`."""

@@ -2,7 +2,7 @@
    connection that has fallen silent. Says what happens through onEvent and onState. Never parses or keeps a price. */
 
 const URL = "/api/stream";
-const NAMES = ["message", "tickers", "status", "alert"];
+const NAMES = ["message", "tickers", "status", "alert", "heartbeat"];
 const DELAYS = [2, 2, 3, 5, 8, 10]; // seconds before each try; the last one repeats
 const OPENING_LIMIT = 8_000; // ms for a connection to say "connected"
 const SILENCE_LIMIT = 45_000; // ms without an event before the connection is replaced; keep-alives don't show here

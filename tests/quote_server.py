@@ -15,6 +15,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -37,8 +38,9 @@ def put_lines(broadcaster: Broadcaster) -> None:
     for line in sys.stdin:
         for ticker, state, price_text, *proof in json.loads(line):
             proven_until = proof[0] if proof else math.inf
+            timestamp = round(time.time() * 1000)
             quote = Quote(
-                parse_ticker(ticker), State(state), price_text, source=Source.SOCKET, proven_until=proven_until
+                parse_ticker(ticker), State(state), price_text, 0.5, timestamp, Source.SOCKET, proven_until=proven_until
             )
             broadcaster.put(quote)
 
@@ -56,7 +58,7 @@ def beside_trials(application: WSGIApplication) -> WSGIApplication:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--heartbeat", type=float, default=15.0)
+    parser.add_argument("--heartbeat", type=float, default=5.0)
     parser.add_argument("--lag-limit", type=float, default=15.0)
     parser.add_argument("--max-streams", type=int, default=10_000)
     parser.add_argument("--max-tickers", type=int, default=1000)

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from broadcast import TICK_S, Batch, Broadcaster, Entry, ShuttingDown, StreamLimits, Subscription, TooManyStreams
 from quotes import NO_SIGN_OF_LIFE, Quote, Source, State, Ticker, steady_ms, wire_fields
-from web.formats import SSE, encode_sse, messages
+from web.formats import SSE, WEBSOCKET, encode_sse, messages
 from web.stream import Stream
 
 PATIENCE_S = 10.0
@@ -36,7 +36,7 @@ Event = tuple[str, Any]  # its name ("" for unnamed) and its data
 
 
 def live(ticker: Ticker, price: object) -> Quote:
-    return Quote(ticker, State.LIVE, price_text=str(price), source=Source.SOCKET, proven_until=math.inf)
+    return Quote(ticker, State.LIVE, str(price), 0.5, 1_795_000_000_000, Source.SOCKET, proven_until=math.inf)
 
 
 def stale(ticker: Ticker, reason: str) -> Quote:
@@ -66,12 +66,11 @@ class Client:
         self.table: Table = {}
         self.events: list[Event] = []
         self.last_id = ""
-        self.comments = 0
         self._broadcaster = broadcaster
         self._unread = b""
 
     def read(self) -> list[Event]:
-        """The events that come next, at least one or a comment; raises StopIteration when the stream ends."""
+        """The events that come next, at least one; raises StopIteration when the stream ends."""
         *blocks, self._unread = self._unread.split(b"\n\n")
         while not blocks:
             with gevent.Timeout(PATIENCE_S):
@@ -81,7 +80,6 @@ class Client:
         return events
 
     def _take(self, block: str) -> Event | None:
-        self.comments += block.startswith(":")
         lines = dict(line.split(": ", 1) for line in block.split("\n"))
         self.last_id = lines.get("id", self.last_id)
         if "data" not in lines:
@@ -206,10 +204,10 @@ def broadcaster(stage: Stage) -> Broadcaster:
 
 # --- exact bytes ------------------------------------------------------------------------------------------------------
 
-PRICE = entry(Quote(BTC, State.LIVE, price_text="64001.50", timestamp=1_795_000_000_000, source=Source.SOCKET), 7)
+PRICE = entry(live(BTC, "64001.50"), 7)
 PRICE_JSON = (
-    '{"ticker":"BTCUSD","price":64001.5,"state":"live","priceText":"64001.50","timestamp":1795000000000,'
-    '"source":"socket","calculated":false,"simulated":false,"sequence":7}'
+    '{"ticker":"BTCUSD","price":64001.5,"state":"live","priceText":"64001.50","changePercent":0.5,'
+    '"timestamp":1795000000000,"source":"socket","calculated":false,"simulated":false,"sequence":7}'
 )
 STATUS = entry(Quote(ETH, State.ERROR, reason="größer, 日本 \n\u2028", next_try_at=1_795_000_001_000), 7)
 STATUS_JSON = (
@@ -284,6 +282,30 @@ def test_several_prices_stand_in_one_event_in_the_order_given() -> None:
     assert f'"updates":[{PRICE.wire_json},{other.wire_json}]'.encode() in encode_sse(batch(updates=[PRICE, other]))
 
 
+@pytest.mark.parametrize("lacking", ["price_text", "change_percent", "timestamp"])
+def test_a_quote_that_lacks_what_the_original_page_counts_on_is_told_by_a_status_event(
+    stage: Stage, lacking: str
+) -> None:
+    broadcaster = stage.broadcaster(BTC)
+    client = stage.client(broadcaster)
+    broadcaster.put(replace(live(BTC, 1), **dict[str, Any]({lacking: None})))
+    settle(broadcaster)
+    client.catch_up()
+    assert updates(client.events, "status") == {BTC: None if lacking == "price_text" else "1"}
+    assert updates(client.events) == {}
+
+
+@pytest.mark.parametrize("state", State)
+def test_unnamed_events_carry_live_and_closed_prices_only(stage: Stage, state: State) -> None:
+    """Also in the first batch; a status event has the last price of any other state."""
+    broadcaster = stage.broadcaster(BTC)
+    broadcaster.put(replace(live(BTC, 1), state=state))
+    settle(broadcaster)
+    client = stage.client(broadcaster)
+    name, other = ("", "status") if state in (State.LIVE, State.CLOSED) else ("status", "")
+    assert (updates(client.events, name), updates(client.events, other)) == ({BTC: "1"}, {})
+
+
 def test_an_empty_batch_is_no_bytes() -> None:
     assert encode_sse(batch()) == b""
 
@@ -302,6 +324,14 @@ def test_no_text_of_a_page_can_end_an_event() -> None:
     frame = encode_sse(batch(statuses=[STATUS]))
     assert len(frame.splitlines()) == 4
     assert b"\r" not in frame
+
+
+def test_a_heartbeat_is_exactly_the_wire_contracts() -> None:
+    text = b'{"type":"heartbeat","timestamp":1795000000005}'
+    assert SSE.heartbeat is not None
+    assert WEBSOCKET.heartbeat is not None
+    assert SSE.heartbeat(1_795_000_000_005) == b"event: heartbeat\ndata: " + text + b"\n\n"
+    assert WEBSOCKET.heartbeat(1_795_000_000_005) == b"\x81" + bytes([len(text)]) + text
 
 
 def test_a_greeting_is_exactly_the_wire_contracts() -> None:
@@ -991,13 +1021,34 @@ def test_a_client_that_has_caught_up_holds_the_servers_table_however_often_it_le
 # --- quiet, and the end -----------------------------------------------------------------------------------------------
 
 
-def test_silence_is_broken_by_a_comment(stage: Stage) -> None:
+def test_silence_is_broken_by_heartbeats(stage: Stage) -> None:
     client = stage.client(stage.broadcaster(BTC, heartbeat=0.05))
-    assert client.read() == client.read() == []
-    assert client.comments == 2
+    (name, first), (_, second) = client.read() + client.read()
+    assert (name, first.keys()) == ("heartbeat", {"type", "timestamp"})
+    assert second["timestamp"] > first["timestamp"] > 1_700_000_000_000
 
 
-def test_a_client_whose_tickers_are_quiet_gets_the_comment_though_others_are_busy(stage: Stage) -> None:
+def test_heartbeats_go_out_slice_by_slice(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub has a turn after each slice, and nobody is left out."""
+    monkeypatch.setattr("broadcast.SLICE", 2)
+    broadcaster = stage.broadcaster(BTC, heartbeat=0.05)
+    clients = [stage.client(broadcaster) for _ in range(5)]
+    get_going(broadcaster, *clients)
+    turns: list[int] = []
+
+    def look() -> None:
+        while not turns or turns[-1] < sends + len(clients):
+            turns.append(broadcaster.counters["sends"])
+            gevent.sleep(0)
+
+    sends = broadcaster.counters["sends"]
+    looking = gevent.spawn(look)
+    assert [client.read()[0][0] for client in clients] == ["heartbeat"] * 5
+    looking.join(PATIENCE_S)
+    assert {number - sends for number in turns} >= {0, 2, 4, 5}
+
+
+def test_a_client_whose_tickers_are_quiet_gets_a_heartbeat_though_others_are_busy(stage: Stage) -> None:
     broadcaster = stage.broadcaster(BTC, ETH, heartbeat=0.1)
     client = stage.client(broadcaster, [BTC])
 
@@ -1008,10 +1059,9 @@ def test_a_client_whose_tickers_are_quiet_gets_the_comment_though_others_are_bus
 
     others = gevent.spawn(busy)
     try:
-        assert client.read() == []
+        assert [name for name, _ in client.read()] == ["heartbeat"]
     finally:
         others.kill()
-    assert client.comments == 1
 
 
 def test_stopping_ends_every_stream_with_an_event_that_says_so(stage: Stage) -> None:

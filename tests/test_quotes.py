@@ -361,7 +361,7 @@ def test_states_and_sources_are_plain_words_in_json() -> None:
 
 
 @pytest.mark.parametrize("state", State)
-def test_only_a_live_price_the_last_one_or_a_dated_one_may_be_shown_as_a_price(state: State) -> None:
+def test_only_a_live_price_or_the_last_one_of_a_closed_market_is_current(state: State) -> None:
     is_current = Quote(Ticker("BTCUSD"), state, price_text="1.5").is_current
-    assert is_current == (state in ("live", "closed", "snapshot"))
+    assert is_current == (state in ("live", "closed"))
     assert not Quote(Ticker("BTCUSD"), state).is_current

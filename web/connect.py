@@ -148,7 +148,7 @@ def _format(name: str, as_message: Callable[[Entry], bytes], as_end: Callable[[E
         name,
         encode,
         greet=lambda client_id: b"",
-        heartbeat=b"",
+        heartbeat=None,
         end=lambda retry_ms: as_end(SHUTTING_DOWN),
         expired=as_end(TIME_IS_UP),
     )

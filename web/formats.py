@@ -38,6 +38,10 @@ def _updates(kind: str, entries: list[Entry], timestamp: int) -> str:
     return f'"type":"{kind}","updates":[{updates}],"timestamp":{timestamp}'
 
 
+def _heartbeat(now_ms: int) -> str:
+    return f'{{"type":"heartbeat","timestamp":{now_ms}}}'
+
+
 def _json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
@@ -57,11 +61,15 @@ def greet_sse(client_id: str) -> bytes:
     return f'retry: {RETRY_MS}\n\ndata: {{"type":"connected","clientId":"{client_id}"}}\n\n'.encode()
 
 
+def heartbeat_sse(now_ms: int) -> bytes:
+    return f"event: heartbeat\ndata: {_heartbeat(now_ms)}\n\n".encode()
+
+
 def end_sse(retry_ms: int) -> bytes:
     return f'event: shutdown\nretry: {retry_ms}\ndata: {{"type":"shutdown"}}\n\n'.encode()
 
 
-SSE = Format("sse", encode_sse, greet_sse, b": keep-alive\n\n", end_sse)
+SSE = Format("sse", encode_sse, greet_sse, heartbeat_sse, end_sse)
 
 
 # --- WebSocket --------------------------------------------------------------------------------------------------------
@@ -74,6 +82,10 @@ def encode_websocket(batch: Batch) -> bytes:
 
 def greet_websocket(client_id: str) -> bytes:
     return websocket_text(_json({"type": "connected", "clientId": client_id}))
+
+
+def heartbeat_websocket(now_ms: int) -> bytes:
+    return websocket_text(_heartbeat(now_ms))
 
 
 def end_websocket(retry_ms: int) -> bytes:
@@ -89,6 +101,4 @@ def websocket_frame(opcode: int, payload: bytes) -> bytes:
     return bytes(Header.encode_header(True, opcode, b"", len(payload), 0)) + payload
 
 
-WEBSOCKET = Format(
-    "websocket", encode_websocket, greet_websocket, websocket_frame(WebSocket.OPCODE_PING, b""), end_websocket
-)
+WEBSOCKET = Format("websocket", encode_websocket, greet_websocket, heartbeat_websocket, end_websocket)
