@@ -7,6 +7,6 @@ const [baseUrl = "http://localhost:8080", ticker = "BTCUSD"] = process.argv.slic
 const client = createClient(CryptoPriceService, createConnectTransport({ baseUrl, httpVersion: "1.1" }));
 
 console.log((await client.addTicker({ ticker })).message);
-for await (const price of client.streamPrices({ tickers: [ticker] })) {
+for await (const price of client.streamPrices({ tickers: [ticker], allStates: true })) {
   console.log(price.ticker, price.priceText || "no price", State[price.state]);
 }

@@ -10,7 +10,7 @@ curl -sS "$service/AddTicker" -H 'Content-Type: application/json' -d "{\"ticker\
 echo
 
 # A message of a stream comes in an envelope: a byte of flags, four of length, then the JSON.
-request="{\"tickers\":[\"$ticker\"]}"
+request="{\"tickers\":[\"$ticker\"],\"allStates\":true}"
 { printf '\0\0\0\0'"\\$(printf %o ${#request})"; printf %s "$request"; } |
   curl -sSN "$service/StreamPrices" -H 'Content-Type: application/connect+json' --data-binary @- |
   while IFS= read -r -d '}' message; do

@@ -12,7 +12,7 @@ from proto.crypto.v1.crypto_service_pb2 import AddTickerRequest, State, StreamPr
 def main(url: str = "http://localhost:8080", ticker: str = "BTCUSD") -> None:
     client = CryptoPriceServiceClientSync(url)
     print(client.add_ticker(AddTickerRequest(ticker=ticker)).message)
-    for price in client.stream_prices(StreamPricesRequest(tickers=[ticker])):
+    for price in client.stream_prices(StreamPricesRequest(tickers=[ticker], all_states=True)):
         print(price.ticker, price.price_text or "no price", State.Name(price.state), flush=True)
 
 

@@ -30,7 +30,7 @@ async function checkUnary(client) {
 
 async function checkStream(client) {
   const seen = [];
-  for await (const price of client.streamPrices({})) {
+  for await (const price of client.streamPrices({ allStates: true })) {
     seen.push(price);
     if (seen.length === 8) break;
   }

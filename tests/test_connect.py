@@ -112,7 +112,7 @@ class RawStream:
         self, server: QuoteServer, content_type: str, request: Message | None = None, headers: str = ""
     ) -> None:
         self.content_type = content_type
-        message = request or StreamPricesRequest()
+        message = request or StreamPricesRequest(all_states=True)
         is_json = content_type.endswith("json")
         body = envelope(json_format.MessageToJson(message).encode() if is_json else message.SerializeToString())
         self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=10)
@@ -229,8 +229,8 @@ def test_a_client_adds_lists_and_removes(server: QuoteServer, client: CryptoPric
 
 def test_a_malformed_ticker_is_no_success_and_says_why(client: CryptoPriceServiceClientSync) -> None:
     added, removed = client.add_ticker(AddTickerRequest(ticker="a b")), client.remove_ticker(RemoveTickerRequest())
-    assert not added.success
-    assert not removed.success
+    for answer in (added, removed):
+        assert (answer.success, answer.HasField("success")) == (False, True)
     assert "such as BTCUSD" in added.message
     assert "such as BTCUSD" in removed.message
 
@@ -238,7 +238,7 @@ def test_a_malformed_ticker_is_no_success_and_says_why(client: CryptoPriceServic
 def test_a_stream_begins_with_every_ticker_and_goes_on_with_changes(
     server: QuoteServer, client: CryptoPriceServiceClientSync
 ) -> None:
-    stream = client.stream_prices(StreamPricesRequest())
+    stream = client.stream_prices(StreamPricesRequest(all_states=True))
     first = {price.ticker: price for price in (next(stream) for _ in range(3))}
     assert set(first) == {"BTCUSD", "ETHUSD", "SOLUSD"}
     assert first["ETHUSD"].state == State.STATE_STALE
@@ -249,11 +249,35 @@ def test_a_stream_begins_with_every_ticker_and_goes_on_with_changes(
 
 
 def test_a_stream_of_chosen_tickers_holds_only_those(server: QuoteServer, client: CryptoPriceServiceClientSync) -> None:
-    stream = client.stream_prices(StreamPricesRequest(tickers=["ethusd"], max_rate=20), timeout_ms=5000)
+    stream = client.stream_prices(
+        StreamPricesRequest(tickers=["ethusd"], max_rate=20, all_states=True), timeout_ms=5000
+    )
     assert next(stream).ticker == "ETHUSD"
     server.put(("BTCUSD", "live", "45000.10"), ("ETHUSD", "live", "2501"))
     assert next(stream).price_text == "2501"
     put(server, ("ETHUSD", "stale", "2500.5"))
+
+
+def test_a_stream_holds_only_current_prices_unless_all_states_are_asked_for(
+    server: QuoteServer, client: CryptoPriceServiceClientSync
+) -> None:
+    """A client that knows four fields would read a ticker without a price as 0, and an old price as current."""
+    stream = client.stream_prices(StreamPricesRequest(), timeout_ms=5000)
+    assert next(stream).ticker == "BTCUSD"
+    server.put(("SOLUSD", "error", None), ("ETHUSD", "stale", "2502"))
+    server.put(("ETHUSD", "live", "2503"))
+    assert next(stream).price_text == "2503"
+    put(server, ("ETHUSD", "stale", "2500.5"))
+
+
+def test_an_unknown_change_is_absent_and_no_change_is_zero() -> None:
+    unknown, zero = (
+        Entry(Quote(parse_ticker("BTCUSD"), QuoteState.LIVE, "1", change), 1, tracked=1, wire_json="")
+        for change in (None, 0.0)
+    )
+    assert not price_update(unknown).HasField("change_percent")
+    assert price_update(zero).HasField("change_percent")
+    assert ("changePercent" in json.loads(as_json(unknown)), json.loads(as_json(zero))["changePercent"]) == (False, 0)
 
 
 def test_a_deadline_ends_a_stream(client: CryptoPriceServiceClientSync) -> None:
@@ -367,7 +391,8 @@ def test_a_message_over_64_kib_is_refused_however_it_comes(server: QuoteServer) 
 def test_a_request_may_be_gzipped(server: QuoteServer) -> None:
     body = gzip.compress(b'{"ticker":"a b"}')
     assert post(server, "AddTicker", body, "application/json", Content_Encoding="gzip").json() == {
-        "message": CryptoPriceServiceClientSync(server.url).add_ticker(AddTickerRequest(ticker="a b")).message
+        "success": False,
+        "message": CryptoPriceServiceClientSync(server.url).add_ticker(AddTickerRequest(ticker="a b")).message,
     }
     unknown = post(server, "AddTicker", body, "application/json", Content_Encoding="brotli")
     assert error_of(unknown) == "unimplemented"

@@ -44,7 +44,7 @@ def websocket_request(last_id: str) -> bytes:
 
 
 def connect_request(codec: str, body: bytes) -> Callable[[str], bytes]:
-    """Connect has no ids: who comes back is told everything."""
+    """Asks for all states. Connect has no ids: who comes back is told everything."""
     message = struct.pack(">BI", 0, len(body)) + body
     headers = {"Connect-Protocol-Version": "1", "Content-Type": f"application/connect+{codec}"}
     request = _request("POST", CONNECT_PATH, **headers, **{"Content-Length": str(len(message))}) + message
@@ -111,6 +111,6 @@ def decode_proto(data: bytes) -> dict[str, Any]:
 TRANSPORTS = (
     Transport("SSE", sse_request, read_sse),
     Transport("WebSocket", websocket_request, read_websocket),
-    Transport("Connect, binary", connect_request("proto", b""), connect_reader(decode_proto)),
-    Transport("Connect, JSON", connect_request("json", b"{}"), connect_reader(json.loads)),
+    Transport("Connect, binary", connect_request("proto", b"\x18\x01"), connect_reader(decode_proto)),
+    Transport("Connect, JSON", connect_request("json", b'{"allStates":true}'), connect_reader(json.loads)),
 )

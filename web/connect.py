@@ -138,26 +138,39 @@ def grpc_web_end(end: End) -> bytes:
     return envelope(f"grpc-status: {end.grpc_status}\r\ngrpc-message: {message}\r\n".encode(), GRPC_WEB_TRAILERS)
 
 
-def _format(name: str, as_message: Callable[[Entry], bytes], as_end: Callable[[End], bytes]) -> Format:
+class StreamFormats(NamedTuple):
+    """A format for streams of current quotes only, and one for streams of all states."""
+
+    current: Format
+    all_states: Format
+
+
+def _formats(name: str, as_message: Callable[[Entry], bytes], as_end: Callable[[End], bytes]) -> StreamFormats:
     """Each quote is a message. The protocols have no message for a removed ticker, a greeting or a heartbeat."""
 
-    def encode(batch: Batch) -> bytes:
-        return b"".join(envelope(as_message(entry)) for entry in (*batch.statuses, *batch.updates))
+    def encode(entries: Iterable[Entry]) -> bytes:
+        return b"".join(envelope(as_message(entry)) for entry in entries)
 
-    return Format(
-        name,
-        encode,
-        greet=lambda client_id: b"",
-        heartbeat=None,
-        end=lambda retry_ms: as_end(SHUTTING_DOWN),
-        expired=as_end(TIME_IS_UP),
+    def format_of(encode_batch: Callable[[Batch], bytes]) -> Format:
+        return Format(
+            name,
+            encode_batch,
+            greet=lambda client_id: b"",
+            heartbeat=None,
+            end=lambda retry_ms: as_end(SHUTTING_DOWN),
+            expired=as_end(TIME_IS_UP),
+        )
+
+    return StreamFormats(
+        current=format_of(lambda batch: encode(batch.updates)),
+        all_states=format_of(lambda batch: encode((*batch.statuses, *batch.updates))),
     )
 
 
-CONNECT_JSON = _format("connect+json", as_json, connect_end)
-CONNECT_PROTO = _format("connect+proto", as_proto, connect_end)
-GRPC_WEB_JSON = _format("grpc-web+json", as_json, grpc_web_end)
-GRPC_WEB_PROTO = _format("grpc-web+proto", as_proto, grpc_web_end)
+CONNECT_JSON = _formats("connect+json", as_json, connect_end)
+CONNECT_PROTO = _formats("connect+proto", as_proto, connect_end)
+GRPC_WEB_JSON = _formats("grpc-web+json", as_json, grpc_web_end)
+GRPC_WEB_PROTO = _formats("grpc-web+proto", as_proto, grpc_web_end)
 FORMATS = {
     "application/connect+json": CONNECT_JSON,
     "application/connect+proto": CONNECT_PROTO,
@@ -167,7 +180,7 @@ FORMATS = {
     "json": CONNECT_JSON,  # not a content type, but the library accepts it, as the one in Go does
     "proto": CONNECT_PROTO,
 }
-"""The format of a stream, by the content type of its request."""
+"""The formats of a stream, by the content type of its request."""
 
 
 # --- the service ------------------------------------------------------------------------------------------------------
@@ -258,7 +271,7 @@ class Service(CryptoPriceServiceSync):
         with self._answering(context) as seconds_left:
             call = _call.get()
             subscription = Subscription(
-                _format_of(context),
+                _format_of(context, all_states=request.all_states),
                 filter_of(request.tickers),
                 interval_of(request.max_rate or MAX_RATE),
                 chunked=call.hand_over is not None,
@@ -288,8 +301,9 @@ def _failure(code: str) -> bytes:
     return Failure(code=code).SerializeToString()
 
 
-def _format_of(context: RequestContext[Any, Any]) -> Format:
-    return FORMATS[context.request_headers["content-type"].partition(";")[0].strip().lower()]
+def _format_of(context: RequestContext[Any, Any], *, all_states: bool) -> Format:
+    formats = FORMATS[context.request_headers["content-type"].partition(";")[0].strip().lower()]
+    return formats.all_states if all_states else formats.current
 
 
 # --- the application --------------------------------------------------------------------------------------------------

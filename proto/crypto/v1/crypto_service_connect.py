@@ -65,9 +65,9 @@ class CryptoPriceService(Protocol):
 
     def stream_prices(self, request: StreamPricesRequest, ctx: RequestContext[StreamPricesRequest, PriceUpdate], /) -> AsyncIterator[PriceUpdate]:
         """
-        Every current price, then each change, at most one a ticker every 50 ms. A ticker without a current price comes
-        too, with its state: look at `state` before showing a price. That a ticker was removed is not told; GetTickers
-        lists those there are. The stream goes on until the client leaves, its deadline passes or Pluto shuts down.
+        Every current price, then each change, at most one a ticker every 50 ms. With `all_states`, tickers without a
+        current price come too: look at `state` before showing a price. Removed tickers are not announced; GetTickers lists
+        those that remain. The stream goes on until the client leaves, its deadline passes or Pluto shuts down.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -253,9 +253,9 @@ class CryptoPriceServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> AsyncIterator[PriceUpdate]:
         """
-        Every current price, then each change, at most one a ticker every 50 ms. A ticker without a current price comes
-        too, with its state: look at `state` before showing a price. That a ticker was removed is not told; GetTickers
-        lists those there are. The stream goes on until the client leaves, its deadline passes or Pluto shuts down.
+        Every current price, then each change, at most one a ticker every 50 ms. With `all_states`, tickers without a
+        current price come too: look at `state` before showing a price. Removed tickers are not announced; GetTickers lists
+        those that remain. The stream goes on until the client leaves, its deadline passes or Pluto shuts down.
         """
         return self.execute_server_stream(
             request=request,
@@ -299,9 +299,9 @@ class CryptoPriceServiceSync(Protocol):
 
     def stream_prices(self, request: StreamPricesRequest, ctx: RequestContext[StreamPricesRequest, PriceUpdate], /) -> Iterator[PriceUpdate]:
         """
-        Every current price, then each change, at most one a ticker every 50 ms. A ticker without a current price comes
-        too, with its state: look at `state` before showing a price. That a ticker was removed is not told; GetTickers
-        lists those there are. The stream goes on until the client leaves, its deadline passes or Pluto shuts down.
+        Every current price, then each change, at most one a ticker every 50 ms. With `all_states`, tickers without a
+        current price come too: look at `state` before showing a price. Removed tickers are not announced; GetTickers lists
+        those that remain. The stream goes on until the client leaves, its deadline passes or Pluto shuts down.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -485,9 +485,9 @@ class CryptoPriceServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Iterator[PriceUpdate]:
         """
-        Every current price, then each change, at most one a ticker every 50 ms. A ticker without a current price comes
-        too, with its state: look at `state` before showing a price. That a ticker was removed is not told; GetTickers
-        lists those there are. The stream goes on until the client leaves, its deadline passes or Pluto shuts down.
+        Every current price, then each change, at most one a ticker every 50 ms. With `all_states`, tickers without a
+        current price come too: look at `state` before showing a price. Removed tickers are not announced; GetTickers lists
+        those that remain. The stream goes on until the client leaves, its deadline passes or Pluto shuts down.
         """
         return self.execute_server_stream(
             request=request,

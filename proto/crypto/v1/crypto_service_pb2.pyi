@@ -82,12 +82,14 @@ class GetTickersResponse(_message.Message):
     def __init__(self, tickers: _Optional[_Iterable[str]] = ..., prices: _Optional[_Iterable[_Union[PriceUpdate, _Mapping]]] = ...) -> None: ...
 
 class StreamPricesRequest(_message.Message):
-    __slots__ = ("tickers", "max_rate")
+    __slots__ = ("tickers", "max_rate", "all_states")
     TICKERS_FIELD_NUMBER: _ClassVar[int]
     MAX_RATE_FIELD_NUMBER: _ClassVar[int]
+    ALL_STATES_FIELD_NUMBER: _ClassVar[int]
     tickers: _containers.RepeatedScalarFieldContainer[str]
     max_rate: float
-    def __init__(self, tickers: _Optional[_Iterable[str]] = ..., max_rate: _Optional[float] = ...) -> None: ...
+    all_states: bool
+    def __init__(self, tickers: _Optional[_Iterable[str]] = ..., max_rate: _Optional[float] = ..., all_states: _Optional[bool] = ...) -> None: ...
 
 class PriceUpdate(_message.Message):
     __slots__ = ("ticker", "price", "change_percent", "timestamp", "price_text", "state", "source", "source_time", "received_at", "sequence", "change", "volume", "high", "low", "open", "bid", "ask", "currency", "exchange", "description", "calculated", "simulated", "reason", "next_try_at")
