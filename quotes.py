@@ -9,6 +9,7 @@ survives.
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -22,6 +23,7 @@ from typing import Any, NewType, Protocol
 DEFAULT_EXCHANGE = "BINANCE"
 MAX_PRICE_DIGITS = 20
 NO_SIGN_OF_LIFE = "the page's feed gives no sign of life"
+ANSWER_LIMIT_S = 2.0  # how long whoever asks a source of quotes waits for it
 
 Ticker = NewType("Ticker", str)
 """What the user typed, made canonical by `parse_ticker`: "BTCUSD"; "COINBASE:BTCUSD" elsewhere than at BINANCE."""
@@ -98,6 +100,15 @@ class QuoteSource(Protocol):
     def remove(self, ticker: Ticker) -> None:
         """From now on none comes."""
 
+    def why(self, ticker: Ticker) -> Mapping[str, Any] | None:
+        """Why the ticker's quote is what it is, as plain JSON; None when the source has no such ticker.
+
+        It may block for ANSWER_LIMIT_S, so never call it on the hub thread. Raises SourceBusy after that.
+        """
+
+    def retry(self, ticker: Ticker) -> str:
+        """Tries to get the ticker's price now. Returns what came of it; raises RetryRefused or RetriedTooSoon."""
+
     def start(self) -> None: ...
 
     def begin_stop(self) -> None:
@@ -107,6 +118,28 @@ class QuoteSource(Protocol):
 
     def restart(self) -> None:
         """Starts again after its thread has died."""
+
+
+class SourceBusy(PlutoError):
+    """The source of quotes has no time to answer."""
+
+    code = "source_busy"
+
+
+class RetryRefused(PlutoError):
+    """A ticker isn't tried again now; the text says why."""
+
+    code = "retry_refused"
+
+
+class RetriedTooSoon(PlutoError):
+    """A user asked for a try a moment ago. The next one is allowed after `retry_after_s`."""
+
+    code = "retried_too_soon"
+
+    def __init__(self, ticker: Ticker, wait_s: float) -> None:
+        self.retry_after_s = max(1, math.ceil(wait_s))
+        super().__init__(f"{ticker} was tried a moment ago. Try again in {self.retry_after_s} s.")
 
 
 class InvalidTicker(PlutoError):

@@ -26,6 +26,8 @@ from collections.abc import Callable, Container, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
+from queue import Empty, SimpleQueue
+from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,11 +35,25 @@ import psutil
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Playwright
 from playwright.sync_api import Error as BrowserError
 
-from quotes import NO_SIGN_OF_LIFE, PlutoError, Quote, Source, SourceState, State, Ticker, slept_s, steady_ms
+from quotes import (
+    ANSWER_LIMIT_S,
+    NO_SIGN_OF_LIFE,
+    PlutoError,
+    Quote,
+    RetriedTooSoon,
+    RetryRefused,
+    Source,
+    SourceBusy,
+    SourceState,
+    State,
+    Ticker,
+    slept_s,
+    steady_ms,
+)
 from tradingview.browser import Launcher, LaunchSettings
 from tradingview.diagnosis import death_of, disk_is_full
 from tradingview.driver import Driver
-from tradingview.feed import Feed, PageTrouble, Trouble
+from tradingview.feed import Feed, PageTrouble, Trouble, clock_problem
 from tradingview.group import Frozen, Group, Groups
 from tradingview.loop import Loop
 from tradingview.machine import is_full, temporary_folder, temporary_root
@@ -53,12 +69,6 @@ HELD_MS = 1_000  # a ticker that is held back is due this much later than the on
 
 class BrowserEnded(PlutoError):
     code = "browser_ended"
-
-
-class RetryRefused(PlutoError):
-    """A ticker isn't tried again now; the text says why."""
-
-    code = "retry_refused"
 
 
 @dataclass(frozen=True)
@@ -182,6 +192,19 @@ class Tickers:
             self._counters["prices_stale"] += 1
             log.info("%s: stale: %s", quote.ticker, quote.reason)
             one.complaint = quote.reason
+
+    def why(self, ticker: Ticker) -> dict[str, Any] | None:
+        """Why the ticker's quote is what it is; None when it isn't tracked."""
+        if (one := self.tracked().get(ticker)) is None:
+            return None
+        why = one.feed.why(steady_ms(), _wall_ms()) | {"failures": one.failures}
+        return why if why["nextTryAt"] else why | {"nextTryAt": one.reopening.next_try_at}
+
+    def clock_problem(self) -> str | None:
+        """Any thread: what is wrong with this machine's clock, as most pages tell; None: nothing that is known."""
+        told = [one.feed.clock_behind_ms(steady_ms(), _wall_ms()) for one in self.tracked().values()]
+        known = [behind for behind in told if behind is not None]
+        return clock_problem(median(known)) if known else None
 
     def fail(self, feed: Feed, trouble: PageTrouble) -> None:
         """Says why the ticker has no page, and when it is tried again."""
@@ -673,7 +696,7 @@ class Scraper:
         self._wake()
 
     def retry(self, ticker: Ticker) -> str:
-        """Any thread: opens the ticker's page again now. Returns what came of it; raises RetryRefused."""
+        """Any thread: opens the ticker's page again now. See QuoteSource."""
         one, session = self.tickers.tracked().get(ticker), self.session
         if one is None or one.told is None or session is None:
             raise RetryRefused(f"{ticker} has no page now that could be opened again; it is opened by itself.")
@@ -682,11 +705,22 @@ class Scraper:
         if one.told.state is State.LIVE:
             return f"{ticker} is live: its page is left as it is."
         now = time.monotonic()
-        if now - one.asked_at < self.patience.asked_retry:
-            raise RetryRefused(f"{ticker} was tried within the last {self.patience.asked_retry:.0f} s; wait a moment.")
+        if (wait := one.asked_at + self.patience.asked_retry - now) > 0:
+            raise RetriedTooSoon(ticker, wait)
         one.asked_at = now
         session.loop.call(session.retry, ticker)
         return f"{ticker}: its page is opened now."
+
+    def why(self, ticker: Ticker) -> dict[str, Any] | None:
+        """Any thread but the scraper's: see QuoteSource. Without a browser nothing is waited for."""
+        if (session := self.session) is None:
+            return self.tickers.why(ticker)
+        answers: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+        session.loop.call(lambda: answers.put(self.tickers.why(ticker)))
+        try:
+            return answers.get(timeout=ANSWER_LIMIT_S)
+        except Empty:
+            raise SourceBusy("Try again in a moment: the scraper is busy, and doesn't answer.") from None
 
     def new_feed(self, ticker: Ticker) -> Feed:
         settings = self.settings
@@ -719,6 +753,8 @@ class Scraper:
             said["sandboxReason"] = sandbox.reason
         if self.slimness.is_given_up:
             said["pages"] = f"not slim: {UNSLIM}"
+        if (problem := self.tickers.clock_problem()) is not None:
+            said["clock"] = problem
         return said
 
     def _wake(self) -> None:

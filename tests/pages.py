@@ -62,7 +62,7 @@ class Stage:
 
     @property
     def refused(self) -> dict[str, int]:
-        refused: dict[str, int] = self.feed.why(self.uptime)["refused"]
+        refused: dict[str, int] = self.feed.why(self.uptime, self.now)["refused"]
         return refused
 
     def tick(self) -> None:

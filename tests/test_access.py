@@ -44,6 +44,8 @@ EVERYTHING = [
     ("POST", "/api/tickers"),
     ("DELETE", "/api/tickers/ETHUSD"),
     ("GET", "/api/tickers/BTCUSD"),
+    ("GET", "/api/tickers/BTCUSD/why"),
+    ("POST", "/api/tickers/BTCUSD/retry"),
     ("GET", "/api/stream"),
     ("GET", "/api/ws"),
     ("GET", "/health"),

@@ -13,7 +13,7 @@ from flask import Flask
 from running import PROJECT, quote_server
 
 import app
-from quotes import InvalidTicker, PlutoError
+from quotes import InvalidTicker, PlutoError, RetriedTooSoon, RetryRefused, SourceBusy
 from web import http1
 from web.errors import ANSWERS, CODES
 from web.http1 import Refusal
@@ -22,7 +22,7 @@ from web.http1 import Refusal
 # status of the table, Connect with its own; or only the HTTP server says them, before it knows the protocol.
 OTHER_STATUS_BY_CONNECT = {"too_many_tickers", "not_found", "method_not_allowed", "not_json", "range_not_satisfiable"}
 OTHER_STATUS_BY_CONNECT |= {"too_slow", "too_large", "target_too_long", "unknown_expectation", "headers_too_large"}
-OTHER_STATUS_BY_CONNECT |= {"unknown_version", "no_websocket"}
+OTHER_STATUS_BY_CONNECT |= {"unknown_version", "no_websocket", "retry_refused"}
 
 
 def below(kind: type[PlutoError]) -> Iterator[type[PlutoError]]:
@@ -34,7 +34,8 @@ def below(kind: type[PlutoError]) -> Iterator[type[PlutoError]]:
 def test_every_error_that_can_reach_a_caller_has_an_answer() -> None:
     assert app.__name__ == "app", "it is imported, so every error class of the program exists"
     rooms = ("broadcast", "watchlist", "store", "web.")
-    answered = [error for error in below(PlutoError) if error.__module__.startswith(rooms)] + [InvalidTicker]
+    answered = [error for error in below(PlutoError) if error.__module__.startswith(rooms)]
+    answered += [InvalidTicker, RetryRefused, RetriedTooSoon, SourceBusy]
     assert len(answered) >= 14
     assert {error.code for error in answered} - {"too_few_descriptors"} <= ANSWERS.keys(), "that one ends the start"
 

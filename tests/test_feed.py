@@ -1190,7 +1190,7 @@ def test_whatever_a_page_tells_only_a_proven_price_of_its_own_is_live(
             pass
         check(stage.quote, document, stage.now)
         check(stage.feed.quote(later := stage.uptime + 14_000).as_of(later), document, stage.now + 14_000)
-        json.dumps(stage.feed.why(stage.uptime), allow_nan=False)
+        json.dumps(stage.feed.why(stage.uptime, stage.now), allow_nan=False)
         if stage.quote.state is State.LIVE:
             assert (stage.quote.timestamp or 0) >= shown_until, "the price went back in time"
             shown_until = stage.quote.timestamp or 0

@@ -111,7 +111,7 @@ def test_a_recorded_socket_with_many_sessions_is_live_at_the_pages_price() -> No
     assert len(prices) > 4 * 85
     assert stage.quote.bid == 253.0
     assert stage.refused == {"socket: session: snapshot": 1, "socket: price: older than the one that counts": 2}
-    why = stage.feed.why(stage.uptime)
+    why = stage.feed.why(stage.uptime, stage.now)
     assert [round(socket["heartbeatMs"], -2) for socket in why["sockets"]] == [10_000]
 
 

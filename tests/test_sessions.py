@@ -147,7 +147,7 @@ def test_a_trade_in_the_future_has_no_time(live: Stage, ahead: int, counts: bool
 
 
 def test_the_future_begins_by_the_sites_clock_not_the_machines(live: Stage) -> None:
-    live.feed.hear_date("Wed, 25 Nov 2026 12:00:00 GMT", live.uptime, live.now)  # a week ahead
+    live.feed.hear_date("Wed, 25 Nov 2026 12:00:00 GMT", live.uptime)  # a week ahead
     live.frames(Part({"lp": 101.0, "lp_time": 1_795_608_000}, session=SIMPLE))
     assert live.shown[1] == "101.00"
 
@@ -492,7 +492,7 @@ class OldTrade:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.site_ahead = 86_400
-        stage.feed.hear_date("Thu, 19 Nov 2026 11:06:40 GMT", stage.uptime, stage.now)
+        stage.feed.hear_date("Thu, 19 Nov 2026 11:06:40 GMT", stage.uptime)
         stage.frames(Part({"lp": 100.0, "typespecs": ["crypto"], "lp_time": T + 60}, session=FULL))
 
 
@@ -503,7 +503,7 @@ def test_a_symbol_that_has_not_been_traded_for_a_day_is_closed_by_the_sites_cloc
         beat(page)
     assert (page.shown[0], page.quote.reason) == (State.CLOSED, "no trade since 2026-11-18 11:07 UTC")
     assert page.quote.source_time == (T + 60) * 1000
-    assert page.feed.why(page.uptime)["tradeAgeMs"] > 86_400_000
+    assert page.feed.why(page.uptime, page.now)["tradeAgeMs"] > 86_400_000
     page.wait(1)
     page.frames(Part({"lp": 100.5, "lp_time": T + old.site_ahead}, session=FULL))
     assert page.shown[0] is State.LIVE, "the next price ends it at once"
@@ -522,9 +522,9 @@ def test_a_closed_price_needs_the_proof_of_a_live_one(page: Stage) -> None:
 def test_no_age_closes_a_price_without_a_time_or_beside_a_clock_that_is_unknown(page: Stage) -> None:
     page.frames(Part({"lp": 100.0, "typespecs": ["crypto"], "lp_time": T - 90_000}, session=FULL))
     assert price_of(page) == "100", "the site's clock is unknown"
-    page.feed.hear_date("no date", page.uptime, page.now)
+    page.feed.hear_date("no date", page.uptime)
     assert price_of(page) == "100"
-    page.feed.hear_date("Thu, 19 Nov 2026 11:06:40 GMT", page.uptime, page.now)
+    page.feed.hear_date("Thu, 19 Nov 2026 11:06:40 GMT", page.uptime)
     assert page.shown == (State.CLOSED, "100", Source.SOCKET)
     page.frames(Part({"lp": 100.0, "lp_time": None}, session=SIMPLE))
     page.session("quote_delete_session", session=FULL)
@@ -554,10 +554,10 @@ def test_on_another_host_the_element_counts_once_the_socket_has_confirmed_its_de
     page.pulse(socket=0, dom=3, text="1.234")
     assert page.shown == (State.LIVE, "1234", Source.SOCKET), "nor does what is not read disagree"
     page.price("1,234")
-    assert page.feed.why(page.uptime)["strategies"]["dom"]["priceText"] is None, "it has no decimal point"
+    assert page.feed.why(page.uptime, page.now)["strategies"]["dom"]["priceText"] is None, "it has no decimal point"
     page.frames(Part({"lp": 1234.5}))
     page.price("1,234.5")
-    assert page.feed.why(page.uptime)["strategies"]["dom"]["priceText"] == "1234.5"
+    assert page.feed.why(page.uptime, page.now)["strategies"]["dom"]["priceText"] == "1234.5"
 
 
 @pytest.mark.parametrize(
@@ -593,7 +593,7 @@ def test_a_page_that_invents_sockets_sessions_and_names_is_kept_within_bounds(li
         live.frames(*(Part({"volume": 7}, name=spec(**{f"key{number}-{index}": 1})) for index in range(60)))
         for index in range(99):
             live.session("quote_remove_symbols", spec(adjustment=index), session="qs_9", socket=number)
-    why = live.feed.why(live.uptime)
+    why = live.feed.why(live.uptime, live.now)
     assert len(why["sockets"]) <= MAX_SOCKETS
     assert max(len(socket["sessions"]) for socket in why["sockets"]) <= MAX_SESSIONS
     assert max(len(session["names"]) for socket in why["sockets"] for session in socket["sessions"]) <= MAX_NAMES
@@ -605,7 +605,7 @@ def test_why_says_what_was_heard_and_what_was_refused(live: Stage) -> None:
     live.frames(Part({"lp": 560.7}, name=spec(**{"currency-id": "EUR"}), session=FULL))
     beat(live)
     live.pulse(socket=0, chosen=2, count=3, mode="realtime", text="100.00", dom=10)
-    why = live.feed.why(live.uptime)
+    why = live.feed.why(live.uptime, live.now)
     assert json.loads(json.dumps(why)) == why
     assert (why["state"], why["source"], why["priceText"]) == ("live", "socket", "100.00")
     assert why["refused"] == {"socket: spec: currency-id": 1}

@@ -231,4 +231,5 @@ class Document:
             "provenForMs": None if until is None else round(until - now),
             "read": self._tally.read[source],
             "refused": self._tally.unread[source],
+            "successRate": self._tally.success_rate(source),
         }

@@ -20,13 +20,15 @@ from tradingview.proof import SETTLING_MS
 from tradingview.tally import Tally
 from tradingview.trouble import PageTrouble, Trouble
 
-__all__ = ["CLOCK_STEP_MS", "Feed", "PageTrouble", "Trouble", "printable"]
+__all__ = ["CLOCK_STEP_MS", "Feed", "PageTrouble", "Trouble", "clock_problem", "printable"]
 
 CLOCK_STEP_MS = 5_000  # a timestamp further back than this means that the machine's clock was set
 CATCH_UP_MS, LAG_MS = 5_000, 500  # it is read for so long at most, while messages come so much later than told
 HELD_UP_MS = 6_000  # a page that speaks every 2 s and wasn't heard for so long was held up, or Pluto was
+CLOCK_LIMIT_MS = 5 * 60_000  # a machine's clock may be off by so much
 FUTURE_MS = 60_000  # a trade that is further ahead of the site's clock has no time
 
+Status = tuple[State, str | None, int | None, float | None]  # with its reason, the next try, the end of its proof
 NO_NUMBERS: dict[str, Any] = dict.fromkeys(NUMBER_FIELDS.values())
 
 
@@ -48,10 +50,11 @@ class Feed:
         self._counters = counters
         self._tally = Tally(counters)
         self._site_ahead: float | None = None  # ms that the site's clock is ahead of ours
-        self.clock_behind_ms: int | None = None  # and that it was ahead of the wall's when it was last heard
+        self.loads = 0  # how often its page was asked for, or asked for itself
+        self.http_status: int | None = None  # of the last answer
         self._values: dict[str, Any] = {"exchange": exchange, "simulated": simulated}  # the quote's, but for its state
         self._quote: Quote | None = None  # the last one built; None when there is something new
-        self._built_of: tuple[object, ...] = ()
+        self._built_of: Status | None = None
         self._begin(None)
 
     def _begin(self, doubt: str | None) -> None:
@@ -83,16 +86,20 @@ class Feed:
 
     def quote(self, now: float) -> Quote:
         """The ticker's quote, the same object as long as nothing is new. Ask `Quote.as_of` whether its proof holds."""
-        trouble, until = self.trouble, None
-        if trouble is None:
-            (state, reason), next_try_at, until = self._state(now), None, self._proven_until()
-        else:
-            state, reason, next_try_at = trouble.state, trouble.reason, trouble.next_try_at
-        built_of = state, reason, next_try_at, until
-        if self._quote is None or built_of != self._built_of:
-            told: dict[str, Any] = {"reason": reason, "next_try_at": next_try_at, "proven_until": until}
-            self._quote, self._built_of = Quote(self.ticker, state, **told, **self._values), built_of
+        status = self._status(now)
+        if self._quote is None or status != self._built_of:
+            self._quote, self._built_of = self._build(status), status
         return self._quote
+
+    def _build(self, status: Status) -> Quote:
+        state, reason, next_try_at, until = status
+        told: dict[str, Any] = {"reason": reason, "next_try_at": next_try_at, "proven_until": until}
+        return Quote(self.ticker, state, **told, **self._values)
+
+    def _status(self, now: float) -> Status:
+        if (trouble := self.trouble) is not None:
+            return trouble.state, trouble.reason, trouble.next_try_at, None
+        return *self._state(now), None, self._proven_until()
 
     def _state(self, now: float) -> tuple[State, str | None]:
         source = self._source
@@ -138,6 +145,7 @@ class Feed:
 
     def succeed(self, old: Feed) -> None:
         """Takes the place of the feed whose page was open until now; a price that both show stays as old as it is."""
+        self.loads += old.loads
         before, shown = old._values, self._values
         if before.get("timestamp") is None or shown.get("timestamp") is None:
             return
@@ -152,11 +160,14 @@ class Feed:
             self._values = {name: self._values[name] for name in ("exchange", "simulated")}
             self._quote = None
 
-    def hear_date(self, date: str, now: float, wall: float) -> None:
+    def hear_date(self, date: str, now: float) -> None:
         """The `Date` header that the site answered with: the age of a trade is told by its clock, carried on."""
         with suppress(ValueError, OverflowError):
-            site_ms = parsedate_to_datetime(date).timestamp() * 1000
-            self._site_ahead, self.clock_behind_ms = site_ms - now, round(site_ms - wall)
+            self._site_ahead = parsedate_to_datetime(date).timestamp() * 1000 - now
+
+    def clock_behind_ms(self, now: float, wall: float) -> float | None:
+        """How far this machine's clock is behind the site's; negative when it is ahead, None when nobody knows."""
+        return None if (site_ms := self._site_ms(now)) is None else site_ms - wall
 
     def hear(self, message: dict[str, Any], now: float, wall: float) -> None:
         """Takes a message of the probe. Raises PageTrouble when the page is no use, ValueError when it is none."""
@@ -183,9 +194,11 @@ class Feed:
             self._take_figures()
         self.choose(now, wall)
 
-    def why(self, now: float) -> dict[str, Any]:
-        """Why the quote is what it is, for a person who asks: plain JSON; ages and spans are in ms."""
-        quote, site_ms, traded_at = self.quote(now).as_of(now), self._site_ms(now), self._values.get("source_time")
+    def why(self, now: float, wall: float) -> dict[str, Any]:
+        """Why the quote is what it is, for a person who asks: plain JSON; ages and spans are in ms. Changes nothing."""
+        quote = self._build(self._status(now)).as_of(now)
+        site_ms, traded_at = self._site_ms(now), self._values.get("source_time")
+        behind = self.clock_behind_ms(now, wall)
         return {
             "ticker": self.ticker,
             "symbol": self.symbol,
@@ -196,7 +209,11 @@ class Feed:
             "nextTryAt": quote.next_try_at,
             "tradedAt": traded_at,
             "tradeAgeMs": None if traded_at is None or site_ms is None else round(site_ms - traded_at),
-            "clockBehindMs": self.clock_behind_ms,
+            "clockBehindMs": None if behind is None else round(behind),
+            "clockProblem": clock_problem(behind),
+            "host": self._host,
+            "httpStatus": self.http_status,
+            "loads": self.loads,
             "refused": dict(self._tally.refused),
             **self._document.why(now),
         }
@@ -276,3 +293,11 @@ class Feed:
             received_at=round(wall),
             **NO_NUMBERS | self._document.values_beside(source),
         )
+
+
+def clock_problem(behind_ms: float | None) -> str | None:
+    """What is wrong with the machine's clock, by how far it is behind the site's; None: nothing, or nobody knows."""
+    if behind_ms is None or abs(behind_ms) <= CLOCK_LIMIT_MS:
+        return None
+    side = "behind" if behind_ms > 0 else "ahead of"
+    return f"this machine's clock is {round(abs(behind_ms) / 60_000)} minutes {side} TradingView's: set it right"

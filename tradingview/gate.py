@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,10 +35,25 @@ class SocketRefused(Wall):
         super().__init__(f"TradingView refuses the page's quote socket (HTTP {status})")
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A response to a request for the page's own document; the headers' names are in lower case."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+
+    @property
+    def date(self) -> str | None:
+        """When it was sent, by the site's clock; None where it was kept somewhere on the way."""
+        return self.headers.get("date") if self.headers.get("age", "0") == "0" else None
+
+
 class Gate:
     """Watches one page, from `watch` on.
 
-    `on_trouble` is called with each response that is no symbol page, `on_date` with the `Date` of any.
+    `on_load` is called when the page's document is asked for, `on_answer` with each response to that, redirects
+    included, and `on_trouble` with each that is no symbol page.
     """
 
     def __init__(
@@ -47,17 +63,17 @@ class Gate:
         guard: Guard,
         counters: Counter[str],
         *,
-        on_date: Callable[[str], None],
+        on_load: Callable[[], None],
+        on_answer: Callable[[Answer], None],
         on_trouble: Callable[[PageTrouble], None],
         is_headed: bool,
         challenges: Iterable[str],
     ) -> None:
         self.shows_wall = False  # set by the page's owner: then iframes of the check may load
-        self.status: int | None = None  # of the page's own document
         self.passing_since: float | None = None  # since when the site says that it will lead on by itself
         self.challenged_at = float("-inf")  # when an iframe of a check was loaded last
         self._source, self._loop, self._guard, self._counters = source, loop, guard, counters
-        self._on_date = on_date
+        self._on_load, self._on_answer = on_load, on_answer
         self._on_trouble, self._is_headed, self._challenges = on_trouble, is_headed, tuple(challenges)
         self._channel: CDPSession | None = None
         self._frame_id = ""  # of the page itself, not of an iframe in it
@@ -72,7 +88,7 @@ class Gate:
 
     def begin(self) -> None:
         """The page is about to be loaded."""
-        self._refused, self.status, self.passing_since = None, None, None
+        self._refused, self.passing_since = None, None
 
     def refusal(self) -> PageTrouble | None:
         """Why the page was not let go where it was sent; None if it wasn't sent away."""
@@ -91,7 +107,7 @@ class Gate:
         if not (self._may_load(url) if is_page else self._may_embed(url)):
             self._refuse(url, is_page=is_page)
             self._channel.send("Fetch.failRequest", {**request, "errorReason": "Aborted"})
-        elif not is_page or (status := event.get("responseStatusCode")) is None or self._judge(status, event):
+        elif not is_page or self._may_go_on(event):
             self._channel.send("Fetch.continueRequest", request)
 
     def _may_load(self, url: str) -> bool:
@@ -114,12 +130,18 @@ class Gate:
             self._counters["iframes_refused"] += 1
             self._guard.count_event()
 
+    def _may_go_on(self, event: dict[str, Any]) -> bool:
+        """Whether the request for the page's document may be sent, or the response to it be shown."""
+        if (status := event.get("responseStatusCode")) is not None:
+            return self._judge(status, event)
+        if "redirectedRequestId" not in event:
+            self._on_load()
+        return True
+
     def _judge(self, status: int, event: dict[str, Any]) -> bool:
         """Whether the response may be shown."""
         headers = {header["name"].lower(): header["value"] for header in event["responseHeaders"]}
-        self.status = status
-        if (date := headers.get("date")) and headers.get("age", "0") == "0":  # of a page that was kept it is old
-            self._on_date(date)
+        self._on_answer(Answer(event["request"]["url"], status, headers))
         if status != PASSING_STATUS:
             self.passing_since = None
         elif self.passing_since is None:

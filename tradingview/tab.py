@@ -21,7 +21,7 @@ from playwright.sync_api import Error as BrowserError
 
 from quotes import State, Ticker, steady_ms
 from tradingview.feed import Feed, PageTrouble, printable
-from tradingview.gate import Gate, SocketRefused
+from tradingview.gate import Answer, Gate, SocketRefused
 from tradingview.guard import Guard
 from tradingview.loop import Loop
 from tradingview.origins import origin_of
@@ -99,7 +99,8 @@ class Tab:
             loop,
             self._guard,
             self.counters,
-            on_date=self._on_date,
+            on_load=self._on_load,
+            on_answer=self._on_answer,
             on_trouble=self.fail,
             is_headed=is_headed,
             challenges=challenges,
@@ -230,8 +231,13 @@ class Tab:
         self.counters["pages_crashed"] += 1
         self.fail(Crashed(State.ERROR, "the page crashed"))
 
-    def _on_date(self, date: str) -> None:
-        self.feed.hear_date(date, steady_ms(), time.time() * 1000)
+    def _on_load(self) -> None:
+        self.feed.loads += 1
+
+    def _on_answer(self, answer: Answer) -> None:
+        self.feed.http_status = answer.status
+        if answer.date is not None:
+            self.feed.hear_date(answer.date, steady_ms())
 
     # What the probe says. Runs in Playwright's dispatcher, so no error may escape.
 

@@ -29,6 +29,11 @@ class Tally:
             key = OTHERS
         self.refused[key] += 1
 
+    def success_rate(self, source: Source) -> float | None:
+        """The share of what was to be a price that was one, 0 to 1; None while there was nothing."""
+        all_told = self.read[source] + self.unread[source]
+        return round(self.read[source] / all_told, 4) if all_told else None
+
     def note_price(self, source: Source, refused: str | None) -> None:
         """What was to be a price was one, or was refused for this reason."""
         if refused is None:

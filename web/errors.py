@@ -67,12 +67,15 @@ ANSWERS = {
     "range_not_satisfiable": Answer(416, "out_of_range", message="Ask for a range within the file, or for all of it."),
     "no_websocket": Answer(426, "unimplemented"),
     # Pluto can't do it, or can't do it now.
+    "retry_refused": Answer(409, "failed_precondition"),
+    "retried_too_soon": Answer(429, "resource_exhausted"),
     "too_many_tickers": Answer(409, "resource_exhausted"),
     "too_many_streams_per_address": Answer(429, "resource_exhausted"),
     "internal": Answer(500, "internal", message="Something failed inside Pluto. Its log shows what."),
     "too_many_streams": Answer(503, "unavailable"),
     "shutting_down": Answer(503, "unavailable", 1001),
     "not_ready": Answer(503, "unavailable"),
+    "source_busy": Answer(503, "unavailable"),
     "needs_restart": Answer(503, "unavailable"),
 }
 CODES = {answer.status: code for code, answer in ANSWERS.items() if answer.message}

@@ -14,6 +14,7 @@ from importlib import resources
 from typing import Any, cast
 
 from flask import Blueprint, Response, current_app, jsonify, redirect, render_template, request
+from gevent import get_hub
 from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed
 from werkzeug.routing.exceptions import WebsocketMismatch
 from werkzeug.wrappers import Response as BaseResponse
@@ -125,6 +126,23 @@ def get_ticker(text: str) -> Response:
     return jsonify(_price(parse_ticker(text)))
 
 
+@routes.get("/api/tickers/<text>/why")
+def why_ticker(text: str) -> Response:
+    """What the ticker's page has told. The source is asked on a thread of its own: it may take a while."""
+    ticker = parse_ticker(text)
+    if (told := get_hub().threadpool.apply(parts().source.why, (ticker,))) is None:
+        raise _not_tracked(ticker)
+    return jsonify(told)
+
+
+@routes.post("/api/tickers/<text>/retry")
+def retry_ticker(text: str) -> Response:
+    ticker = parse_ticker(text)
+    if ticker not in parts().watchlist:
+        raise _not_tracked(ticker)
+    return jsonify(success=True, message=parts().source.retry(ticker))
+
+
 def _json_object() -> dict[str, Any]:
     try:
         body = request.get_json()
@@ -138,8 +156,12 @@ def _json_object() -> dict[str, Any]:
 def _price(ticker: Ticker) -> dict[str, Any]:
     entry = parts().broadcaster.table.entry(ticker)
     if entry is None:
-        raise NotTracked(f"{ticker} is not tracked. Add it with POST /api/tickers.")
+        raise _not_tracked(ticker)
     return wire_fields(entry.quote, entry.sequence)
+
+
+def _not_tracked(ticker: Ticker) -> NotTracked:
+    return NotTracked(f"{ticker} is not tracked. Add it with POST /api/tickers.")
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,94 @@
+"""Whoever asks why a price is what it is gets what the page has told, and may have the page opened again."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from running import Pluto, Simulator, wait_until
+from scraping import scraping
+from test_live import tracked
+from test_openapi import matches
+
+from quotes import ANSWER_LIMIT_S, SourceBusy, Ticker
+
+
+def why(pluto: Pluto, ticker: str) -> dict[str, Any]:
+    told: dict[str, Any] = pluto.http.get(f"/api/tickers/{ticker}/why").raise_for_status().json()
+    assert matches(told, "Why")
+    return told
+
+
+def retry(pluto: Pluto, ticker: str) -> tuple[int, str]:
+    answer = pluto.http.post(f"/api/tickers/{ticker}/retry")
+    assert answer.status_code != 429 or 1 <= int(answer.headers["retry-after"]) <= 10
+    assert answer.json()["success"] is (answer.status_code == 200)
+    return answer.status_code, answer.json().get("code", "")
+
+
+def test_why_tells_what_the_page_of_a_live_ticker_has_told(pluto: Pluto, simulator: Simulator) -> None:
+    with tracked(pluto, "GRTUSDC"):
+        pluto.wait_for("GRTUSDC", "live")
+        told = wait_until(lambda: (found := why(pluto, "GRTUSDC"))["sockets"][0]["heartbeatMs"] and found)
+    assert told["symbol"] == "BINANCE:GRTUSDC"
+    assert (told["state"], told["reason"], told["source"]) == ("live", None, "socket")
+    assert (told["httpStatus"], told["loads"], told["failures"]) == (200, 1, 0)
+    assert told["host"] == simulator.url.removeprefix("http://")
+    assert told["header"]["chosen"] >= 1
+    assert told["page"]["resolvedSymbol"] == "BINANCE:GRTUSDC"
+    assert abs(told["clockBehindMs"]) < 3_000
+    assert told["clockProblem"] is None
+    assert abs(told["sockets"][0]["heartbeatMs"] - 2_000) < 500
+    assert any(session["givesPrice"] for session in told["sockets"][0]["sessions"])
+    socket, title = told["strategies"]["socket"], told["strategies"]["title"]
+    assert socket["isProven"]
+    assert socket["priceText"] == told["priceText"]
+    assert 0.99 < socket["successRate"] <= 1
+    assert (title["priceText"], title["successRate"]) == (None, None)
+
+
+def test_why_tells_what_answered_in_place_of_the_page(pluto: Pluto, simulator: Simulator) -> None:
+    simulator.fault("SANDUSDC", "not_found")
+    simulator.fault("MANAUSDC", "forbidden")
+    with tracked(pluto, "SANDUSDC"), tracked(pluto, "MANAUSDC"):
+        pluto.wait_for("SANDUSDC", "not_found")
+        pluto.wait_for("MANAUSDC", "blocked")
+        missing, blocked = why(pluto, "SANDUSDC"), why(pluto, "MANAUSDC")
+        assert (missing["httpStatus"], missing["loads"], missing["failures"]) == (404, 1, 1)
+        assert missing["reason"] == "TradingView has no such symbol (HTTP 404)"
+        assert (blocked["state"], blocked["httpStatus"]) == ("blocked", 403)
+        assert blocked["nextTryAt"] > time.time() * 1000 + 60_000
+
+        assert retry(pluto, "MANAUSDC") == (409, "retry_refused")
+        simulator.clear("SANDUSDC")
+        assert retry(pluto, "SANDUSDC") == (200, "")
+        assert retry(pluto, "SANDUSDC") == (429, "retried_too_soon")
+        pluto.wait_for("SANDUSDC", "live")
+        assert why(pluto, "SANDUSDC")["loads"] == 2
+        assert retry(pluto, "SANDUSDC") == (200, ""), "the page of a live ticker is left as it is"
+    simulator.clear("MANAUSDC")
+
+
+@pytest.mark.parametrize("text", ["INJUSDC", "KRAKEN:BTCUSD"])
+def test_of_what_is_not_tracked_nothing_is_told(pluto: Pluto, text: str) -> None:
+    assert pluto.http.get(f"/api/tickers/{text}/why").json()["code"] == "not_tracked"
+    assert retry(pluto, text) == (404, "not_tracked")
+
+
+def test_a_wrong_clock_of_this_machine_is_told(pluto: Pluto, simulator: Simulator) -> None:
+    assert "clock" not in pluto.http.get("/health").json()
+    simulator.fault("EOSUSDC", "clock_ahead")
+    problem = "this machine's clock is 10 minutes behind TradingView's: set it right"
+    with tracked(pluto, "EOSUSDC"):
+        wait_until(lambda: pluto.http.get("/health").json().get("clock") == problem)
+        assert why(pluto, "EOSUSDC")["clockProblem"] == problem
+    simulator.clear("EOSUSDC")
+
+
+def test_a_busy_scraper_is_not_waited_for_for_long(simulator: Simulator) -> None:
+    with scraping(simulator.url) as watched, watched.tracking("XTZUSDC"):
+        wait_until(lambda: watched.scraper.session)
+        watched.session.loop.call(time.sleep, ANSWER_LIMIT_S + 0.5)
+        with pytest.raises(SourceBusy):
+            watched.scraper.why(Ticker("XTZUSDC"))
