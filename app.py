@@ -99,7 +99,7 @@ def create_app(parts: Parts) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_blueprint(routes)
     app.extensions["pluto"] = parts
-    connect = ConnectApplication(parts.watchlist, parts.broadcaster)
+    connect = ConnectApplication(parts.watchlist, parts.broadcaster, parts.source)
     guarded_connect = parts.access.guard(connect, f"{connect.path}AddTicker", refuse)
     guarded_flask = parts.access.guard(app.wsgi_app, "/api/tickers")
 

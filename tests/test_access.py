@@ -56,6 +56,7 @@ EVERYTHING = [
     ("POST", "/login"),
     ("POST", f"{SERVICE}/AddTicker"),
     ("POST", f"{SERVICE}/RemoveTicker"),
+    ("POST", f"{SERVICE}/RetryTicker"),
     ("POST", f"{SERVICE}/GetTickers"),
     ("GET", f"{SERVICE}/GetTickers?encoding=json&message=%7B%7D"),
     ("POST", f"{SERVICE}/StreamPrices"),

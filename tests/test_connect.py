@@ -35,6 +35,7 @@ from proto.crypto.v1.crypto_service_pb2 import (
     GetTickersResponse,
     PriceUpdate,
     RemoveTickerRequest,
+    RetryTickerRequest,
     State,
     StreamPricesRequest,
 )
@@ -233,6 +234,7 @@ def test_a_malformed_ticker_is_no_success_and_says_why(client: CryptoPriceServic
         assert (answer.success, answer.HasField("success")) == (False, True)
     assert "such as BTCUSD" in added.message
     assert "such as BTCUSD" in removed.message
+    assert not client.retry_ticker(RetryTickerRequest(ticker="..")).success
 
 
 def test_a_stream_begins_with_every_ticker_and_goes_on_with_changes(

@@ -6,11 +6,15 @@ import time
 from typing import Any
 
 import pytest
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
 from running import Pluto, Simulator, wait_until
 from scraping import scraping
 from test_live import tracked
 from test_openapi import matches
 
+from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceClientSync
+from proto.crypto.v1.crypto_service_pb2 import RetryTickerRequest
 from quotes import ANSWER_LIMIT_S, SourceBusy, Ticker
 
 
@@ -25,6 +29,16 @@ def retry(pluto: Pluto, ticker: str) -> tuple[int, str]:
     assert answer.status_code != 429 or 1 <= int(answer.headers["retry-after"]) <= 10
     assert answer.json()["success"] is (answer.status_code == 200)
     return answer.status_code, answer.json().get("code", "")
+
+
+def connect_code(pluto: Pluto, ticker: str) -> Code | None:
+    """How the same call by Connect fails; None if it doesn't."""
+    try:
+        answer = CryptoPriceServiceClientSync(pluto.url).retry_ticker(RetryTickerRequest(ticker=ticker))
+    except ConnectError as error:
+        return error.code
+    assert answer.success
+    return None
 
 
 def test_why_tells_what_the_page_of_a_live_ticker_has_told(pluto: Pluto, simulator: Simulator) -> None:
@@ -61,8 +75,10 @@ def test_why_tells_what_answered_in_place_of_the_page(pluto: Pluto, simulator: S
         assert blocked["nextTryAt"] > time.time() * 1000 + 60_000
 
         assert retry(pluto, "MANAUSDC") == (409, "retry_refused")
+        assert connect_code(pluto, "MANAUSDC") is Code.FAILED_PRECONDITION
         simulator.clear("SANDUSDC")
-        assert retry(pluto, "SANDUSDC") == (200, "")
+        assert connect_code(pluto, "SANDUSDC") is None
+        assert connect_code(pluto, "SANDUSDC") is Code.RESOURCE_EXHAUSTED
         assert retry(pluto, "SANDUSDC") == (429, "retried_too_soon")
         pluto.wait_for("SANDUSDC", "live")
         assert why(pluto, "SANDUSDC")["loads"] == 2
@@ -74,6 +90,7 @@ def test_why_tells_what_answered_in_place_of_the_page(pluto: Pluto, simulator: S
 def test_of_what_is_not_tracked_nothing_is_told(pluto: Pluto, text: str) -> None:
     assert pluto.http.get(f"/api/tickers/{text}/why").json()["code"] == "not_tracked"
     assert retry(pluto, text) == (404, "not_tracked")
+    assert connect_code(pluto, text) is Code.NOT_FOUND
 
 
 def test_a_wrong_clock_of_this_machine_is_told(pluto: Pluto, simulator: Simulator) -> None:

@@ -37,13 +37,15 @@ from proto.crypto.v1.crypto_service_pb2 import (
     PriceUpdate,
     RemoveTickerRequest,
     RemoveTickerResponse,
+    RetryTickerRequest,
+    RetryTickerResponse,
     Source,
     State,
     StreamPricesRequest,
 )
-from quotes import InvalidTicker, PlutoError, Ticker, parse_ticker, wire_fields
-from watchlist import Outcome, Watchlist
-from web.errors import ANSWERS, CODES, answer
+from quotes import InvalidTicker, PlutoError, QuoteSource, Ticker, parse_ticker, wire_fields
+from watchlist import Watchlist
+from web.errors import ANSWERS, CODES, NotTracked, answer
 from web.stream import Stream
 from web.wsgi import ADDRESS, BEGAN_AT, HAND_OVER
 
@@ -186,7 +188,7 @@ FORMATS = {
 # --- the service ------------------------------------------------------------------------------------------------------
 
 
-Changed = TypeVar("Changed", AddTickerResponse, RemoveTickerResponse)
+Done = TypeVar("Done", AddTickerResponse, RemoveTickerResponse, RetryTickerResponse)
 
 
 class Listing:
@@ -236,25 +238,34 @@ _call: ContextVar[Call] = ContextVar("call")
 
 
 class Service(CryptoPriceServiceSync):
-    """The four calls."""
+    """The five calls."""
 
-    def __init__(self, watchlist: Watchlist, broadcaster: Broadcaster) -> None:
-        self._watchlist, self._broadcaster = watchlist, broadcaster
+    def __init__(self, watchlist: Watchlist, broadcaster: Broadcaster, source: QuoteSource) -> None:
+        self._watchlist, self._broadcaster, self._source = watchlist, broadcaster, source
         self.listing = Listing([])
 
     def add_ticker(self, request: AddTickerRequest, context: RequestContext[Any, Any]) -> AddTickerResponse:
-        return self._change(self._watchlist.add, request.ticker, context, AddTickerResponse)
+        return self._do(lambda ticker: self._watchlist.add(ticker).message, request.ticker, context, AddTickerResponse)
 
     def remove_ticker(self, request: RemoveTickerRequest, context: RequestContext[Any, Any]) -> RemoveTickerResponse:
-        return self._change(self._watchlist.remove, request.ticker, context, RemoveTickerResponse)
+        remove = self._watchlist.remove
+        return self._do(lambda ticker: remove(ticker).message, request.ticker, context, RemoveTickerResponse)
 
-    def _change(
-        self, change: Callable[[Ticker], Outcome], text: str, context: RequestContext[Any, Any], response: type[Changed]
-    ) -> Changed:
+    def retry_ticker(self, request: RetryTickerRequest, context: RequestContext[Any, Any]) -> RetryTickerResponse:
+        return self._do(self._retry, request.ticker, context, RetryTickerResponse)
+
+    def _retry(self, ticker: Ticker) -> str:
+        if ticker not in self._watchlist:
+            raise NotTracked(ticker)
+        return self._source.retry(ticker)
+
+    def _do(
+        self, work: Callable[[Ticker], str], text: str, context: RequestContext[Any, Any], response: type[Done]
+    ) -> Done:
         """Answers a malformed ticker with success=false and the reason, not with an error, as the original does."""
         with self._answering(context):
             try:
-                return response(success=True, message=change(parse_ticker(text)).message)
+                return response(success=True, message=work(parse_ticker(text)))
             except InvalidTicker as invalid:
                 return response(success=False, message=str(invalid))
 
@@ -312,8 +323,8 @@ def _format_of(context: RequestContext[Any, Any], *, all_states: bool) -> Format
 class ConnectApplication:
     """The service as a WSGI application for all addresses that begin with `path`."""
 
-    def __init__(self, watchlist: Watchlist, broadcaster: Broadcaster) -> None:
-        service = Service(watchlist, broadcaster)
+    def __init__(self, watchlist: Watchlist, broadcaster: Broadcaster, source: QuoteSource) -> None:
+        service = Service(watchlist, broadcaster, source)
         codecs = [ListingCodec(codec, service) for codec in google_protobuf_codecs()]
         self._library = CryptoPriceServiceWSGIApplication(service, read_max_bytes=MAX_MESSAGE, codecs=codecs)
         self.path = f"{self._library.path}/"

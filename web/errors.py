@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from werkzeug.wrappers import Response
 
-from quotes import PlutoError
+from quotes import PlutoError, Ticker
 
 RETRY_AFTER_S = 5  # sent with every 503
 
@@ -109,6 +109,9 @@ class TooManyRequests(PlutoError):
 
 class NotTracked(PlutoError):
     code = "not_tracked"
+
+    def __init__(self, ticker: Ticker) -> None:
+        super().__init__(f"{ticker} is not tracked. Add it with POST /api/tickers.")
 
 
 class NoWebSocket(PlutoError):

@@ -131,7 +131,7 @@ def why_ticker(text: str) -> Response:
     """What the ticker's page has told. The source is asked on a thread of its own: it may take a while."""
     ticker = parse_ticker(text)
     if (told := get_hub().threadpool.apply(parts().source.why, (ticker,))) is None:
-        raise _not_tracked(ticker)
+        raise NotTracked(ticker)
     return jsonify(told)
 
 
@@ -139,7 +139,7 @@ def why_ticker(text: str) -> Response:
 def retry_ticker(text: str) -> Response:
     ticker = parse_ticker(text)
     if ticker not in parts().watchlist:
-        raise _not_tracked(ticker)
+        raise NotTracked(ticker)
     return jsonify(success=True, message=parts().source.retry(ticker))
 
 
@@ -156,12 +156,8 @@ def _json_object() -> dict[str, Any]:
 def _price(ticker: Ticker) -> dict[str, Any]:
     entry = parts().broadcaster.table.entry(ticker)
     if entry is None:
-        raise _not_tracked(ticker)
+        raise NotTracked(ticker)
     return wire_fields(entry.quote, entry.sequence)
-
-
-def _not_tracked(ticker: Ticker) -> NotTracked:
-    return NotTracked(f"{ticker} is not tracked. Add it with POST /api/tickers.")
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from connectrpc.protocol import ProtocolType
 from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DEFAULT_READ_MAX_BYTES, Endpoint, EndpointSync
 from pyqwest import Client, SyncClient
 
-from .crypto_service_pb2 import AddTickerRequest, AddTickerResponse, GetTickersRequest, GetTickersResponse, PriceUpdate, RemoveTickerRequest, RemoveTickerResponse, StreamPricesRequest
+from .crypto_service_pb2 import AddTickerRequest, AddTickerResponse, GetTickersRequest, GetTickersResponse, PriceUpdate, RemoveTickerRequest, RemoveTickerResponse, RetryTickerRequest, RetryTickerResponse, StreamPricesRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -54,6 +54,13 @@ class CryptoPriceService(Protocol):
     async def remove_ticker(self, request: RemoveTickerRequest, ctx: RequestContext[RemoveTickerRequest, RemoveTickerResponse], /) -> RemoveTickerResponse:
         """
         Stops tracking a ticker; succeeds also when it wasn't tracked.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def retry_ticker(self, request: RetryTickerRequest, ctx: RequestContext[RetryTickerRequest, RetryTickerResponse], /) -> RetryTickerResponse:
+        """
+        Opens the page of a tracked ticker again now: at most once in 10 s (resource_exhausted), and never while TradingView
+        blocks the ticker (failed_precondition). The page of a live ticker is left as it is.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -106,6 +113,17 @@ class CryptoPriceServiceASGIApplication(ConnectASGIApplication[CryptoPriceServic
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.remove_ticker,
+                ),
+                "/crypto.v1.CryptoPriceService/RetryTicker": Endpoint.unary(
+                    method=MethodInfo(
+                        name="RetryTicker",
+                        service_name="crypto.v1.CryptoPriceService",
+                        input=RetryTickerRequest,
+                        output=RetryTickerResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.retry_ticker,
                 ),
                 "/crypto.v1.CryptoPriceService/GetTickers": Endpoint.unary(
                     method=MethodInfo(
@@ -220,6 +238,30 @@ class CryptoPriceServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def retry_ticker(
+        self,
+        request: RetryTickerRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> RetryTickerResponse:
+        """
+        Opens the page of a tracked ticker again now: at most once in 10 s (resource_exhausted), and never while TradingView
+        blocks the ticker (failed_precondition). The page of a live ticker is left as it is.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="RetryTicker",
+                service_name="crypto.v1.CryptoPriceService",
+                input=RetryTickerRequest,
+                output=RetryTickerResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     async def get_tickers(
         self,
         request: GetTickersRequest,
@@ -291,6 +333,13 @@ class CryptoPriceServiceSync(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def retry_ticker(self, request: RetryTickerRequest, ctx: RequestContext[RetryTickerRequest, RetryTickerResponse], /) -> RetryTickerResponse:
+        """
+        Opens the page of a tracked ticker again now: at most once in 10 s (resource_exhausted), and never while TradingView
+        blocks the ticker (failed_precondition). The page of a live ticker is left as it is.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     def get_tickers(self, request: GetTickersRequest, ctx: RequestContext[GetTickersRequest, GetTickersResponse], /) -> GetTickersResponse:
         """
         The tracked tickers and their newest prices, both in alphabetical order.
@@ -338,6 +387,17 @@ class CryptoPriceServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.remove_ticker,
+                ),
+                "/crypto.v1.CryptoPriceService/RetryTicker": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="RetryTicker",
+                        service_name="crypto.v1.CryptoPriceService",
+                        input=RetryTickerRequest,
+                        output=RetryTickerResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.retry_ticker,
                 ),
                 "/crypto.v1.CryptoPriceService/GetTickers": EndpointSync.unary(
                     method=MethodInfo(
@@ -446,6 +506,30 @@ class CryptoPriceServiceClientSync(ConnectClientSync):
                 service_name="crypto.v1.CryptoPriceService",
                 input=RemoveTickerRequest,
                 output=RemoveTickerResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def retry_ticker(
+        self,
+        request: RetryTickerRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> RetryTickerResponse:
+        """
+        Opens the page of a tracked ticker again now: at most once in 10 s (resource_exhausted), and never while TradingView
+        blocks the ticker (failed_precondition). The page of a live ticker is left as it is.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="RetryTicker",
+                service_name="crypto.v1.CryptoPriceService",
+                input=RetryTickerRequest,
+                output=RetryTickerResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),

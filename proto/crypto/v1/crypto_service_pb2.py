@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63rypto/v1/crypto_service.proto\x12\tcrypto.v1\"*\n\x10\x41\x64\x64TickerRequest\x12\x16\n\x06ticker\x18\x01 \x01(\tR\x06ticker\"X\n\x11\x41\x64\x64TickerResponse\x12\x1d\n\x07success\x18\x01 \x01(\x08H\x00R\x07success\x88\x01\x01\x12\x18\n\x07message\x18\x02 \x01(\tR\x07messageB\n\n\x08_success\"-\n\x13RemoveTickerRequest\x12\x16\n\x06ticker\x18\x01 \x01(\tR\x06ticker\"[\n\x14RemoveTickerResponse\x12\x1d\n\x07success\x18\x01 \x01(\x08H\x00R\x07success\x88\x01\x01\x12\x18\n\x07message\x18\x02 \x01(\tR\x07messageB\n\n\x08_success\"\x13\n\x11GetTickersRequest\"^\n\x12GetTickersResponse\x12\x18\n\x07tickers\x18\x01 \x03(\tR\x07tickers\x12.\n\x06prices\x18\x02 \x03(\x0b\x32\x16.crypto.v1.PriceUpdateR\x06prices\"i\n\x13StreamPricesRequest\x12\x18\n\x07tickers\x18\x01 \x03(\tR\x07tickers\x12\x19\n\x08max_rate\x18\x02 \x01(\x01R\x07maxRate\x12\x1d\n\nall_states\x18\x03 \x01(\x08R\tallStates\"\xa9\x06\n\x0bPriceUpdate\x12\x16\n\x06ticker\x18\x01 \x01(\tR\x06ticker\x12\x14\n\x05price\x18\x02 \x01(\x01R\x05price\x12*\n\x0e\x63hange_percent\x18\x03 \x01(\x01H\x00R\rchangePercent\x88\x01\x01\x12\x1c\n\ttimestamp\x18\x04 \x01(\x03R\ttimestamp\x12\x1d\n\nprice_text\x18\x05 \x01(\tR\tpriceText\x12&\n\x05state\x18\x06 \x01(\x0e\x32\x10.crypto.v1.StateR\x05state\x12)\n\x06source\x18\x07 \x01(\x0e\x32\x11.crypto.v1.SourceR\x06source\x12\x1f\n\x0bsource_time\x18\x08 \x01(\x03R\nsourceTime\x12\x1f\n\x0breceived_at\x18\t \x01(\x03R\nreceivedAt\x12\x1a\n\x08sequence\x18\n \x01(\x04R\x08sequence\x12\x1b\n\x06\x63hange\x18\x0b \x01(\x01H\x01R\x06\x63hange\x88\x01\x01\x12\x1b\n\x06volume\x18\x0c \x01(\x01H\x02R\x06volume\x88\x01\x01\x12\x17\n\x04high\x18\r \x01(\x01H\x03R\x04high\x88\x01\x01\x12\x15\n\x03low\x18\x0e \x01(\x01H\x04R\x03low\x88\x01\x01\x12\x17\n\x04open\x18\x0f \x01(\x01H\x05R\x04open\x88\x01\x01\x12\x15\n\x03\x62id\x18\x10 \x01(\x01H\x06R\x03\x62id\x88\x01\x01\x12\x15\n\x03\x61sk\x18\x11 \x01(\x01H\x07R\x03\x61sk\x88\x01\x01\x12\x1a\n\x08\x63urrency\x18\x12 \x01(\tR\x08\x63urrency\x12\x1a\n\x08\x65xchange\x18\x13 \x01(\tR\x08\x65xchange\x12 \n\x0b\x64\x65scription\x18\x14 \x01(\tR\x0b\x64\x65scription\x12\x1e\n\ncalculated\x18\x15 \x01(\x08R\ncalculated\x12\x1c\n\tsimulated\x18\x16 \x01(\x08R\tsimulated\x12\x16\n\x06reason\x18\x17 \x01(\tR\x06reason\x12\x1e\n\x0bnext_try_at\x18\x18 \x01(\x03R\tnextTryAtB\x11\n\x0f_change_percentB\t\n\x07_changeB\t\n\x07_volumeB\x07\n\x05_highB\x06\n\x04_lowB\x07\n\x05_openB\x06\n\x04_bidB\x06\n\x04_ask\"\x1d\n\x07\x46\x61ilure\x12\x12\n\x04\x63ode\x18\x01 \x01(\tR\x04\x63ode*\xb2\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x12\n\x0eSTATE_SNAPSHOT\x10\x02\x12\x0e\n\nSTATE_LIVE\x10\x03\x12\x0f\n\x0bSTATE_STALE\x10\x04\x12\x13\n\x0fSTATE_NOT_FOUND\x10\x05\x12\x11\n\rSTATE_BLOCKED\x10\x06\x12\x0f\n\x0bSTATE_ERROR\x10\x07\x12\x10\n\x0cSTATE_CLOSED\x10\x08*h\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x11\n\rSOURCE_SOCKET\x10\x01\x12\x0e\n\nSOURCE_DOM\x10\x02\x12\x11\n\rSOURCE_SCRIPT\x10\x03\x12\x10\n\x0cSOURCE_TITLE\x10\x04\x32\xc7\x02\n\x12\x43ryptoPriceService\x12\x46\n\tAddTicker\x12\x1b.crypto.v1.AddTickerRequest\x1a\x1c.crypto.v1.AddTickerResponse\x12O\n\x0cRemoveTicker\x12\x1e.crypto.v1.RemoveTickerRequest\x1a\x1f.crypto.v1.RemoveTickerResponse\x12N\n\nGetTickers\x12\x1c.crypto.v1.GetTickersRequest\x1a\x1d.crypto.v1.GetTickersResponse\"\x03\x90\x02\x01\x12H\n\x0cStreamPrices\x12\x1e.crypto.v1.StreamPricesRequest\x1a\x16.crypto.v1.PriceUpdate0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63rypto/v1/crypto_service.proto\x12\tcrypto.v1\"*\n\x10\x41\x64\x64TickerRequest\x12\x16\n\x06ticker\x18\x01 \x01(\tR\x06ticker\"X\n\x11\x41\x64\x64TickerResponse\x12\x1d\n\x07success\x18\x01 \x01(\x08H\x00R\x07success\x88\x01\x01\x12\x18\n\x07message\x18\x02 \x01(\tR\x07messageB\n\n\x08_success\"-\n\x13RemoveTickerRequest\x12\x16\n\x06ticker\x18\x01 \x01(\tR\x06ticker\"[\n\x14RemoveTickerResponse\x12\x1d\n\x07success\x18\x01 \x01(\x08H\x00R\x07success\x88\x01\x01\x12\x18\n\x07message\x18\x02 \x01(\tR\x07messageB\n\n\x08_success\",\n\x12RetryTickerRequest\x12\x16\n\x06ticker\x18\x01 \x01(\tR\x06ticker\"I\n\x13RetryTickerResponse\x12\x18\n\x07success\x18\x01 \x01(\x08R\x07success\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\"\x13\n\x11GetTickersRequest\"^\n\x12GetTickersResponse\x12\x18\n\x07tickers\x18\x01 \x03(\tR\x07tickers\x12.\n\x06prices\x18\x02 \x03(\x0b\x32\x16.crypto.v1.PriceUpdateR\x06prices\"i\n\x13StreamPricesRequest\x12\x18\n\x07tickers\x18\x01 \x03(\tR\x07tickers\x12\x19\n\x08max_rate\x18\x02 \x01(\x01R\x07maxRate\x12\x1d\n\nall_states\x18\x03 \x01(\x08R\tallStates\"\xa9\x06\n\x0bPriceUpdate\x12\x16\n\x06ticker\x18\x01 \x01(\tR\x06ticker\x12\x14\n\x05price\x18\x02 \x01(\x01R\x05price\x12*\n\x0e\x63hange_percent\x18\x03 \x01(\x01H\x00R\rchangePercent\x88\x01\x01\x12\x1c\n\ttimestamp\x18\x04 \x01(\x03R\ttimestamp\x12\x1d\n\nprice_text\x18\x05 \x01(\tR\tpriceText\x12&\n\x05state\x18\x06 \x01(\x0e\x32\x10.crypto.v1.StateR\x05state\x12)\n\x06source\x18\x07 \x01(\x0e\x32\x11.crypto.v1.SourceR\x06source\x12\x1f\n\x0bsource_time\x18\x08 \x01(\x03R\nsourceTime\x12\x1f\n\x0breceived_at\x18\t \x01(\x03R\nreceivedAt\x12\x1a\n\x08sequence\x18\n \x01(\x04R\x08sequence\x12\x1b\n\x06\x63hange\x18\x0b \x01(\x01H\x01R\x06\x63hange\x88\x01\x01\x12\x1b\n\x06volume\x18\x0c \x01(\x01H\x02R\x06volume\x88\x01\x01\x12\x17\n\x04high\x18\r \x01(\x01H\x03R\x04high\x88\x01\x01\x12\x15\n\x03low\x18\x0e \x01(\x01H\x04R\x03low\x88\x01\x01\x12\x17\n\x04open\x18\x0f \x01(\x01H\x05R\x04open\x88\x01\x01\x12\x15\n\x03\x62id\x18\x10 \x01(\x01H\x06R\x03\x62id\x88\x01\x01\x12\x15\n\x03\x61sk\x18\x11 \x01(\x01H\x07R\x03\x61sk\x88\x01\x01\x12\x1a\n\x08\x63urrency\x18\x12 \x01(\tR\x08\x63urrency\x12\x1a\n\x08\x65xchange\x18\x13 \x01(\tR\x08\x65xchange\x12 \n\x0b\x64\x65scription\x18\x14 \x01(\tR\x0b\x64\x65scription\x12\x1e\n\ncalculated\x18\x15 \x01(\x08R\ncalculated\x12\x1c\n\tsimulated\x18\x16 \x01(\x08R\tsimulated\x12\x16\n\x06reason\x18\x17 \x01(\tR\x06reason\x12\x1e\n\x0bnext_try_at\x18\x18 \x01(\x03R\tnextTryAtB\x11\n\x0f_change_percentB\t\n\x07_changeB\t\n\x07_volumeB\x07\n\x05_highB\x06\n\x04_lowB\x07\n\x05_openB\x06\n\x04_bidB\x06\n\x04_ask\"\x1d\n\x07\x46\x61ilure\x12\x12\n\x04\x63ode\x18\x01 \x01(\tR\x04\x63ode*\xb2\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x12\n\x0eSTATE_SNAPSHOT\x10\x02\x12\x0e\n\nSTATE_LIVE\x10\x03\x12\x0f\n\x0bSTATE_STALE\x10\x04\x12\x13\n\x0fSTATE_NOT_FOUND\x10\x05\x12\x11\n\rSTATE_BLOCKED\x10\x06\x12\x0f\n\x0bSTATE_ERROR\x10\x07\x12\x10\n\x0cSTATE_CLOSED\x10\x08*h\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x11\n\rSOURCE_SOCKET\x10\x01\x12\x0e\n\nSOURCE_DOM\x10\x02\x12\x11\n\rSOURCE_SCRIPT\x10\x03\x12\x10\n\x0cSOURCE_TITLE\x10\x04\x32\x95\x03\n\x12\x43ryptoPriceService\x12\x46\n\tAddTicker\x12\x1b.crypto.v1.AddTickerRequest\x1a\x1c.crypto.v1.AddTickerResponse\x12O\n\x0cRemoveTicker\x12\x1e.crypto.v1.RemoveTickerRequest\x1a\x1f.crypto.v1.RemoveTickerResponse\x12L\n\x0bRetryTicker\x12\x1d.crypto.v1.RetryTickerRequest\x1a\x1e.crypto.v1.RetryTickerResponse\x12N\n\nGetTickers\x12\x1c.crypto.v1.GetTickersRequest\x1a\x1d.crypto.v1.GetTickersResponse\"\x03\x90\x02\x01\x12H\n\x0cStreamPrices\x12\x1e.crypto.v1.StreamPricesRequest\x1a\x16.crypto.v1.PriceUpdate0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +33,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CRYPTOPRICESERVICE'].methods_by_name['GetTickers']._loaded_options = None
   _globals['_CRYPTOPRICESERVICE'].methods_by_name['GetTickers']._serialized_options = b'\220\002\001'
-  _globals['_STATE']._serialized_start=1387
-  _globals['_STATE']._serialized_end=1565
-  _globals['_SOURCE']._serialized_start=1567
-  _globals['_SOURCE']._serialized_end=1671
+  _globals['_STATE']._serialized_start=1508
+  _globals['_STATE']._serialized_end=1686
+  _globals['_SOURCE']._serialized_start=1688
+  _globals['_SOURCE']._serialized_end=1792
   _globals['_ADDTICKERREQUEST']._serialized_start=45
   _globals['_ADDTICKERREQUEST']._serialized_end=87
   _globals['_ADDTICKERRESPONSE']._serialized_start=89
@@ -45,16 +45,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REMOVETICKERREQUEST']._serialized_end=224
   _globals['_REMOVETICKERRESPONSE']._serialized_start=226
   _globals['_REMOVETICKERRESPONSE']._serialized_end=317
-  _globals['_GETTICKERSREQUEST']._serialized_start=319
-  _globals['_GETTICKERSREQUEST']._serialized_end=338
-  _globals['_GETTICKERSRESPONSE']._serialized_start=340
-  _globals['_GETTICKERSRESPONSE']._serialized_end=434
-  _globals['_STREAMPRICESREQUEST']._serialized_start=436
-  _globals['_STREAMPRICESREQUEST']._serialized_end=541
-  _globals['_PRICEUPDATE']._serialized_start=544
-  _globals['_PRICEUPDATE']._serialized_end=1353
-  _globals['_FAILURE']._serialized_start=1355
-  _globals['_FAILURE']._serialized_end=1384
-  _globals['_CRYPTOPRICESERVICE']._serialized_start=1674
-  _globals['_CRYPTOPRICESERVICE']._serialized_end=2001
+  _globals['_RETRYTICKERREQUEST']._serialized_start=319
+  _globals['_RETRYTICKERREQUEST']._serialized_end=363
+  _globals['_RETRYTICKERRESPONSE']._serialized_start=365
+  _globals['_RETRYTICKERRESPONSE']._serialized_end=438
+  _globals['_GETTICKERSREQUEST']._serialized_start=440
+  _globals['_GETTICKERSREQUEST']._serialized_end=459
+  _globals['_GETTICKERSRESPONSE']._serialized_start=461
+  _globals['_GETTICKERSRESPONSE']._serialized_end=555
+  _globals['_STREAMPRICESREQUEST']._serialized_start=557
+  _globals['_STREAMPRICESREQUEST']._serialized_end=662
+  _globals['_PRICEUPDATE']._serialized_start=665
+  _globals['_PRICEUPDATE']._serialized_end=1474
+  _globals['_FAILURE']._serialized_start=1476
+  _globals['_FAILURE']._serialized_end=1505
+  _globals['_CRYPTOPRICESERVICE']._serialized_start=1795
+  _globals['_CRYPTOPRICESERVICE']._serialized_end=2200
 # @@protoc_insertion_point(module_scope)
