@@ -1,7 +1,8 @@
 """The words every layer of Pluto shares: tickers, quotes, states, and the errors a user can cause.
 
-This file owns what a ticker may look like, how a price is read from text and written as text, and what a quote is.
-It never does I/O, starts no thread and imports only the standard library, so any layer and any thread may use it.
+This file owns what a text means as a ticker, how a price is read from text and written as text, and what a quote is.
+It reads the facts about coins once, when it is imported. Apart from that it does no I/O; it starts no thread and
+imports only the standard library, so any layer and any thread may use it.
 
 A price is a decimal string; a float is derived from it, never the other way round, so every digit the page shows
 survives.
@@ -9,16 +10,22 @@ survives.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
 import time
+import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
+from difflib import get_close_matches
 from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, NewType, Protocol
+from urllib.parse import parse_qs, unquote, urlsplit
 
 DEFAULT_EXCHANGE = "BINANCE"
 MAX_PRICE_DIGITS = 20
@@ -28,9 +35,15 @@ ANSWER_LIMIT_S = 2.0  # how long whoever asks a source of quotes waits for it
 Ticker = NewType("Ticker", str)
 """What the user typed, made canonical by `parse_ticker`: "BTCUSD"; "COINBASE:BTCUSD" elsewhere than at BINANCE."""
 
-_TICKER_PART = r"[A-Z0-9._!]{1,32}"
-_TICKER = re.compile(rf"(?:(?P<exchange>{_TICKER_PART}):)?(?P<symbol>{_TICKER_PART})")
-_ONLY_DOTS = re.compile(r"\.+")
+# Once it is cleaned: upper-case letters and digits of any script, and the signs that TradingView has in symbols.
+_PLAIN = r"[\w.!&]"
+_EXCHANGE = re.compile(rf"{_PLAIN}{{1,32}}")
+_SYMBOL = re.compile(rf"(?=.{{1,32}}\Z){_PLAIN}+(?:/{_PLAIN}+)*")
+_SYMBOL_NAME = re.compile(rf"{_EXCHANGE.pattern}:{_SYMBOL.pattern}")
+_ONLY_DOTS = re.compile(r"(?:.*/)?\.+(?:/.*)?")
+_ADDRESS = re.compile(r"(?:HTTPS?://)?(?:[\w-]+\.)*TRADINGVIEW\.COM(?::\d*)?(?:[/?#].*)?")
+_DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"), "-")
+MAX_TICKER_TEXT = 2_000  # characters of a text that may hold one ticker, such as a page's address
 
 # en-US, the only locale the scraper opens pages in: groups of exactly three after commas, one decimal point. Indian
 # groups (1,10,910.19) can't be mistaken for anything else: one or two digits, then twos, then three.
@@ -143,7 +156,25 @@ class RetriedTooSoon(PlutoError):
 
 
 class InvalidTicker(PlutoError):
+    """No ticker is in the text. `proposals` are texts to send instead, if any are known."""
+
     code = "invalid_ticker"
+
+    def __init__(self, message: str, proposals: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.proposals = list(proposals)
+
+
+class DidYouMean(InvalidTicker):
+    """The text names a coin: each of `proposals` is a ticker of it."""
+
+    code = "did_you_mean"
+
+
+class SeveralTickers(InvalidTicker):
+    """The text has more tickers than one: each of `proposals` is the text of one of them."""
+
+    code = "several_tickers"
 
 
 class UnreadablePrice(PlutoError):
@@ -164,6 +195,7 @@ class Quote:
     exchange's own time of it, `received_at` when Pluto had it. `change_percent` is over 24 h, in percent, signed.
     `proven_until` is the end of the proof that the price is current, in ms of `steady_ms`: past it nobody shows the
     price as live. It never leaves Pluto's own processes, and quotes that differ in nothing else are equal.
+    `alternative` is the symbol that TradingView shows instead, such as that of a renamed coin; it isn't sent either.
     """
 
     ticker: Ticker
@@ -188,6 +220,7 @@ class Quote:
     simulated: bool = False
     reason: str | None = None
     next_try_at: int | None = None
+    alternative: str | None = None
     proven_until: float | None = field(default=None, compare=False)
 
     @property
@@ -204,6 +237,13 @@ class Quote:
         """Whether it is current and has what the original's page counts on: price, change in percent and timestamp."""
         return self.is_current and self.change_percent is not None and self.timestamp is not None
 
+    @property
+    def proposals(self) -> list[Ticker]:
+        """Tickers to track instead, while TradingView has no such symbol, or shows another one."""
+        if self.alternative is not None and _SYMBOL_NAME.fullmatch(self.alternative):
+            return [ticker_at(*self.alternative.split(":"))]
+        return proposals_for(self.ticker) if self.state is State.NOT_FOUND else []
+
     def has_expired(self, now: float) -> bool:
         """Whether it says that the price is live, and no proof of that holds at `now`, in ms of `steady_ms`."""
         return self.state in (State.LIVE, State.CLOSED) and (self.proven_until is None or self.proven_until < now)
@@ -215,26 +255,182 @@ class Quote:
         return replace(self, state=State.STALE, reason=NO_SIGN_OF_LIFE, proven_until=None)
 
 
+# --- what a text means as a ticker ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Coin:
+    """A coin of static/coins.json: its code, its name, and tickers under which TradingView has it."""
+
+    code: str
+    name: str
+    tickers: list[Ticker]
+
+
 def parse_ticker(text: object) -> Ticker:
-    """The canonical ticker in what a user typed. Raises InvalidTicker, whose message says what is accepted."""
-    if not isinstance(text, str):
+    """The ticker that a text means: "btcusd", "BTC/USDT", "COINBASE:BTC-USD", a TradingView address, "$SOLUSD" …
+
+    Raises InvalidTicker, whose message says what is accepted; DidYouMean for a bare coin, and SeveralTickers.
+    """
+    if not isinstance(text, str) or len(text) > MAX_TICKER_TEXT:
         raise InvalidTicker('A ticker is a text such as "BTCUSD".')
-    match = _TICKER.fullmatch(text.strip().upper()) if text.isascii() else None  # "ß".upper() is "SS"
-    if match is None or any(_ONLY_DOTS.fullmatch(part) for part in match.groups() if part):
+    texts = _split(text)
+    if len(texts) > 1:
+        raise SeveralTickers(f"These are {len(texts)} tickers: send each on its own, such as BTCUSD.", texts)
+    return _read(texts[0] if texts else "")
+
+
+def parse_tickers(text: str) -> list[Ticker]:
+    """All tickers in a text that separates them by commas, semicolons, spaces or lines. Raises as `parse_ticker`."""
+    return [_read(part) for part in _split(text)]
+
+
+def _split(text: str) -> list[str]:
+    """The cleaned texts of one ticker each."""
+    texts: list[str] = []
+    for part in re.split(r"[,;\n\r]", _clean(text)):
+        words = [word.removeprefix("$") for word in re.sub(r"\s*([-/:])\s*", r"\1", part).split()]
+        texts += [" ".join(words)] if _coin_called(part) else _join(words)
+    return [text for text in texts if text]
+
+
+def _clean(text: str) -> str:
+    """NFKC, without invisible marks, in upper case; "ß" stays, because its upper case is "SS"."""
+    if text.isascii():
+        return text.upper()
+    text = unicodedata.normalize("NFKC", text.encode(errors="replace").decode()).translate(_DASHES)
+    visible = (char for char in text if unicodedata.category(char) != "Cf")
+    return "".join(up if len(up := char.upper()) == 1 and up.isascii() == char.isascii() else char for char in visible)
+
+
+def _join(words: list[str]) -> list[str]:
+    """Words between spaces as tickers: "KRAKEN BTC USD" is one, KRAKEN:BTC/USD; "BTCUSD ETHUSD" are two."""
+    texts: list[str] = []
+    for word in words:
+        before = texts[-1] if texts else ""
+        if before in _EXCHANGES:
+            texts[-1] = f"{before}:{word}"
+        elif before and _is_currency(word, _MONEY) and not re.search("[-/]", before):
+            texts[-1] = f"{before}/{word}"
+        else:
+            texts.append(word)
+    return texts
+
+
+def _read(text: str) -> Ticker:
+    """The ticker that a cleaned text means."""
+    text = _symbol_in_address(text) if _ADDRESS.fullmatch(text) else text
+    exchange, symbol = _read_pair(text)
+    if exchange == DEFAULT_EXCHANGE and (coin := _coin_called(symbol)):
+        raise DidYouMean(f"{coin.name} is a coin. Did you mean {' or '.join(coin.tickers)}?", coin.tickers)
+    if not (_is_written_right(exchange, _EXCHANGE) and _is_written_right(symbol, _SYMBOL)):
         raise InvalidTicker(
-            "A ticker is 1 to 32 letters, digits, '.', '_' or '!', such as BTCUSD; "
+            "A ticker is 1 to 32 letters, digits, '.', '_', '!' or '&', such as BTCUSD; "
             "another exchange than BINANCE goes before it: COINBASE:BTCUSD."
         )
-    exchange, symbol = match["exchange"], match["symbol"]
+    if "/" in symbol and exchange == DEFAULT_EXCHANGE:
+        raise InvalidTicker("A ticker with '/' needs its exchange before it, as in NYSE:NEE/PW; a pair is as BTCUSD.")
     if symbol.endswith("_OI"):
         raise InvalidTicker(f"{symbol} is open interest, not a price: leave _OI away to track the price.")
-    return Ticker(symbol if exchange in (None, DEFAULT_EXCHANGE) else f"{exchange}:{symbol}")
+    return ticker_at(exchange, symbol)
+
+
+def _is_written_right(part: str, pattern: re.Pattern[str]) -> bool:
+    return part == part.upper() and bool(pattern.fullmatch(part)) and not _ONLY_DOTS.fullmatch(part)
+
+
+def _symbol_in_address(address: str) -> str:
+    """EXCHANGE:SYMBOL in the cleaned address of a symbol's page or of a chart; raises InvalidTicker for any other."""
+    url = urlsplit(re.sub("^(HTTPS?:)?(//)?", "//", address))
+    query, path = parse_qs(url.query), url.path.split("/")
+    symbol = query.get("SYMBOL", [""])[0]
+    if not symbol and len(path) > 2 and path[1] == "SYMBOLS":
+        symbol = unquote(path[2])
+        if "EXCHANGE" in query:
+            symbol = f"{query['EXCHANGE'][0]}:{symbol}"
+        elif "-" in symbol:
+            symbol = symbol.replace("-", ":", 1)
+    symbol = _clean(symbol)
+    if not symbol or _ADDRESS.fullmatch(symbol):
+        raise InvalidTicker(
+            "This address has no ticker. Paste that of a symbol's page, or type a ticker such as BTCUSD."
+        )
+    return symbol
+
+
+def _read_pair(text: str) -> tuple[str, str]:
+    """The exchange and the symbol in a text such as COINBASE:BTC-USD, BINANCE-BTCUSDT, BTC/USDT or NYSE:NEE/PW."""
+    exchange, _, symbol = text.rpartition(":")
+    first, separator, rest = _partition(symbol)
+    if not exchange and separator and first in _EXCHANGES:
+        exchange, symbol = first, rest
+        first, separator, rest = _partition(symbol)
+    if first and separator and _is_currency(rest, _CURRENCIES):
+        symbol = first + rest
+    return exchange or DEFAULT_EXCHANGE, symbol
+
+
+def _partition(symbol: str) -> tuple[str, str, str]:
+    first, *rest = re.split("([-/])", symbol, maxsplit=1)
+    return first, rest[0] if rest else "", rest[-1] if rest else ""
+
+
+def _is_currency(text: str, currencies: frozenset[str]) -> bool:
+    return text.removesuffix(".P") in currencies
+
+
+def _coin_called(text: str) -> Coin | None:
+    """The coin that has this code or name, with or without its spaces; under its old code, too."""
+    code = re.sub(r"[\W_]", "", text)
+    return _COINS.get(_RENAMED.get(code, code))
+
+
+@lru_cache(1_000)
+def proposals_for(ticker: Ticker) -> list[Ticker]:
+    """Tickers to try instead of one that TradingView doesn't have: of the renamed coin, the coin, or similar ones."""
+    exchange, symbol = split_ticker(ticker)
+    code, currency = _split_pair(symbol)
+    if new := _RENAMED.get(code):
+        proposals = [ticker_at(exchange, new + (currency or "USD")), *(_COINS[new].tickers if new in _COINS else [])]
+    elif coin := _COINS.get(code):
+        proposals = [ticker_at(exchange, code + "USD"), *coin.tickers] if exchange != DEFAULT_EXCHANGE else coin.tickers
+    else:
+        similar = get_close_matches(symbol, _WAYS_TO_WRITE, 3, 0.75)
+        proposals = [_WAYS_TO_WRITE[way] for way in similar]
+    return [proposal for proposal in dict.fromkeys(proposals) if proposal != ticker][:3]
+
+
+def _split_pair(symbol: str) -> tuple[str, str]:
+    """("BTC", "USDT.P"): the coin's code and the currency; ("BTC", "") without a currency."""
+    ends = (symbol[at:] for at in range(1, len(symbol)))
+    currency = next((end for end in ends if _is_currency(end, _CURRENCIES)), "")
+    return symbol.removesuffix(currency), currency
+
+
+def ticker_at(exchange: str, symbol: str) -> Ticker:
+    return Ticker(symbol if exchange == DEFAULT_EXCHANGE else f"{exchange}:{symbol}")
 
 
 def split_ticker(ticker: Ticker) -> tuple[str, str]:
     """("BINANCE", "BTCUSD"): the exchange and the symbol at it."""
     exchange, _, symbol = ticker.rpartition(":")
     return exchange or DEFAULT_EXCHANGE, symbol
+
+
+_FACTS = json.loads((Path(__file__).parent / "static" / "coins.json").read_text(encoding="utf-8"))
+_EXCHANGES = frozenset(_FACTS["exchanges"])
+_MONEY = frozenset(_FACTS["money"])
+_CURRENCIES = _MONEY | frozenset(_FACTS["coinsThatPrice"])  # after a space, a coin is a ticker of its own
+_RENAMED: dict[str, str] = _FACTS["renamed"]
+_COINS = {
+    re.sub(r"[\W_]", "", way.upper()): coin
+    for coin in (Coin(**coin) for coin in _FACTS["coins"])
+    for way in (coin.name, coin.code)
+}
+_WAYS_TO_WRITE = {split_ticker(ticker)[1]: ticker for coin in _COINS.values() for ticker in coin.tickers}
+
+
+# --- prices -----------------------------------------------------------------------------------------------------------
 
 
 def parse_price(text: str) -> str:
@@ -276,7 +472,7 @@ def _why_unreadable(text: str) -> str:
 _WIRE_NAMES = {
     field.name: re.sub(r"_(\w)", lambda match: match[1].upper(), field.name)
     for field in fields(Quote)
-    if field.name != "proven_until"  # it stays between Pluto's own processes
+    if field.name not in ("proven_until", "alternative")  # they stay between Pluto's own processes
 }
 
 

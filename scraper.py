@@ -219,7 +219,8 @@ class Tickers:
         log.log(level, "%s: %s: %s; next try in %.0f s", feed.ticker, trouble.state, trouble.reason, delay)
         one.complaint = trouble.reason
         next_try_at, retry_at = round(_wall_ms() + delay * 1000), steady_ms() + delay * 1000
-        feed.fail(Trouble(trouble.state, trouble.reason, next_try_at, retry_at), void_price=trouble.void_price)
+        remembered = Trouble(trouble.state, trouble.reason, next_try_at, retry_at, trouble.alternative)
+        feed.fail(remembered, void_price=trouble.void_price)
         self.tell(feed)
 
     # While TradingView blocks Pluto as a whole, one ticker asks for all.

@@ -94,6 +94,7 @@ class Feed:
     def _build(self, status: Status) -> Quote:
         state, reason, next_try_at, until = status
         told: dict[str, Any] = {"reason": reason, "next_try_at": next_try_at, "proven_until": until}
+        told["alternative"] = None if self.trouble is None else self.trouble.alternative
         return Quote(self.ticker, state, **told, **self._values)
 
     def _status(self, now: float) -> Status:

@@ -36,12 +36,16 @@ class PageTrouble(PlutoError):
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why a ticker has no page that works; when it is tried again, in ms since the epoch and by our own clock."""
+    """Why a ticker has no page that works; when it is tried again, in ms since the epoch and by our own clock.
+
+    `alternative` is the symbol that TradingView shows instead.
+    """
 
     state: State
     reason: str
     next_try_at: int
     retry_at: float = 0.0
+    alternative: str | None = None
 
 
 def other_symbol(asked: str, shown: str) -> PageTrouble:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from werkzeug.wrappers import Response
@@ -52,6 +53,8 @@ ANSWERS = {
         400, "invalid_argument", message='Send a JSON object as the body, such as {"ticker":"BTCUSD"}.'
     ),
     "invalid_ticker": Answer(400, "invalid_argument"),
+    "did_you_mean": Answer(400, "invalid_argument"),
+    "several_tickers": Answer(400, "invalid_argument"),
     "invalid_rate": Answer(400, "invalid_argument"),
     "not_found": Answer(
         404, "unimplemented", message="There is nothing at this address. GET /openapi.json lists all addresses."
@@ -129,13 +132,14 @@ class NeedsRestart(PlutoError):
 # --- how a failure is written -----------------------------------------------------------------------------------------
 
 
-def failure_fields(code: str, message: str) -> dict[str, Any]:
-    """A failure as REST, WebSocket and the HTTP server say it in JSON."""
-    return {"success": False, "message": message, "code": code}
+def failure_fields(code: str, message: str, proposals: Sequence[str] = ()) -> dict[str, Any]:
+    """A failure as REST, WebSocket and the HTTP server say it in JSON. `proposals` are tickers to send instead."""
+    fields: dict[str, Any] = {"success": False, "message": message, "code": code}
+    return fields | {"proposals": list(proposals)} if proposals else fields
 
 
-def failure_json(code: str, message: str) -> bytes:
-    return json.dumps(failure_fields(code, message), ensure_ascii=False).encode()
+def failure_json(code: str, message: str, proposals: Sequence[str] = ()) -> bytes:
+    return json.dumps(failure_fields(code, message, proposals), ensure_ascii=False).encode() + b"\n"
 
 
 def failure_headers(status: int, retry_after_s: int = RETRY_AFTER_S) -> dict[str, str]:
@@ -148,11 +152,14 @@ def failure_headers(status: int, retry_after_s: int = RETRY_AFTER_S) -> dict[str
     return headers
 
 
-def failure(code: str, message: str = "", retry_after_s: int = RETRY_AFTER_S) -> Response:
+def failure(
+    code: str, message: str = "", retry_after_s: int = RETRY_AFTER_S, proposals: Sequence[str] = ()
+) -> Response:
     """The HTTP response for a failure, with the table's message unless another is given."""
-    status, own_message = ANSWERS[code].status, ANSWERS[code].message
-    return Response(failure_json(code, message or own_message), status, failure_headers(status, retry_after_s))
+    status, body = ANSWERS[code].status, failure_json(code, message or ANSWERS[code].message, proposals)
+    return Response(body, status, failure_headers(status, retry_after_s))
 
 
 def answer(error: PlutoError) -> Response:
-    return failure(error.code, str(error), getattr(error, "retry_after_s", RETRY_AFTER_S))
+    retry_after_s, proposals = getattr(error, "retry_after_s", RETRY_AFTER_S), getattr(error, "proposals", ())
+    return failure(error.code, str(error), retry_after_s, proposals)

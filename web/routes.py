@@ -20,7 +20,7 @@ from werkzeug.routing.exceptions import WebsocketMismatch
 from werkzeug.wrappers import Response as BaseResponse
 
 from broadcast import MAX_RATE, Format, Subscription, filter_of, interval_of
-from quotes import PlutoError, SourceState, State, Ticker, parse_ticker, wire_fields
+from quotes import PlutoError, Quote, SourceState, State, Ticker, parse_ticker, wire_fields
 from web.errors import CODES, NeedsRestart, NotReady, NotTracked, NoWebSocket, Unauthenticated, answer, failure
 from web.formats import SSE, WEBSOCKET
 from web.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
@@ -104,9 +104,14 @@ def _chart_script() -> bytes:
 
 @routes.post("/api/tickers")
 def add_ticker() -> tuple[Response, int]:
-    ticker = parse_ticker(_json_object().get("ticker"))
+    """`understood` is the ticker, if the text was written in another way."""
+    text = _json_object().get("ticker")
+    ticker = parse_ticker(text)
     outcome = parts().watchlist.add(ticker)
-    return jsonify(success=True, message=outcome.message, ticker=_price(ticker)), 201 if outcome.has_changed else 200
+    answer: dict[str, Any] = {"success": True, "message": outcome.message, "ticker": _price(ticker)}
+    if str(text).strip().upper() != ticker:
+        answer["understood"] = ticker
+    return jsonify(answer), 201 if outcome.has_changed else 200
 
 
 @routes.delete("/api/tickers/<text>")
@@ -123,7 +128,10 @@ def get_tickers() -> Response:
 
 @routes.get("/api/tickers/<text>")
 def get_ticker(text: str) -> Response:
-    return jsonify(_price(parse_ticker(text)))
+    """`proposals` are tickers to track instead, while TradingView has no such symbol or shows another one."""
+    quote, sequence = _entry(parse_ticker(text))
+    proposals = {"proposals": quote.proposals} if quote.proposals else {}
+    return jsonify(**wire_fields(quote, sequence), **proposals)
 
 
 @routes.get("/api/tickers/<text>/why")
@@ -154,10 +162,15 @@ def _json_object() -> dict[str, Any]:
 
 
 def _price(ticker: Ticker) -> dict[str, Any]:
+    return wire_fields(*_entry(ticker))
+
+
+def _entry(ticker: Ticker) -> tuple[Quote, int]:
+    """The ticker's quote and its sequence. Raises NotTracked."""
     entry = parts().broadcaster.table.entry(ticker)
     if entry is None:
         raise NotTracked(ticker)
-    return wire_fields(entry.quote, entry.sequence)
+    return entry.quote, entry.sequence
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------

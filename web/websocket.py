@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from geventwebsocket.exceptions import WebSocketError
@@ -128,14 +128,14 @@ class WebSocketSession:
             message = json.loads(text)
             tickers = filter_of(str(ticker) for ticker in message["tickers"])
         except PlutoError as error:
-            self._refuse(error.code, str(error))
+            self._refuse(error.code, str(error), getattr(error, "proposals", ()))
         except (ValueError, TypeError, KeyError, RecursionError):
             self._refuse("bad_request", 'Send {"tickers":["BTCUSD"]} to choose tickers. An empty list means all.')
         else:
             self._client.subscribe(replace(self._client.subscription, tickers=tickers))
 
-    def _refuse(self, code: str, message: str) -> None:
-        error = {"type": "error", **failure_fields(code, message)}
+    def _refuse(self, code: str, message: str, proposals: Sequence[str] = ()) -> None:
+        error = {"type": "error", **failure_fields(code, message, proposals)}
         self._client.write(websocket_text(json.dumps(error)))
 
     def _leave(self, closing: Closing) -> None:
