@@ -242,13 +242,13 @@ def host_in_url(host: str) -> str:
 def _announcement(settings: Settings, address: str, made_token: str) -> str:
     """Where Pluto is, and the token it made: the only time that one is written anywhere."""
     mode = "headed" if settings.headed else "headless"
-    source = f"SIMULATED, by a simulator at {settings.source_url}" if settings.demo else settings.source_url
+    simulated = "SIMULATED, livelier than real ones, by a simulator at " if settings.demo else ""
     token = (f"  token    {made_token}",) if made_token else ()
     lines = (
         f"Pluto {VERSION}",
         f"  page     {address}",
         *token,
-        f"  prices   {source}",
+        f"  prices   {simulated}{settings.source_url}",
         f"  browser  {mode}",
     )
     return "\n".join(lines)

@@ -567,7 +567,7 @@ class Session:
             return False
         tabs = self.groups.tabs
         opening = sum(tab.began_at is None for tab in tabs)
-        loading = sum(not tab.feed.has_price and now - tab.born_at < self._patience.loading for tab in tabs)
+        loading = sum(tab.holds_up_others(now) for tab in tabs)
         return opening < self._patience.max_opening and loading < self._patience.max_loading
 
     def _begin(self, tracked: Tracked, feed: Feed) -> Tab | None:

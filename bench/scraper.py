@@ -1,12 +1,14 @@
 """What pages cost, and how long their prices take: Pluto's scraper against two others, on the simulator's heavy page.
 
-    python bench/scraper.py [--counts 1,10,20,50] [--rates 2,10] [--seconds 8] [--json FILE]
+    python bench/scraper.py [--counts 1,10,20,50] [--rates 2,10] [--seconds 8] [--weight real] [--json FILE]
+    python bench/scraper.py --rates real      at the pace at which prices of real pages change
     python bench/scraper.py --kills 50        renderer, browser and driver killed in turn
 
 Contenders, each a process of its own:
 
     pluto     scraper.py as it is
     pluto headed   the same with its pages visible, where there is a DISPLAY
+    pluto unslim   the same with its pages laid out, as when no header fills in slim ones
     shared    one browser, one context, a page per ticker, nothing slimmed, an exposed binding told by an observer
     naive     a browser per ticker, asked once a second, as the original design did
 
@@ -43,7 +45,7 @@ from playwright.sync_api import sync_playwright  # noqa: E402
 from quotes import Quote, SourceState, State, Ticker, steady_ms  # noqa: E402
 from scraper import Scraper, ScraperSettings  # noqa: E402
 from tradingview.browser import find_browser  # noqa: E402
-from tradingview.feed import PageClock  # noqa: E402
+from tradingview.proof import PageClock  # noqa: E402
 from tradingview.site import page_url  # noqa: E402
 
 COIN_LINE = """
@@ -54,7 +56,13 @@ COINS = COIN_LINE.split()
 SETTLE_S = 13.0  # until what opening left behind is collected
 RECOVERY_LIMIT_S = 60.0
 NAIVE_TIMEOUT_MS = 120_000  # each further browser starts slower than the one before
-LIMITS = {"pluto": 1000, "pluto headed": 20, "shared": 20, "naive": 20}  # tickers; what is beyond is extrapolated
+LIMITS = {
+    "pluto": 1000,
+    "pluto headed": 20,
+    "pluto unslim": 1000,
+    "shared": 20,
+    "naive": 20,
+}  # tickers; what is beyond is extrapolated
 # Ticker, price text, when the hub's thread had it, and when the page showed it (0 where nobody says), in ms.
 Receipts = list[tuple[str, str, float, float]]
 
@@ -62,7 +70,7 @@ Receipts = list[tuple[str, str, float, float]]
 # --- the contenders, each in a process of its own ---------------------------------------------------------------------
 
 
-def run_pluto(url: str, count: int, report: Any, *, headed: bool) -> None:
+def run_pluto(url: str, count: int, report: Any, *, headed: bool, slim: bool) -> None:
     """The scraper's thread beside a gevent hub, as in the real program; quotes cross as they do there."""
     waiting: deque[Quote] = deque()
     states: dict[str, State] = {}
@@ -87,6 +95,7 @@ def run_pluto(url: str, count: int, report: Any, *, headed: bool) -> None:
     PageClock.ours = lambda self, at: at + ahead  # type: ignore[method-assign]
     settings = ScraperSettings(url, os.environ.get("PLUTO_BROWSER"), headed=headed)
     scraper = Scraper(settings, emit)
+    scraper.slimness.is_given_up = not slim
     started = time.monotonic()
     scraper.start()
     for coin in COINS[:count]:
@@ -193,7 +202,7 @@ def run_contender(name: str, url: str, count: int) -> None:
     elif name == "naive":
         run_naive(url, count, report)
     else:
-        run_pluto(url, count, report, headed=name == "pluto headed")
+        run_pluto(url, count, report, headed=name == "pluto headed", slim=name != "pluto unslim")
 
 
 # --- the measurement --------------------------------------------------------------------------------------------------
@@ -271,9 +280,10 @@ def memory_mb(processes: list[psutil.Process], kind: str = "Pss") -> float:
     return total
 
 
-def measure(name: str, count: int, rate: float, seconds: float) -> dict[str, Any]:
-    with simulator() as (url, http):
-        for coin in COINS[:count]:
+def measure(name: str, count: int, rate: float | None, seconds: float, weight: str) -> dict[str, Any]:
+    """At the real pace when there is no rate."""
+    with simulator("--weight", weight, *(["--pace", "real"] if rate is None else [])) as (url, http):
+        for coin in COINS[:count] if rate is not None else ():
             http.post(f"/rate/{coin}USD/{rate}").raise_for_status()
         contender = Contender(name, url, count)
         try:
@@ -283,7 +293,12 @@ def measure(name: str, count: int, rate: float, seconds: float) -> dict[str, Any
             before = {part: cpu_s(processes) for part, processes in parts.items()}
             time.sleep(seconds)
             took = time.time() - begun
-            row: dict[str, Any] = {"contender": name, "tickers": count, "rate": rate, "live_s": contender.live_s}
+            row: dict[str, Any] = {
+                "contender": name,
+                "tickers": count,
+                "rate": rate or "real",
+                "live_s": contender.live_s,
+            }
             for part, processes in parts.items():
                 row[f"{part}_ms_per_s"] = 1000 * (cpu_s(processes) - before[part]) / took
             everything = [process for processes in contender.parts().values() for process in processes]
@@ -314,8 +329,8 @@ def percentiles(name: str, waits: list[float]) -> dict[str, float | None]:
 
 
 @contextmanager
-def simulator() -> Iterator[tuple[str, httpx.Client]]:
-    command = [sys.executable, "-m", "simulator", "--port", "0", "--until-stdin-closes"]
+def simulator(*options: str) -> Iterator[tuple[str, httpx.Client]]:
+    command = [sys.executable, "-m", "simulator", "--port", "0", "--until-stdin-closes", *options]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[1]
@@ -420,7 +435,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", default="0,1,10,20,50", help="tickers, separated by commas")
-    parser.add_argument("--rates", default="2,10", help="changes of each price a second, separated by commas")
+    parser.add_argument("--rates", default="2,10", help="changes of each price a second, separated by commas; or real")
+    parser.add_argument("--weight", default="2000000", help="of a page, as the simulator takes it")
     parser.add_argument("--contenders", default="pluto,shared,naive", help="which, separated by commas")
     parser.add_argument("--seconds", type=float, default=8.0, help="how long each is measured")
     parser.add_argument("--kills", type=int, default=0, help="instead: kill so often")
@@ -452,9 +468,9 @@ def measure_all(options: argparse.Namespace, counts: list[int]) -> list[dict[str
     rows = []
     for name in options.contenders.split(","):
         for count in counts:
-            for rate in [float(rate) for rate in options.rates.split(",")]:
+            for rate in [None if rate == "real" else float(rate) for rate in options.rates.split(",")]:
                 if count <= LIMITS[name] and (count or name.startswith("pluto")):
-                    rows.append(measure(name, count, rate, options.seconds))
+                    rows.append(measure(name, count, rate, options.seconds, options.weight))
                     print_row(rows[-1])
     return rows
 

@@ -1,6 +1,7 @@
 """Whether Pluto's scraper grows: memory, handles and latency over time, once a minute.
 
     python bench/soak.py --minutes 20 [--tickers 20] [--rate 2] [--json FILE]
+    python bench/soak.py --pace real --minutes 60 [--log FILE]    instead: whether what it tells is right, see watch.py
 
 Growth is that of the last quarter's median over the second quarter's; the first is for caches to fill. PSS depends on
 who else runs a Chromium on the machine; its anonymous part, what was written, doesn't. Linux only.
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import watch
 
 
 def load_bench() -> Any:
@@ -94,7 +96,15 @@ def main() -> None:
     parser.add_argument("--tickers", type=int, default=20)
     parser.add_argument("--rate", type=float, default=2.0, help="changes of each price a second")
     parser.add_argument("--json", help="file to write the results to")
+    parser.add_argument(
+        "--pace", choices=("lively", "real"), default="lively", help="real: 20 tickers, troubles, truth"
+    )
+    parser.add_argument("--weight", default="2000000", help="at the real pace: of a page, as the simulator takes it")
+    parser.add_argument("--log", default="", help="at the real pace: file for what Pluto logs")
     options = parser.parse_args()
+    if options.pace == "real":
+        watch.run(options.minutes, options.weight, options.log)
+        return
     rows = soak(options.minutes, options.tickers, options.rate)
     grown = {name: growth(rows, name) for name in ("pss_mb", "anon_mb", "handles", "p50_ms")}
     for name, percent in grown.items():

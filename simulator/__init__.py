@@ -36,8 +36,8 @@ Faults (`GET /fault` and faults.py explain them; those marked * strike only what
     walls     bot_wall, wall_verify, wall_attention, wall_one_more_step, wall_robot, wall_cf_mitigated, wall_waf_action,
               wall_405, wall_202, wall_202_passes, wall_reloads, wall_solvable, empty_document, forbidden,
               too_many_requests
-    loading   not_found, server_error, hangs, document_after_25_s, busy_loading, redirects_away, region_de, region_in,
-              renamed, wrong_symbol, redirects_to_port, redirects_to_file, redirects_to_data, redirects_round
+    loading   not_found, server_error, hangs, document_after_25_s, busy_loading, redirects_away, region_de, region_fr,
+              region_in, renamed, wrong_symbol, redirects_to_port, redirects_to_file, redirects_to_data, redirects_round
     quotes    no_such_symbol, permission_denied, permission_denied_alternative, quote_timeout, spec_refused,
               critical_error*, protocol_error*, session_deleted*, symbol_removed*, hibernated*, session_lags,
               other_currency, extended_session, broken_frames, price_after_25_s, price_after_55_s
@@ -51,6 +51,7 @@ Faults (`GET /fault` and faults.py explain them; those marked * strike only what
               opens_windows, closes_itself, leaves, leaves_by_refresh, reloads_without_end, downloads, breeds_frames,
               forges_messages, names_itself_badly, sets_traps
 
-Without any fault: a page under the host `de.…` or `in.…` is that region's; `/symbols/MATICUSD/` leads to POLUSD; there
-are 币安人生USDT, BTCUSDT.P_OI, NSE:JUNIPER (a tick that depends on the price), NSE:M&M, NYSE:NEE/PW and NASDAQ:AAPL.
+Without any fault: a page under the host `de.…`, `fr.…` or `in.…` is that region's; `/symbols/MATICUSD/` leads to
+POLUSD; there are 币安人生USDT, BTCUSDT.P_OI, NSE:JUNIPER (a tick that depends on the price), NSE:M&M, NYSE:NEE/PW and
+NASDAQ:AAPL.
 """

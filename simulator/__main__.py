@@ -103,7 +103,15 @@ def main() -> None:
     for recording in recordings:
         exchange, ticker = recording.symbol.exchange, quote(recording.symbol.ticker, safe="")
         print(f"replays   http://{options.host}:{server.server_port}/symbols/{ticker}/?exchange={exchange}", flush=True)
+    print(f"pace      {describe_pace(simulation.options)}", flush=True)
     wait_for_the_end(options.until_stdin_closes)
+
+
+def describe_pace(options: Options) -> str:
+    if options.pace == "real":
+        return "real: prices of calculated pairs change as seldom as recorded"
+    rate = LIVELY_RATE if options.rate is None else options.rate
+    return f"lively: each price changes {rate:g} times a second; --pace real: as seldom as recorded"
 
 
 def wait_for_the_end(until_stdin_closes: bool) -> None:

@@ -123,6 +123,7 @@ ANSWERS: dict[str, Answer] = {
     "hangs": hangs,
     "redirects_away": redirects_away,
     "region_de": redirects_to_region("de"),
+    "region_fr": redirects_to_region("fr"),
     "region_in": redirects_to_region("in"),
     "redirects_round": redirects_round,
     "redirects_to_port": redirects_to("http://127.0.0.1:9/"),

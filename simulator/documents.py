@@ -43,6 +43,7 @@ class Locale:
 ENGLISH = Locale()
 LOCALES = {
     "de": Locale("de-DE", "Markt geschlossen / Kein Handel", "{ticker} Kurs und Chart — TradingView"),
+    "fr": Locale("fr-FR", "Marché fermé / Aucune transaction", "{ticker} Cours et graphique — TradingView"),
     "in": Locale("en-IN"),
 }
 

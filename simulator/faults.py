@@ -100,6 +100,7 @@ LOADING = {
     "busy_loading": Fault("the page's script computes for 7 s before it shows anything", seconds=7),
     "redirects_away": Fault("302 to the same page under another host name", answer="redirects_away"),
     "region_de": Fault("302 to the region's host: German texts and numbers, 1.234,56", answer="region_de"),
+    "region_fr": Fault("302 to the region's host: French texts and numbers, 1 234,56 with U+202F", answer="region_fr"),
     "region_in": Fault("302 to the region's host: Indian grouping, 12,34,567.89", answer="region_in"),
     "renamed": Fault("the page at this address is that of POLUSD, and says so", answer="renamed"),
     "wrong_symbol": Fault("page and quotes are those of another exchange", answer="wrong_symbol"),

@@ -323,7 +323,7 @@ def test_each_socket_has_its_own_interval(live: Stage) -> None:
     slow = {"id": 2, "open": True, "heard": at, "beats": [at - 40_000, at - 20_000, at]}
     live.pulse(sockets=[{"id": 1, "open": True, "heard": at, "beats": [at - 10_000, at]}, slow])
     assert live.quote.proven_until == live.uptime + 15_000, "no session of the second one has the symbol"
-    live.frames(Part({"volume": 7}, session=SIMPLE), socket=2)
+    live.frames(Part({"lp": 100.0, "lp_time": T}, session=SIMPLE), socket=2)
     assert live.quote.proven_until == live.uptime + MAX_SOCKET_PROOF_MS
 
 
@@ -342,7 +342,7 @@ def test_a_reconnect_within_the_proof_is_no_flip(live: Stage) -> None:
 
 def test_of_two_sockets_one_may_close(live: Stage) -> None:
     """A price was forgotten when either did."""
-    live.frames(Part({"volume": 7, "lp_time": T}, session=SIMPLE), socket=2)
+    live.frames(Part({"lp": 100.0, "lp_time": T}, session=SIMPLE), socket=2)
     for _ in range(20):
         live.wait(2)
         live.pulse(sockets=[{"id": 1, "open": False}, {"id": 2, "open": True, "heard": live.now - 2}])
@@ -351,8 +351,9 @@ def test_of_two_sockets_one_may_close(live: Stage) -> None:
 
 @pytest.mark.parametrize("end", ["quote_delete_session", "critical_error", "remove"])
 def test_a_socket_on_which_no_session_has_the_symbol_proves_nothing(live: Stage, end: str) -> None:
-    """It was live for ever."""
+    """Nor does one that tells what the symbol is called and never its price. It was live for ever."""
     live.frames(Part({"lp": 99.0}, session=SNAPSHOT), Part({"lp": 9.0}, session=FULL, name=spec(session="extended")))
+    live.frames(Part({"description": "Bitcoin", "volume": 7}, session=SIMPLE))
     if end == "remove":
         live.session("quote_remove_symbols", SYMBOL, session=FULL)
     else:
@@ -370,7 +371,7 @@ def test_a_session_that_was_asked_and_has_not_answered_proves_nothing(live: Stag
 
 
 def test_of_several_sessions_one_may_end(live: Stage) -> None:
-    live.frames(Part({"volume": 7}, session=SIMPLE))
+    live.frames(Part({"lp": 100.0, "lp_time": T}, session=SIMPLE))
     live.session("quote_delete_session", session=FULL)
     beat(live, beats=3)
     assert price_of(live) == "100.00"
@@ -406,7 +407,7 @@ def test_fast_symbols_are_no_bad_sign(live: Stage) -> None:
 
 
 def test_a_symbol_may_be_hibernated_in_one_session_if_it_is_awake_in_another(live: Stage) -> None:
-    live.frames(Part({"volume": 7}, session=SIMPLE))
+    live.frames(Part({"lp": 100.0, "lp_time": T}, session=SIMPLE))
     live.session("quote_hibernate_all", session=FULL)
     beat(live, beats=3)
     assert live.shown[0] is State.LIVE

@@ -291,6 +291,19 @@ def test_a_taken_port_is_one_sentence_and_exit_code_1(tradingview: Simulation) -
     assert re.fullmatch(rf"simulator: can't listen on 127.0.0.1:{port}: .*\n", ended.stderr)
 
 
+def test_a_fault_can_be_every_tickers_from_the_start() -> None:
+    with simulation("--weight", "0", "--fault", "bot_wall", "--fault", "delayed") as running:
+        assert ["Just a moment..." in running.html(ticker) for ticker in ("BTCUSD", "ETHUSD")] == [True, True]
+        with running.listen("BTCUSD") as client:
+            client.subscribe("BINANCE:BTCUSD")
+            assert next(client.quotes())["v"]["update_mode"] == "delayed_streaming_900"
+
+
+def test_it_says_at_which_pace_prices_change(tradingview: Simulation) -> None:
+    assert tradingview.process.stdout is not None
+    assert tradingview.process.stdout.readline().startswith("pace      lively: each price changes 20 times a second")
+
+
 # ---- The page --------------------------------------------------------------------------------------
 
 
@@ -1253,6 +1266,14 @@ def test_region_de_prints_as_germans_do(tradingview: Simulation, tab: Page) -> N
     tradingview.heal("BTCUSDC")
 
 
+def test_region_fr_groups_by_a_narrow_space(tradingview: Simulation, tab: Page) -> None:
+    tradingview.post("/price/ETHEUR/61234.5")
+    tradingview.strike("ETHEUR", "region_fr")
+    open_symbol(tab, tradingview, "ETHEUR")
+    wait_until_shown(tab, "61\u202f234,50")
+    tradingview.heal("ETHEUR")
+
+
 def test_region_in_groups_as_indians_do(tradingview: Simulation, tab: Page) -> None:
     tradingview.post("/price/BTCEUR/110910.19")
     tradingview.strike("BTCEUR", "region_in")
@@ -1490,6 +1511,16 @@ def test_the_page_prints_as_tradingviews_formatter(tradingview: Simulation, tab:
         tradingview.post(f"/scale/PEPEEUR?{scale}&minmov=1&variable_tick_size=")
         tradingview.post(f"/number/PEPEEUR/{number}")
         wait_until_shown(tab, text)
+
+
+def test_fractions_and_volumes_are_printed_as_such(tradingview: Simulation, tab: Page) -> None:
+    open_symbol(tab, tradingview, "FLOKIEUR")
+    tradingview.set_fields("FLOKIEUR", fractional=True, pricescale=32)
+    tradingview.post("/number/FLOKIEUR/115.15625")
+    wait_until_shown(tab, "115'05")
+    tradingview.set_fields("FLOKIEUR", format="volume")
+    tradingview.post("/number/FLOKIEUR/1234567.8")
+    wait_until_shown(tab, "1.235\u2006M")
 
 
 def test_truth_is_what_the_page_prints(tradingview: Simulation, tab: Page) -> None:

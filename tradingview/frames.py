@@ -91,7 +91,7 @@ class Frames:
         return None
 
     def _take(self, socket: Socket, frame: object, at: float, latest: float) -> bool:
-        """Whether this frame tells of the page's price."""
+        """Whether this frame proves the page's price: a line that never told one doesn't."""
         name = frame.get("name") if isinstance(frame, dict) else None
         if not isinstance(frame, dict) or not isinstance(name, str) or not self.names.mean_symbol(name):
             raise ValueError("a frame of another symbol")
@@ -107,7 +107,7 @@ class Frames:
             raise ValueError("a frame without fields")
         line, session.is_unreadable = session.line(name), False
         self._merge(line, _news_in(fields), at, latest)
-        return True
+        return "lp" in line.fields
 
     def _why_foreign(self, session: Session, name: str) -> str | None:
         """Why what the session tells under this name is not the page's price; None when it is."""

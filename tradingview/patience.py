@@ -59,7 +59,7 @@ class Patience:
     max_opening: int = 4  # pages that wait for their first document at once
     # Pages that have no price yet at once: more would only keep each other from the processor, and all come late.
     max_loading: int = 3 * usable_cpus()
-    loading: float = 3.0  # a page that loads for longer no longer holds up others
+    loading: float = 3.0  # a page that has loaded and shows none for longer no longer holds up others
     retry_first: float = 1.0
     retry_limit: float = 60.0
     not_found_retry: float = 600.0

@@ -325,12 +325,19 @@
     onRepaint(isFirst);
   }
 
+  /** A header can become another symbol's in the very task that changes its text. */
+  function isStillOurs() {
+    tellFacts();
+    return !isHidden(nodes[0]) && !isAnothers(nodes[0]);
+  }
+
   const textOf = (node) => (node?.isConnected ? node.textContent.slice(0, settings.maxText) : "");
 
   /** Only a text that changes says that the feed lives: those that are there `isFirst` came with the document. */
   function onRepaint(isFirst = false) {
     const found = [0, 1, 2].map((index) => textOf(nodes[index]));
     if (found.every((text, index) => text === texts[index])) return;
+    if (nodes.length && !isFirst && !isStillOurs()) return followElement();
     const [wasPrice, wasSilent] = [texts[0], now() - changed > settings.pulse];
     texts = found;
     if (texts[0] !== wasPrice) painted = now();

@@ -169,12 +169,16 @@ class Sessions:
         """Whether the session has told of the symbol, and has it still."""
         if session.is_over or session.is_snapshot:
             return False
-        return any(self._names.extra_key(name) is None for name in session.lines)
+        return any(map(self._is_own, session.lines))
 
     def _proves(self, session: Session) -> bool:
-        """Whether, as its socket lives, the session would tell a new price."""
+        """Whether, as its socket lives, the session would tell a new price: one that never told a price would not."""
         is_awake = bool(session.fast) or not session.is_hibernated
-        return self.has(session) and is_awake and not session.is_unreadable
+        is_able = any("lp" in line.fields for name, line in session.lines.items() if self._is_own(name))
+        return self.has(session) and is_able and is_awake and not session.is_unreadable
+
+    def _is_own(self, name: str) -> bool:
+        return self._names.extra_key(name) is None
 
     @property
     def have_symbol(self) -> bool:

@@ -198,6 +198,14 @@ class Tab:
         """Whether it still may show its first price: then its silence says nothing."""
         return self.priced_at is None and self.wall is None and now <= self.deadline
 
+    def holds_up_others(self, now: float) -> bool:
+        """Whether further pages had better wait: without a price, its scripts still load, or did so a moment ago."""
+        if self.feed.has_price:
+            return False
+        if self.loaded_at is None:
+            return now - self.born_at < self._patience.first_price
+        return now - self.loaded_at < self._patience.loading
+
     @property
     def has_spoken(self) -> bool:
         """Whether its probe has said anything since its document came."""

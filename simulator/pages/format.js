@@ -1,7 +1,8 @@
 // Prices as TradingView's own page code prints them: rounded half up to the tick, in doubles, with as many decimals as
-// the pricescale has zeros, whatever minmov is.
+// the pricescale has zeros, whatever minmov is. Bonds are printed in fractions, what is counted as a volume.
 
 const EXPONENT_ABOVE = 1e10; // a greater pricescale prints exponents
+const UNITS = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "K"]];
 const MINUS = "\u2212";
 
 /** The smallest step of a price, in units of 1 / pricescale. "0.01 250 0.05": 0.01 below 250, 0.05 from there on. */
@@ -19,6 +20,8 @@ export function printed(price, quote, locale) {
   const { pricescale = 100 } = quote;
   const tick = tickOf(price, quote);
   const units = Math.round((price * pricescale) / tick) * tick;
+  if (quote.format === "volume") return volume(price, locale);
+  if (quote.fractional) return fraction(units, pricescale);
   return pricescale > EXPONENT_ABOVE ? exponential(units, decimalsOf(quote), locale) : fixed(units, decimalsOf(quote), locale);
 }
 
@@ -28,6 +31,19 @@ function fixed(units, decimals, locale) {
   const whole = BigInt(digits.slice(0, digits.length - decimals)).toLocaleString(locale);
   const rest = decimals ? pointOf(locale) + digits.slice(-decimals) : "";
   return (units < 0 ? MINUS : "") + whole + rest;
+}
+
+/** 115'05: 115 and 5 / 32, where pricescale is 32. */
+function fraction(units, pricescale) {
+  const digits = String(pricescale - 1).length;
+  return `${Math.floor(units / pricescale)}'${String(units % pricescale).padStart(digits, "0")}`;
+}
+
+/** 1.235 K, with U+2006. How many decimals there are is inferred. */
+function volume(number, locale) {
+  const unit = UNITS.find(([size]) => number >= size);
+  const text = (number / (unit?.[0] ?? 1)).toLocaleString(locale, { maximumFractionDigits: 3 });
+  return unit ? `${text}\u2006${unit[1]}` : text;
 }
 
 /** 12.340e-9. Of this form only examples are known: its number of decimals is inferred. */

@@ -12,6 +12,10 @@ const TEXTS = {
     "Market open": "Markt geöffnet", "Market closed": "Markt geschlossen", "Pre-market": "Vorbörslich",
     "Post-market": "Nachbörslich", Holiday: "Feiertag", Delisted: "Delisted", "As of today at": "Stand heute um", "As of": "Stand",
   },
+  "fr-FR": {
+    "Market open": "Marché ouvert", "Market closed": "Marché fermé", "Pre-market": "Pré-marché",
+    "Post-market": "Post-marché", Holiday: "Jour férié", Delisted: "Retiré", "As of today at": "Aujourd'hui à", "As of": "Au",
+  },
 };
 const translated = (text) => TEXTS[page.locale]?.[text] ?? text;
 
