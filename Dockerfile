@@ -20,6 +20,7 @@ COPY . .
 USER 10001:10001
 # Beyond loopback Pluto never listens without an access token: PLUTO_ACCESS_TOKEN, else one that it makes and logs.
 ENV PLUTO_HOST=0.0.0.0 \
+    PLUTO_DATA=/data \
     PLUTO_BROWSER=/usr/bin/chromium \
     PYTHONUNBUFFERED=1
 EXPOSE 8080

@@ -31,11 +31,14 @@ from flask import Flask
 from gevent.event import AsyncResult
 
 from broadcast import Broadcaster, StreamLimits
-from quotes import PlutoError
+from quotes import PlutoError, Quote, Ticker
 from scraper import Scraper, ScraperSettings
 from settings import VERSION, Settings, read_settings, variable_of
+from storage.remembered import Remembered
+from storage.retention import Keep
+from store import Store, StoreSettings, path_of
 from tradingview.browser import check_sandbox, find_browser
-from watchlist import Watchlist
+from watchlist import TooManyTickers, Watchlist
 from web.access import SECURITY_HEADERS, Access
 from web.connect import ConnectApplication, refuse
 from web.descriptors import KEPT_FREE, raise_limit, room_for_streams
@@ -61,19 +64,33 @@ log = logging.getLogger("pluto")
 def assemble(
     settings: Settings, bound: str = "127.0.0.1", *, open_files: int | None = None, **patience: float
 ) -> Parts:
-    """The parts, joined and not yet started. The broadcaster, then the scraper, hear of each change of the watchlist.
+    """The parts, joined and not yet started. Of each change of the watchlist hear the broadcaster, then the store, then
+    the scraper; of each quote the broadcaster, by way of what is remembered from before the restart, and the store.
 
     `bound` is the address that the server listens on. `open_files` is the browser's soft limit of descriptors; None:
     Pluto's own. `patience` are times of StreamLimits, in seconds; the product leaves them as they are.
     """
     limits = StreamLimits(settings.max_streams, settings.max_streams_per_address, **patience)
     broadcaster = Broadcaster(limits, simulated=settings.demo)
-    scraper = Scraper(_scraper_settings(settings, open_files), broadcaster.put)
+    remembered = Remembered(broadcaster.put)
+    store = Store(_store_settings(settings), remembered)
+
+    def tell(quote: Quote) -> None:
+        remembered.put(quote)
+        store.put(quote)
+
+    scraper = Scraper(_scraper_settings(settings, open_files), tell)
     watchlist = Watchlist(settings.max_tickers)
     watchlist.subscribe(broadcaster)
+    watchlist.subscribe(store)
     watchlist.subscribe(scraper)
     supervisor, access = Supervisor(scraper, broadcaster), Access(settings, bound)
-    return Parts(settings, watchlist, scraper, broadcaster, supervisor, access)
+    return Parts(settings, watchlist, scraper, broadcaster, supervisor, access, store)
+
+
+def _store_settings(settings: Settings) -> StoreSettings:
+    keep = Keep(settings.keep_changes, settings.keep_minutes, settings.store_max_size)
+    return StoreSettings(path_of(settings.data, demo=settings.demo) if settings.store else None, keep)
 
 
 def _scraper_settings(settings: Settings, open_files: int | None) -> ScraperSettings:
@@ -192,6 +209,8 @@ def run(settings: Settings, console: Console) -> None:
         settings = replace(settings, max_streams=_possible_streams(settings))
         parts = assemble(settings, listener.getsockname()[0], open_files=open_files)
         scraper, broadcaster, supervisor = parts.source, parts.broadcaster, parts.supervisor
+        stored = _start_store(parts)
+        layers.callback(parts.store.stop)
         limits = Limits(kept_descriptors=KEPT_FREE)
         server = Server(listener, create_app(parts), headers=dict(SECURITY_HEADERS), limits=limits)
         scraper.start()
@@ -206,14 +225,34 @@ def run(settings: Settings, console: Console) -> None:
         watchdog = HubWatchdog(supervisor.counters)
         watchdog.start()
         layers.callback(watchdog.stop)
-        for ticker in settings.start_tickers:
-            parts.watchlist.add(ticker)
+        _track(parts.watchlist, stored)
+        _track(parts.watchlist, settings.start_tickers if settings.tickers or not stored else [])
         address = f"http://{host_in_url(settings.host)}:{listener.getsockname()[1]}"
         console.announce(_announcement(settings, address, parts.access.made_token))
         if settings.open:
             open_page(address, environment, open_files)
         layers.callback(log.info, "stopping")
         stop.get()
+
+
+def _start_store(parts: Parts) -> list[Ticker]:
+    """Returns the watchlist from before the restart; what of it can only be read later is tracked then."""
+    loop = gevent.get_hub().loop
+
+    def restore(tickers: list[Ticker]) -> None:
+        loop.run_callback_threadsafe(_track, parts.watchlist, tickers)
+
+    return parts.store.start(restore)
+
+
+def _track(watchlist: Watchlist, tickers: list[Ticker]) -> None:
+    """Tracks what there is room for, and says what has none; the store doesn't forget it."""
+    for number, ticker in enumerate(tickers):
+        try:
+            watchlist.add(ticker)
+        except TooManyTickers as error:
+            log.warning("%s is not tracked: %s", ", ".join(tickers[number:]), error)
+            return
 
 
 def _on_signal() -> AsyncResult[None]:

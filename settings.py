@@ -96,6 +96,17 @@ class Settings:
     browser_max_memory: float = _setting(
         6000.0, "MB of memory (PSS) above which the browser is restarted", within=(100, 1_000_000)
     )
+    store: bool = _setting(True, "keep the watchlist and every price in a file; off keeps nothing")
+    data: str = _setting("", "folder of that file. If empty: the platform's own, such as ~/.local/share/pluto")
+    keep_changes: float = _setting(
+        7.0, "days for which every single change is kept, and candles of a second", within=(0.01, 100_000)
+    )
+    keep_minutes: float = _setting(
+        365.0, "days for which candles of a minute are kept; those of an hour stay for ever", within=(0.05, 100_000)
+    )
+    store_max_size: float = _setting(
+        2000.0, "MB above which the oldest changes go, then the oldest minutes", within=(1, 10_000_000)
+    )
     demo: bool = _setting(False, f"simulated prices, no internet required; starts with {DEMO_TICKERS}")
     open: bool = _setting(True, "open the page in your browser if started from a terminal on a desktop")
     log_level: str = _setting("info", "least severe level to log", ("debug", "info", "warning", "error"))

@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20.0, help="batches a second")
     options = parser.parse_args()
 
-    parts = assemble(Settings(demo=True, max_tickers=1000))
+    parts = assemble(Settings(demo=True, store=False, max_tickers=1000))
     broadcaster = parts.broadcaster
     markets = [Market(number) for number in range(options.tickers)]
     for market in markets:

@@ -95,4 +95,4 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def application() -> Flask:
     """The application of a Pluto that is not started."""
-    return create_app(assemble(Settings()))
+    return create_app(assemble(Settings(store=False)))

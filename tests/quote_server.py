@@ -24,17 +24,17 @@ from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
 from app import assemble, create_app
-from broadcast import Broadcaster
 from quotes import Quote, Source, State, parse_ticker
 from settings import Settings
 from web.access import SECURITY_HEADERS
+from web.parts import Parts
 from web.server import Limits, Server, listen
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
-def put_lines(broadcaster: Broadcaster) -> None:
+def put_lines(parts: Parts) -> None:
     for line in sys.stdin:
         for ticker, state, price_text, *proof in json.loads(line):
             proven_until = proof[0] if proof else math.inf
@@ -42,7 +42,8 @@ def put_lines(broadcaster: Broadcaster) -> None:
             quote = Quote(
                 parse_ticker(ticker), State(state), price_text, 0.5, timestamp, Source.SOCKET, proven_until=proven_until
             )
-            broadcaster.put(quote)
+            parts.broadcaster.put(quote)
+            parts.store.put(quote)
 
 
 def beside_trials(application: WSGIApplication) -> WSGIApplication:
@@ -58,6 +59,7 @@ def beside_trials(application: WSGIApplication) -> WSGIApplication:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--data", default="", help="the folder of the store; without it nothing is stored")
     parser.add_argument("--heartbeat", type=float, default=5.0)
     parser.add_argument("--lag-limit", type=float, default=15.0)
     parser.add_argument("--max-streams", type=int, default=10_000)
@@ -84,6 +86,8 @@ def main() -> None:
         access_token=options.access_token,
         allowed_hosts=options.allowed_hosts,
         trusted_proxies=options.trusted_proxies,
+        store=bool(options.data),
+        data=options.data,
     )
     parts = assemble(settings, heartbeat=options.heartbeat, lag_limit=options.lag_limit)
     broadcaster = parts.broadcaster
@@ -94,15 +98,18 @@ def main() -> None:
     else:
         limits = Limits(**{name: type(getattr(Limits, name))(number) for name, number in options.limit})
         server = Server(listener, application, headers=dict(SECURITY_HEADERS), limits=limits)
+    for ticker in parts.store.start(lambda tickers: None):
+        parts.watchlist.add(ticker)
     broadcaster.start()
     server.start()
     stop = Event()
     gevent.signal_handler(signal.SIGTERM, stop.set)
-    threading.Thread(target=put_lines, args=[broadcaster], daemon=True).start()
+    threading.Thread(target=put_lines, args=[parts], daemon=True).start()
     print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     stop.wait()
     broadcaster.stop()
     server.stop(timeout=0.3)
+    parts.store.stop()
 
 
 if __name__ == "__main__":

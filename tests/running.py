@@ -170,9 +170,13 @@ def _program(
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without Pluto's settings but the browser's path, which says where the machine has its browser."""
+    """The environment without Pluto's settings but the browser's path, which says where the machine has its browser.
+
+    Nothing is stored, unless a test says where: the data folder is the user's own.
+    """
     keep = {"PLUTO_BROWSER"}
-    return {name: value for name, value in os.environ.items() if not name.startswith("PLUTO_") or name in keep}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PLUTO_") or name in keep}
+    return {**kept, "PLUTO_STORE": "off"}
 
 
 def descendants(pid: int) -> list[psutil.Process]:

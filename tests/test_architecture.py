@@ -38,13 +38,15 @@ FOREIGN = {
     "tradingview": {"flask", "werkzeug", "gevent", "geventwebsocket"},
     "broadcast": {"flask", "werkzeug", "geventwebsocket", "playwright", "prometheus_client"},
     "watchlist": PURE,
+    "store": PURE,
+    "storage": PURE,
     "settings": PURE,
     "limiter": PURE,
     "quotes": PURE,
     "simulator": {"playwright"},
 }
 WITH_FLASK = {"app", "web.routes"}
-ROOMS = ("", "web", "tradingview")
+ROOMS = ("", "storage", "web", "tradingview")
 MAX_CLASS = 300  # lines
 
 MODULES = sorted(

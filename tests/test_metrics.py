@@ -55,7 +55,7 @@ def read(server: QuoteServer | Pluto) -> Reading:
 @pytest.fixture
 def parts() -> Parts:
     """The layers without a browser or a client, in this process, none of them started."""
-    return assemble(Settings(demo=True))
+    return assemble(Settings(demo=True, store=False))
 
 
 def reading_of(parts: Parts) -> Reading:

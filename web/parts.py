@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from broadcast import Broadcaster
 from quotes import QuoteSource
 from settings import Settings
+from store import Store
 from watchlist import Watchlist
 from web.access import Access
 from web.supervision import Supervisor
@@ -26,4 +27,5 @@ class Parts:
     broadcaster: Broadcaster
     supervisor: Supervisor
     access: Access
+    store: Store
     started_at: float = field(default_factory=time.time)

@@ -21,6 +21,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from broadcast import MAX_RATE, Format, Subscription, filter_of, interval_of
 from quotes import PlutoError, Quote, SourceState, State, Ticker, parse_ticker, wire_fields
+from store import StoreState
 from web.errors import CODES, NeedsRestart, NotReady, NotTracked, NoWebSocket, Unauthenticated, answer, failure
 from web.formats import SSE, WEBSOCKET
 from web.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
@@ -238,13 +239,16 @@ def health() -> Response:
     troubled = states[State.STALE] + states[State.BLOCKED] + states[State.ERROR]
     browser = "running" if parts().source.state is SourceState.RUNNING else "down"
     scraper, flushing = parts().supervisor.state, parts().broadcaster.is_flushing
+    store = parts().store
     is_well = not troubled and browser == "running" and scraper is ScraperState.RUNNING and flushing
+    is_well = is_well and store.state is not StoreState.DEGRADED
     return jsonify(
         status="ok" if is_well else "degraded",
         browser=browser,
         **parts().source.health,
         scraper=scraper,
         broadcaster="running" if flushing else "failed",
+        **store.health,
         tickers={state: states[state] for state in State if states[state]},
         simulated=parts().settings.demo,
         version=parts().settings.version,

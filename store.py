@@ -1,0 +1,284 @@
+"""The store: the watchlist and every price, in a file that outlives the process.
+
+This file owns the writer's thread, which alone writes the file, and what is done when the file or its disk fails:
+streaming goes on, the store says that it is degraded and why, and tries again. It never makes anyone wait for a disk.
+Any thread may `put`; the hub thread starts and stops it and follows the watchlist. What is read is in
+`storage.history`.
+
+    put → intake (bounded) → writer, at most once a second → one transaction: changes, candles, newest quotes
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+
+from quotes import Quote, Ticker
+from storage.file import StoreFile, tracked_of
+from storage.intake import MAX_WAITING, Batch, Intake, wall_ms
+from storage.remembered import Remembered
+from storage.retention import Keep, Retention
+from storage.schema import FromTheFuture, Lock, StoreInUse, default_folder, is_unusable, read_watchlist, set_aside
+
+__all__ = ["Store", "StoreInUse", "StoreSettings", "StoreState", "path_of"]
+
+TURN_S = 1.0  # between two transactions; sooner only for a change of the watchlist
+SHORTEST_TURN_S = 0.1
+PULSE_MS = 10_000  # with nothing to write, the file is told this often that Pluto is alive
+SLOW_S = 5.0  # after which a writer that has not come back is told
+END_LIMIT_S = 3.0  # for the last transaction
+
+log = logging.getLogger("pluto.store")
+
+
+class StoreState(StrEnum):
+    """What /health says of the store."""
+
+    OFF = "off"
+    RUNNING = "running"
+    DEGRADED = "degraded"
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """`path` is None if nothing is kept. `patience` is how many seconds another program may lock the file."""
+
+    path: Path | None
+    keep: Keep = field(default_factory=Keep)
+    max_waiting: int = MAX_WAITING
+    patience: float = 1.0
+
+
+def path_of(folder: str, *, demo: bool) -> Path:
+    """The file in the folder, by default the platform's. Simulated prices have a file of their own."""
+    return (Path(folder).expanduser() if folder else default_folder()) / ("demo.db" if demo else "pluto.db")
+
+
+class Store:
+    """Follows the watchlist, takes in every quote, and writes what changed. Without a path it does nothing."""
+
+    def __init__(self, settings: StoreSettings, remembered: Remembered) -> None:
+        self.path = settings.path
+        self.intake = Intake(settings.max_waiting)
+        self.files_set_aside = 0
+        self.written = 0  # changes
+        self._settings, self._remembered = settings, remembered
+        self._reason = ""  # why it is degraded
+        self._lock: Lock | None = None
+        self._file: StoreFile | None = None
+        self._retention: Retention | None = None  # of that file
+        self._file_number = 0  # of the file that was open last
+        self._pending = Batch({}, [])  # taken, and not yet written
+        self._restore: Callable[[list[Ticker]], None] = lambda tickers: None
+        self._has_loaded = False
+        self._beat_at = time.monotonic()
+        self._wake = threading.Event()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
+
+    # --- for all others -----------------------------------------------------------------------------------------------
+
+    def start(self, restore: Callable[[list[Ticker]], None]) -> list[Ticker]:
+        """Opens the file and returns the watchlist in it. Raises StoreInUse.
+
+        What can only be read later goes to `restore`, on the writer's thread.
+        """
+        if self.path is None:
+            return []
+        found: list[Ticker] = []
+        self._restore = found.extend
+        try:
+            self._open(self.path)
+        except (sqlite3.Error, OSError, FromTheFuture) as error:
+            self._fail(error)
+        self._restore = restore
+        self._thread.start()
+        return found
+
+    def stop(self) -> None:
+        """Writes what waits, and that nothing is recorded from now on."""
+        if self._thread.is_alive():
+            self._is_stopping = True
+            self._wake.set()
+            self._thread.join(END_LIMIT_S)
+
+    def put(self, quote: Quote) -> None:
+        """Any thread: a quote as it enters Pluto."""
+        if self.path is not None:
+            self.intake.put(quote)
+
+    def add(self, ticker: Ticker) -> None:
+        if self.path is not None:
+            self.intake.add(ticker)
+            self._remembered.add(ticker)
+            self._wake.set()
+
+    def remove(self, ticker: Ticker) -> None:
+        if self.path is not None:
+            self.intake.remove(ticker)
+            self._remembered.remove(ticker)
+            self._wake.set()
+
+    @property
+    def state(self) -> StoreState:
+        if self.path is None:
+            return StoreState.OFF
+        return StoreState.DEGRADED if self.reason else StoreState.RUNNING
+
+    @property
+    def reason(self) -> str:
+        """Why it is degraded, for people; empty if it isn't."""
+        silence = time.monotonic() - self._beat_at
+        if not self._reason and self._thread.is_alive() and silence > SLOW_S:
+            return f"{self.path} has taken nothing for {silence:.0f} s: its disk is slow, or hangs."
+        return self._reason
+
+    @property
+    def health(self) -> dict[str, str | int]:
+        """What /health says about it."""
+        health: dict[str, str | int] = {"store": self.state}
+        if reason := self.reason:
+            health["storeReason"] = reason
+        if self.intake.left_out:
+            health["storeLeftOut"] = self.intake.left_out
+        return health
+
+    # --- the writer's thread ------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._is_stopping:
+            self._wake.wait(max(0.0, due + TURN_S - time.monotonic()))
+            time.sleep(max(0.0, due + SHORTEST_TURN_S - time.monotonic()))
+            self._wake.clear()
+            due = time.monotonic()
+            self._turn()
+        self._end()
+
+    def _turn(self) -> None:
+        assert self.path is not None
+        self._beat_at = time.monotonic()
+        try:
+            if self._file is not None and not self._is_in_place(self.path):
+                log.error("%s is gone, or another file has taken its place. A fresh one begins", self.path)
+                self._close()
+            if self._file is None:
+                self._open(self.path)
+            self._write()
+        except (sqlite3.Error, OSError, FromTheFuture, StoreInUse) as error:
+            self._close()
+            self._fail(error)
+        except Exception:
+            self._close()
+            log.exception("the store's writer failed")
+            self._reason = "The store failed in a way that nobody foresaw. Its log shows how."
+        else:
+            self._recover()
+        self._beat_at = time.monotonic()
+
+    def _write(self) -> None:
+        assert self._file is not None
+        assert self._retention is not None
+        if not any(self._pending):
+            self._pending = self.intake.take()
+        now = wall_ms()
+        more = [partial(self._retention.step, now)] if self._retention.is_due(now) else []
+        if any(self._pending) or more or now - self._file.alive_at >= PULSE_MS:
+            self._file.write(self._pending, now, *more)
+            self.written += len(self._pending.arrivals)
+        self._pending = Batch({}, [])
+
+    def _end(self) -> None:
+        """The last transactions: what waits, then that nothing is recorded from now on."""
+        if self._file is not None:
+            self._turn()
+        if self._file is not None:
+            self._pending = Batch({}, self._file.end_all(wall_ms()))
+            self._turn()
+        self._close()
+        self._release()
+
+    # --- opening and failing ------------------------------------------------------------------------------------------
+
+    def _open(self, path: Path) -> None:
+        """Opens the file, or begins one, and loads the watchlist if that has not been done."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._lock is not None and not path.with_name(f"{path.name}.lock").exists():
+            self._release()
+        self._lock = self._lock or Lock(path)
+        self._file = StoreFile(path, self._settings.patience)
+        self._retention = Retention(self._file.connection, self._settings.keep)
+        if not self._has_loaded:
+            self._load(self._file.watchlist())
+            self._pending = self._begin(self._file)
+        elif self._file.file_number != self._file_number:
+            self._pending = self.intake.take_for_fresh_file(self._pending)
+        self._file_number = self._file.file_number
+
+    def _begin(self, file: StoreFile) -> Batch:
+        """What an earlier run, if it was killed, could not write: that nothing was recorded after its last pulse."""
+        return Batch({}, file.end_all(file.alive_at))
+
+    def _load(self, watchlist: dict[Ticker, Quote | None]) -> None:
+        self._has_loaded = True
+        kept = {ticker: quote for ticker, quote in watchlist.items() if not self.intake.is_removed(ticker)}
+        self._remembered.keep(kept)
+        self._restore(list(kept))
+
+    def _load_unwritten(self, path: Path) -> None:
+        """The watchlist of a file that may be readable although it can't be written."""
+        try:
+            rows = read_watchlist(path, self._settings.patience)
+        except sqlite3.Error:
+            return
+        watchlist = dict(map(tracked_of, rows))
+        self._remembered.keep(watchlist)
+        self._restore(list(watchlist))
+
+    def _is_in_place(self, path: Path) -> bool:
+        try:
+            return os.stat(path).st_ino == self._file_number
+        except FileNotFoundError:
+            return False
+
+    def _close(self) -> None:
+        if self._file is not None:
+            try:
+                self._file.close()
+            except sqlite3.Error:
+                log.debug("closing %s failed", self.path, exc_info=True)
+            self._file = None
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _fail(self, error: Exception) -> None:
+        """Says why nothing can be written now; a file that is at fault itself is set aside."""
+        assert self.path is not None
+        if is_unusable(error):
+            reason, path = f"{self.path} can't be used: {error}.", set_aside(self.path, error)
+            self.files_set_aside += 1
+            self._file_number = 0
+        else:
+            reason = str(error) if isinstance(error, StoreInUse) else f"{self.path} can't be written: {error}."
+            path = self.path
+            if reason != self._reason:
+                log.error("the store is degraded, prices go on: %s", reason)
+        if not (self._has_loaded or self._reason):
+            self._load_unwritten(path)
+        self._reason = reason
+
+    def _recover(self) -> None:
+        if self._reason:
+            log.warning("the store works again; %d changes were left out in all", self.intake.left_out)
+        self._reason = ""

@@ -1,0 +1,230 @@
+"""The store: what it writes, on real files, and what it does when a file or its disk fails."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from running import Simulator, running_pluto, wait_until
+from test_process import run_to_end
+
+from quotes import Quote, Source, State, Ticker
+from storage import schema
+from storage.changes import Change, change_of
+from storage.file import StoreFile
+from storage.remembered import REASON, Remembered
+from store import Store, StoreInUse, StoreSettings, StoreState, path_of
+
+BTC, ETH = Ticker("BTCUSD"), Ticker("ETHUSD")
+
+
+def live(price: str, ticker: Ticker = BTC, proven_until: float = math.inf) -> Quote:
+    now = round(time.time() * 1000)
+    return Quote(ticker, State.LIVE, price, 1.5, now - 20, Source.SOCKET, now - 300, now, proven_until=proven_until)
+
+
+class Kept:
+    """A store on a file, and what it shows and restores."""
+
+    def __init__(self, path: Path, **settings: float) -> None:
+        self.shown: list[Quote] = []
+        self.late: list[Ticker] = []
+        self.store = Store(StoreSettings(path, **settings), Remembered(self.shown.append))  # type: ignore[arg-type]
+        self.found = self.store.start(self.late.extend)
+
+    def put(self, *quotes: Quote) -> None:
+        for quote in quotes:
+            self.store.put(quote)
+
+    def wait_until_written(self, changes: int) -> None:
+        wait_until(lambda: self.store.written >= changes, what=f"{changes} changes written")
+
+
+@contextmanager
+def kept(path: Path, **settings: float) -> Iterator[Kept]:
+    kept = Kept(path, **settings)
+    try:
+        yield kept
+    finally:
+        kept.store.stop()
+
+
+def changes(path: Path, ticker: Ticker = BTC) -> list[Change]:
+    """All of the ticker's changes in the file, in their order."""
+    query = (
+        "SELECT at, n, mark, price, shown, traded FROM change JOIN ticker ON id = ticker WHERE name = ? ORDER BY at, n"
+    )
+    with closing(sqlite3.connect(path)) as connection:
+        return [change_of(row) for row in connection.execute(query, (ticker,))]
+
+
+def told(path: Path, ticker: Ticker = BTC) -> list[tuple[State | None, str | None]]:
+    return [(change.state, change.price_text) for change in changes(path, ticker)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "pluto.db"
+
+
+def test_the_watchlist_survives_a_restart_and_shows_its_last_prices_as_stale(path: Path) -> None:
+    with kept(path) as first:
+        assert first.found == []
+        for ticker in (BTC, ETH, Ticker("GONE")):
+            first.store.add(ticker)
+        first.store.remove(Ticker("GONE"))
+        first.put(live("0.00000812"))
+    with kept(path) as second:
+        assert second.found == [BTC, ETH]
+        second.store.add(BTC)
+        second.store.add(ETH)
+        (shown,) = second.shown
+        assert (shown.ticker, shown.state, shown.price_text, shown.reason) == (BTC, State.STALE, "0.00000812", REASON)
+        assert shown.timestamp is not None
+        assert shown.change_percent == 1.5
+
+
+def test_an_old_price_is_shown_until_the_page_speaks() -> None:
+    shown: list[Quote] = []
+    remembered = Remembered(shown.append)
+    remembered.keep({BTC: live("7")})
+    remembered.add(BTC)
+    remembered.put(Quote(BTC, State.STARTING, reason="its page has not shown a price yet"))
+    remembered.put(Quote(BTC, State.ERROR, reason="unreachable", next_try_at=5))
+    remembered.put(live("8"))
+    remembered.put(Quote(BTC, State.ERROR, reason="unreachable"))
+    assert [(quote.state, quote.price_text) for quote in shown] == [
+        (State.STALE, "7"),
+        (State.STALE, "7"),
+        (State.ERROR, "7"),
+        (State.LIVE, "8"),
+        (State.ERROR, None),
+    ]
+
+
+def test_every_change_is_kept_with_its_times_and_nothing_else(path: Path) -> None:
+    first = live("1.50")
+    with kept(path) as one:
+        one.store.add(BTC)
+        one.put(first, live("1.50"), live("1.51"), Quote(BTC, State.CLOSED, "1.51", proven_until=math.inf))
+        one.put(live("9", ETH))
+    assert told(path) == [
+        (State.LIVE, "1.50"),
+        (State.LIVE, "1.51"),
+        (State.CLOSED, "1.51"),
+        (None, None),
+    ], "an equal price is no change, and the end is a gap"
+    change = changes(path)[0]
+    assert (change.timestamp, change.source_time, change.source) == (first.timestamp, first.source_time, Source.SOCKET)
+    assert change.at >= (first.received_at or 0)
+    assert told(path, ETH) == [], "nobody tracks it"
+
+
+def test_a_proof_that_runs_out_is_a_change(path: Path) -> None:
+    with kept(path) as one:
+        one.store.add(BTC)
+        one.put(live("5", proven_until=0.0))
+        one.wait_until_written(1)
+        one.put(live("5"))
+    assert told(path) == [(State.STALE, "5"), (State.LIVE, "5"), (None, None)]
+
+
+def test_a_killed_run_leaves_a_gap(path: Path) -> None:
+    with kept(path) as one:
+        one.store.add(BTC)
+        one.put(live("5"))
+        one.wait_until_written(1)
+        after_kill = path.parent.with_name("after-kill") / path.name
+        shutil.copytree(path.parent, after_kill.parent)
+    with kept(after_kill) as two:
+        assert two.found == [BTC]
+        two.store.add(BTC)
+        two.put(live("6"))
+    assert told(after_kill)[:3] == [(State.LIVE, "5"), (None, None), (State.LIVE, "6")]
+
+
+def test_two_plutos_never_share_a_file(path: Path) -> None:
+    with kept(path), pytest.raises(StoreInUse, match="--data"):
+        Kept(path)
+    with kept(path) as next_one:
+        assert next_one.store.state is StoreState.RUNNING
+
+
+def test_a_file_of_a_newer_pluto_is_set_aside_and_its_watchlist_kept(path: Path) -> None:
+    with kept(path) as one:
+        one.store.add(BTC)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with kept(path) as two:
+        assert two.found == [BTC]
+        two.store.add(BTC)
+        wait_until(lambda: two.store.state is StoreState.RUNNING)
+    assert len(list(path.parent.glob("pluto.db.newer-*Z"))) == 1
+    with kept(path) as three:
+        assert three.found == [BTC]
+
+
+def test_a_file_that_is_no_database_is_set_aside(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"hello" * 5000)
+    with kept(path) as one:
+        one.store.add(BTC)
+        wait_until(lambda: one.store.state is StoreState.RUNNING)
+        assert one.store.files_set_aside == 1
+    (aside,) = path.parent.glob("pluto.db.damaged-*")
+    assert aside.read_bytes() == b"hello" * 5000
+
+
+def test_each_version_of_the_schema_is_made_of_the_one_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.parent.mkdir()
+    for version in range(1, len(schema.MIGRATIONS) + 1):
+        StoreFile(path, 1.0).close()
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone() == (len(schema.MIGRATIONS),), version
+    with kept(path) as one:
+        one.store.add(BTC)
+    more = (*schema.MIGRATIONS, "ALTER TABLE ticker ADD COLUMN note TEXT;")
+    monkeypatch.setattr(schema, "MIGRATIONS", more)
+    with kept(path) as two:
+        assert two.found == [BTC], "a later version takes over what an earlier one wrote"
+    monkeypatch.setattr(schema, "MIGRATIONS", (*more, "ALTER TABLE ticker ADD COLUMN other TEXT; nonsense;"))
+    with pytest.raises(sqlite3.OperationalError):
+        StoreFile(path, 1.0)
+    monkeypatch.setattr(schema, "MIGRATIONS", more)
+    StoreFile(path, 1.0).close()
+
+
+def test_simulated_prices_have_a_file_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert path_of("", demo=False).name != path_of("", demo=True).name
+    assert path_of("", demo=False).is_relative_to(tmp_path)
+    assert path_of("/data", demo=False) == Path("/data/pluto.db")
+
+
+def test_pluto_itself_remembers_across_a_kill(simulator: Simulator, tmp_path: Path) -> None:
+    options = ("--store", "--data", str(tmp_path))
+    with running_pluto("--source-url", simulator.url, *options) as first:
+        assert first.http.get("/health").json()["store"] == "running"
+        first.add("KAVAUSD")
+        price = first.wait_for("KAVAUSD", "live")["priceText"]
+        first.add("GRTUSD")
+        wait_until(
+            lambda: [price for state, price in told(tmp_path / "pluto.db", Ticker("KAVAUSD")) if state == "live"]
+        )
+        second = run_to_end("--port", "0", "--source-url", simulator.url, *options)
+        assert second.returncode == 1
+        assert "Another Pluto" in second.stderr
+        first.process.kill()
+        first.process.wait()
+    with running_pluto("--source-url", "http://127.0.0.1:9", "--tickers", "LPTUSD", *options) as again:
+        assert again.http.get("/api/tickers").json()["tickers"] == ["GRTUSD", "KAVAUSD", "LPTUSD"]
+        old = again.quote("KAVAUSD")
+        assert old["state"] != "live"
+        assert "timestamp" in old
+        assert float(old["priceText"]) == pytest.approx(float(price), rel=0.1)
