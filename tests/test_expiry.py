@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -177,15 +178,22 @@ def test_no_transport_shows_a_price_as_live_past_its_proof(server: QuoteServer) 
 
 
 def test_a_renewed_price_stays_live_on_every_transport_and_nothing_is_sent(server: QuoteServer) -> None:
-    server.put((TICKER, "live", "8.5", steady_ms() + 2_000))
+    def renew() -> None:
+        server.put((TICKER, "live", "8.5", steady_ms() + 2_000))
+
+    def is_live_everywhere(witnesses: Witnesses) -> bool:
+        renew()
+        return witnesses.all_are_told("live")
+
+    renew()
     wait_until(lambda: server.http.get(f"/api/tickers/{TICKER}").json()["state"] == "live")
     with witnesses_of(server.url) as witnesses:
-        wait_until(lambda: witnesses.all_are_told("live"))
+        wait_until(partial(is_live_everywhere, witnesses))
         sequence = server.server()["sequence"]
         began = time.monotonic()
         while time.monotonic() - began < 4:
-            server.put((TICKER, "live", "8.5", steady_ms() + 2_000))
-            time.sleep(0.5)
+            renew()
+            time.sleep(0.2)
         assert server.server()["sequence"] == sequence
         for name, sightings in {**witnesses.answers, **witnesses.streams}.items():
             assert {state for _, state in sightings} == {"live"}, name
@@ -207,18 +215,33 @@ class Faulty(NamedTuple):
         return float(found[-1]) if found else 0.0
 
 
-@pytest.fixture(scope="module")
-def faulty(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
-    log = tmp_path_factory.mktemp("expiry") / "log"
+@contextmanager
+def faulty_pluto(simulator: Simulator, log: Path) -> Iterator[Faulty]:
     options = ("--source-url", simulator.url, "--tickers", TICKER)
     with running_pluto(*options, program="tests/faulty_server.py", log=str(log), FAULTY_PATIENCE="restart=3") as pluto:
         simulator.rate(TICKER, 0)
         yield Faulty(pluto, log)
 
 
-@pytest.mark.parametrize("phase_s", [0.0, 0.7, 1.4])
-def test_a_scraper_that_hangs_leaves_no_price_live_past_its_proof(faulty: Faulty, phase_s: float) -> None:
-    """It hangs so long after a proof, of which there is one every two seconds."""
+@pytest.fixture(scope="module")
+def faulty(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
+    with faulty_pluto(simulator, tmp_path_factory.mktemp("expiry") / "log") as faulty:
+        yield faulty
+
+
+def test_a_scraper_that_hangs_leaves_no_price_live_past_its_proof(simulator: Simulator, tmp_path: Path) -> None:
+    """Three at once, at three phases of a proof: there is one every two seconds."""
+
+    def hang_in_a_pluto(phase_s: float) -> None:
+        with faulty_pluto(simulator, tmp_path / f"{phase_s}.log") as faulty:
+            hang(faulty, phase_s)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(hang_in_a_pluto, (0.0, 0.7, 1.4)))
+
+
+def hang(faulty: Faulty, phase_s: float) -> None:
+    """The scraper's thread hangs so long after a proof."""
     faulty.pluto.wait_for(TICKER, "live")
     before = faulty.proven_until()
     with witnesses_of(faulty.pluto.url) as witnesses:
