@@ -35,10 +35,13 @@ if TYPE_CHECKING:
 
 
 def put_lines(parts: Parts) -> None:
+    shown: dict[str, tuple[str, int]] = {}  # the price of each ticker, and since when: a renewed proof changes neither
     for line in sys.stdin:
         for ticker, state, price_text, *proof in json.loads(line):
             proven_until = proof[0] if proof else math.inf
-            timestamp = round(time.time() * 1000)
+            if shown.get(ticker, ("", 0))[0] != price_text:
+                shown[ticker] = price_text, round(time.time() * 1000)
+            timestamp = shown[ticker][1]
             quote = Quote(
                 parse_ticker(ticker), State(state), price_text, 0.5, timestamp, Source.SOCKET, proven_until=proven_until
             )
