@@ -31,8 +31,9 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Any
 from zlib import crc32
@@ -52,7 +53,8 @@ VANISHED_AFTER = 4 / 3  # of the lag limit: a peer that acknowledges nothing for
 CHECKS_A_ROUND = 10  # each tick checks this fraction of all peers
 SEND_BUFFER = 32 * 1024  # bytes that the kernel keeps per client
 DRAIN_LIMIT = 256  # quotes taken from the hand-off at once; the rest goes with the next flush
-SLICE = 1_000  # clients sent to before the hub gets a turn
+SLICE = 1_000  # clients of one audience sent to before the hub gets a turn
+TURN_S = 0.001  # for other audiences before the hub gets a turn
 MAX_UNREAD = 64 * 1024  # bytes that a client may send although nobody reads them
 MAX_TAIL = 256 * 1024  # unsent bytes at which a lagging client gets no more answers
 MAX_REMOVED = 1_000  # removals remembered for clients that resume
@@ -63,8 +65,27 @@ DELAY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 READABLE, WRITABLE = 1, 2  # libev's names of what an io watcher waits for
 LAST_CHUNK = b"0\r\n\r\n"
 
-Filter = frozenset[Ticker] | None
-"""The tickers a client asked for; None means all."""
+
+class Selection(frozenset[Ticker]):
+    """The tickers that a client asked for. What derives from them is computed once."""
+
+    _list: list[Ticker] | None = None
+    _found: list[Ticker]
+
+    @cached_property
+    def mark(self) -> str:
+        """What tells it from other selections in the id of a batch."""
+        return f"{crc32(','.join(sorted(self)).encode()):08x}"
+
+    def of(self, tickers: list[Ticker]) -> list[Ticker]:
+        """Those of this list, in its order. The list never changes afterwards."""
+        if self._list is not tickers:
+            self._list, self._found = tickers, [ticker for ticker in tickers if ticker in self]
+        return self._found
+
+
+Filter = Selection | None
+"""None means all."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +161,14 @@ class Subscription:
     chunked: bool = False
 
 
-def filter_of(texts: Iterable[str]) -> Filter:
-    """The tickers that a client lists; all if it lists none. Raises InvalidTicker."""
-    return frozenset(parse_ticker(text) for text in texts if text.strip()) or None
+def filter_of(texts: Iterable[str], limit: int) -> Filter:
+    """The tickers that a client lists, at most `limit`; all if it lists none. Raises FilterTooLarge, InvalidTicker."""
+    listed = [text for text in texts if text.strip()]
+    if len(listed) > limit:
+        raise FilterTooLarge(
+            f"The filter has {len(listed)} tickers, but --max-tickers allows {limit}: list fewer, or none to get all."
+        )
+    return Selection(map(parse_ticker, listed)) or None
 
 
 def interval_of(max_rate: float | str) -> float:
@@ -166,6 +192,10 @@ class TooManyStreamsPerAddress(PlutoError):
 
 class ShuttingDown(PlutoError):
     code = "shutting_down"
+
+
+class FilterTooLarge(PlutoError):
+    code = "filter_too_large"
 
 
 class InvalidRate(PlutoError):
@@ -313,7 +343,7 @@ class Table:
 
     def changes(self, since: int, tickers: Filter, resumed: bool | None) -> Batch:
         """Everything that changed after flush `since`."""
-        wanted = [ticker for ticker in self._tickers if tickers is None or ticker in tickers]
+        wanted = self._tickers if tickers is None else tickers.of(self._tickers)
         changed = [entry for ticker in wanted if (entry := self._entries[ticker]).sequence > since]
         listed = resumed is not None or self._has_list_changed(since, tickers)
         return Batch(
@@ -341,7 +371,7 @@ class Table:
 
     def _epoch_of(self, tickers: Filter) -> str:
         """Of this run and these tickers: a sequence says nothing about tickers that the client did not ask for then."""
-        return self.epoch if tickers is None else f"{self.epoch}{crc32(','.join(sorted(tickers)).encode()):08x}"
+        return self.epoch if tickers is None else self.epoch + tickers.mark
 
 
 class Frames:
@@ -667,9 +697,21 @@ class Clients:
     def deliver(self) -> None:
         """Sends each audience that is due what it doesn't have."""
         now = time.monotonic()
-        for audience in list(self._audiences.values()):
+        for audience in self._in_turns():
             if audience.sequence < self.table.sequence and audience.due_at <= now:
                 self._deliver(audience, now)
+
+    def _in_turns(self) -> Iterator[Audience]:
+        """Every audience that still has members, those without a filter first. The hub gets a turn every TURN_S."""
+        ends_at = time.monotonic() + TURN_S
+        for audience in sorted(
+            self._audiences.values(), key=lambda audience: audience.subscription.tickers is not None
+        ):
+            if time.monotonic() > ends_at:
+                gevent.sleep(0)
+                ends_at = time.monotonic() + TURN_S
+            if audience.members:
+                yield audience
 
     def seconds_until_due(self) -> float | None:
         """When the next audience that asked for a lower rate may get what it doesn't have yet."""
@@ -743,7 +785,7 @@ class Clients:
             client.was_silent = is_silent
 
     def _send_heartbeats(self, now: float) -> None:
-        for audience in list(self._audiences.values()):
+        for audience in self._in_turns():
             heartbeat = audience.subscription.format.heartbeat
             if heartbeat and now - audience.sent_at >= self._limits.heartbeat:
                 audience.sent_at = now

@@ -23,6 +23,7 @@ async function checkUnary(client) {
   equal(tickers.join(), "BTCUSD,DOGEUSD,ETHUSD", "tickers");
   equal(prices[2].priceText, "2500.5", "price text");
   equal(prices[2].price, 2500.5, "price");
+  equal(prices[1].changePercent, undefined, "an unknown change");
   equal(prices[2].state, State.STALE, "state");
   equal(typeof prices[2].sequence, "bigint", "sequence");
   equal((await client.removeTicker({ ticker: "DOGEUSD" })).message, "DOGEUSD is no longer tracked.", "removed");

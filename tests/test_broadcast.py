@@ -21,7 +21,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broadcast import TICK_S, Batch, Broadcaster, Entry, ShuttingDown, StreamLimits, Subscription, TooManyStreams
+from broadcast import (
+    TICK_S,
+    Batch,
+    Broadcaster,
+    Entry,
+    Selection,
+    ShuttingDown,
+    StreamLimits,
+    Subscription,
+    TooManyStreams,
+)
 from quotes import NO_SIGN_OF_LIFE, Quote, Source, State, Ticker, steady_ms, wire_fields
 from web.formats import SSE, WEBSOCKET, encode_sse, messages
 from web.stream import Stream
@@ -59,7 +69,7 @@ class Client:
         *,
         interval: float = 0.0,
     ) -> None:
-        subscription = Subscription(SSE, None if tickers is None else frozenset(tickers), interval)
+        subscription = Subscription(SSE, None if tickers is None else Selection(tickers), interval)
         self.admitted = broadcaster.clients.admit(subscription, last_event_id)
         self._response = Stream(self.admitted, None)
         self.stream: Iterator[bytes] = self._response
@@ -644,7 +654,7 @@ def test_a_client_that_subscribes_anew_after_the_proof_ran_out_is_not_shown_a_li
     held.put(stale(ETH, "silence"))
     client.read()
     clock.now += 10_001
-    client.admitted.subscribe(Subscription(SSE, frozenset({BTC})))
+    client.admitted.subscribe(Subscription(SSE, Selection({BTC})))
     while BTC not in client.table or "state" not in client.table[BTC]:
         client.read()
     assert client.table[BTC]["state"] == "stale"

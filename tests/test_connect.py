@@ -30,6 +30,7 @@ from broadcast import Entry
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceClientSync
 from proto.crypto.v1.crypto_service_pb2 import (
     AddTickerRequest,
+    AddTickerResponse,
     Failure,
     GetTickersRequest,
     GetTickersResponse,
@@ -44,7 +45,10 @@ from quotes import State as QuoteState
 from web.connect import as_json, as_proto, price_update
 
 SERVICE = "/crypto.v1.CryptoPriceService"
-TYPES = ["application/connect+json", "application/connect+proto", "application/grpc-web+json", "application/grpc-web"]
+TEXT = "application/grpc-web-text"
+TYPES = [
+    "application/connect+json", "application/connect+proto", "application/grpc-web+json", "application/grpc-web", TEXT,
+]  # fmt: skip
 CLIENTS = [
     (protocol, codec)
     for protocol in (ProtocolType.CONNECT, ProtocolType.GRPC_WEB)
@@ -116,6 +120,8 @@ class RawStream:
         message = request or StreamPricesRequest(all_states=True)
         is_json = content_type.endswith("json")
         body = envelope(json_format.MessageToJson(message).encode() if is_json else message.SerializeToString())
+        if content_type == TEXT:
+            body = base64.b64encode(body)
         self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=10)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         self.socket.sendall(
@@ -135,7 +141,7 @@ class RawStream:
         size = int(self._file.readline(), 16)
         data = self._file.read(size)
         assert self._file.read(2) == b"\r\n"
-        return data
+        return base64.b64decode(data, validate=True) if self.content_type == TEXT else data
 
     def prices(self) -> list[PriceUpdate]:
         """Those of the next chunk."""
@@ -195,6 +201,8 @@ def test_our_json_and_our_protobuf_are_the_same_message(quote: Quote) -> None:
 
 def test_every_field_of_a_quote_has_its_field_in_the_message() -> None:
     message = price_update(Entry(FULL, 7, tracked=1, wire_json=""))
+    assert not price_update(Entry(QUOTES[1], 7, tracked=1, wire_json="")).HasField("change_percent")
+    assert price_update(Entry(QUOTES[2], 7, tracked=1, wire_json="")).HasField("change_percent"), "0 is known"
     assert {field.name for field, _ in message.ListFields()} == {field.name for field in PriceUpdate.DESCRIPTOR.fields}
     assert (message.price, message.price_text, message.state) == (45000.1, "45000.10", State.STATE_NOT_FOUND)
 
@@ -247,6 +255,20 @@ def test_a_stream_begins_with_every_ticker_and_goes_on_with_changes(
     server.put(("BTCUSD", "live", "45001.5"))
     changed = next(stream)
     assert (changed.ticker, changed.price_text, changed.state) == ("BTCUSD", "45001.5", State.STATE_LIVE)
+    put(server, ("BTCUSD", "live", "45000.10"))
+
+
+def test_a_stream_holds_live_and_closed_prices_only_unless_all_states_are_asked_for(
+    server: QuoteServer, client: CryptoPriceServiceClientSync
+) -> None:
+    """For clients of four fields, which would take no price for 0 and an old one for a new one."""
+    stream = client.stream_prices(StreamPricesRequest(), timeout_ms=5000)
+    seen = [next(stream)]
+    for state, price in (("stale", "1"), ("closed", "2"), ("error", None), ("snapshot", "3"), ("live", "4")):
+        put(server, ("BTCUSD", state, price))
+    while seen[-1].price_text != "4":
+        seen.append(next(stream))
+    assert [(price.ticker, price.price_text) for price in seen] == [("BTCUSD", text) for text in ("45000.10", "2", "4")]
     put(server, ("BTCUSD", "live", "45000.10"))
 
 
@@ -348,7 +370,9 @@ def test_get_is_for_get_tickers_only(server: QuoteServer) -> None:
     assert server.http.get(f"{SERVICE}/StreamPrices").status_code == 405
 
 
-@pytest.mark.parametrize("content_type", ["application/xml", "text/plain", "application/connect+xml", ""])
+@pytest.mark.parametrize(
+    "content_type", ["application/xml", "text/plain", "application/connect+xml", "", "application/grpc-web+xml", "*/*"]
+)
 @pytest.mark.parametrize("method", ["GetTickers", "StreamPrices"])
 def test_an_unknown_codec_is_415_and_says_which_there_are(server: QuoteServer, method: str, content_type: str) -> None:
     refused = post(server, method, b"{}", content_type)
@@ -358,8 +382,19 @@ def test_an_unknown_codec_is_415_and_says_which_there_are(server: QuoteServer, m
     assert refused.headers["Accept-Post"] in refused.json()["message"]
 
 
-def test_an_unknown_method_is_404_and_says_where_to_look(server: QuoteServer) -> None:
-    refused = post(server, "SetPrice", b"{}", "application/json")
+def test_a_request_without_a_content_type_is_415_too(server: QuoteServer) -> None:
+    for method in ("GetTickers", "StreamPrices", "SetPrice"):
+        refused = server.http.post(f"{SERVICE}/{method}", content=b"")
+        assert (refused.status_code, refused.headers["content-type"]) == (
+            404 if method == "SetPrice" else 415,
+            "application/json",
+        )
+        assert error_of(refused) in ("invalid_argument", "unimplemented")
+
+
+@pytest.mark.parametrize("content_type", ["application/json", *TYPES])
+def test_an_unknown_method_is_404_and_says_where_to_look(server: QuoteServer, content_type: str) -> None:
+    refused = post(server, "SetPrice", b"", content_type)
     assert (refused.status_code, error_of(refused)) == (404, "unimplemented")
     assert "/openapi.json" in refused.json()["message"]
 
@@ -433,6 +468,28 @@ def test_an_error_has_its_name_in_a_detail(server: QuoteServer) -> None:
         assert small.http.post("/api/tickers", json={"ticker": "ETHUSD"}).json()["code"] == "too_many_tickers"
 
 
+def test_grpc_web_text_is_grpc_web_in_base64(server: QuoteServer) -> None:
+    body = envelope(AddTickerRequest(ticker="BTCUSD").SerializeToString())
+    for text in (base64.b64encode(body), base64.b64encode(body[:4]) + base64.b64encode(body[4:])):
+        answer = post(server, "AddTicker", text, TEXT)
+        assert answer.headers["content-type"] == TEXT
+        (_, message), end = envelopes(base64.b64decode(answer.content, validate=True))
+        assert AddTickerResponse.FromString(message).message == "BTCUSD is tracked already."
+        assert end_of(*end)[0] == "0"
+    refused = post(server, "AddTicker", b"A", TEXT)
+    assert (refused.status_code, error_of(refused)) == (400, "invalid_argument")
+
+
+def test_a_filter_has_at_most_as_many_tickers_as_may_be_tracked() -> None:
+    with quote_server("--max-tickers", "2") as small:
+        with pytest.raises(ConnectError, match="--max-tickers allows 2") as refused:
+            next(CryptoPriceServiceClientSync(small.url).stream_prices(StreamPricesRequest(tickers=["A", "B", "C"])))
+        assert refused.value.code is Code.RESOURCE_EXHAUSTED
+        assert Failure.FromString(refused.value.details[0].message_bytes).code == "filter_too_large"
+        answer = small.http.get("/api/stream?tickers=A,B,C")
+        assert (answer.status_code, answer.json()["code"]) == (400, "filter_too_large")
+
+
 # --- the protocol, streams --------------------------------------------------------------------------------------------
 
 
@@ -480,7 +537,7 @@ def test_a_stream_is_not_compressed_for_each_client(server: QuoteServer, content
 
 
 def test_a_stream_request_may_be_gzipped(server: QuoteServer) -> None:
-    body = envelope(gzip.compress(b'{"tickers":["ETHUSD"]}'), flags=1)
+    body = envelope(gzip.compress(b'{"tickers":["ETHUSD"],"allStates":true}'), flags=1)
     headers = {"Content-Type": TYPES[0], "Connect-Content-Encoding": "gzip"}
     with httpx.stream("POST", f"{server.url}{SERVICE}/StreamPrices", content=body, headers=headers) as response:
         ((_, message),) = envelopes(next(response.iter_raw()))
@@ -549,7 +606,7 @@ def test_shutting_down_is_told_as_unavailable() -> None:
             stream.prices()
         going.process.send_signal(signal.SIGTERM)
         ends = [stream.end() for stream in opened]
-    assert [code for code, _ in ends] == ["unavailable", "unavailable", "14", "14"]
+    assert [code for code, _ in ends] == ["unavailable", "unavailable", "14", "14", "14"]
     assert all("shutting down" in message for _, message in ends)
 
 

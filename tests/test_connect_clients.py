@@ -56,7 +56,7 @@ message RemoveTickerRequest { string ticker = 1; }
 message RemoveTickerResponse { bool success = 1; string message = 2; }
 message GetTickersRequest {}
 message GetTickersResponse { repeated string tickers = 1; repeated PriceUpdate prices = 2; }
-message StreamPricesRequest { repeated string tickers = 1; double max_rate = 2; }
+message StreamPricesRequest { repeated string tickers = 1; double max_rate = 2; bool all_states = 3; }
 message PriceUpdate { string ticker = 1; double price = 2; double change_percent = 3; int64 timestamp = 4; }
 """
 

@@ -20,7 +20,9 @@ from web.http1 import Refusal
 
 # Codes whose HTTP status is not the one that the Connect protocol fixes for their Connect code: REST says them with the
 # status of the table, Connect with its own; or only the HTTP server says them, before it knows the protocol.
-OTHER_STATUS_BY_CONNECT = {"too_many_tickers", "not_found", "method_not_allowed", "not_json", "range_not_satisfiable"}
+OTHER_STATUS_BY_CONNECT = {
+    "too_many_tickers", "filter_too_large", "not_found", "method_not_allowed", "not_json", "range_not_satisfiable",
+}  # fmt: skip
 OTHER_STATUS_BY_CONNECT |= {"too_slow", "too_large", "target_too_long", "unknown_expectation", "headers_too_large"}
 OTHER_STATUS_BY_CONNECT |= {"unknown_version", "no_websocket", "retry_refused"}
 
@@ -44,7 +46,7 @@ def test_every_error_that_can_reach_a_caller_has_an_answer() -> None:
 def test_every_answer_is_one_in_each_protocol(code: str) -> None:
     answer = ANSWERS[code]
     assert HTTPStatus(answer.status) >= 400
-    assert answer.close in (None, 1001, 1002, 1003, 1007, 1009)
+    assert answer.close in (None, 1001, 1002, 1003, 1007, 1008, 1009)
     by_connect = ConnectWireError(Code(answer.connect), "", ()).to_http_status().code
     assert (by_connect == answer.status) == (code not in OTHER_STATUS_BY_CONNECT)
 

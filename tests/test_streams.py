@@ -570,6 +570,24 @@ def test_websocket_takes_a_message_in_pieces_with_a_ping_between(server: QuoteSe
         assert pongs == [b"hello"]
 
 
+def test_a_ping_between_two_pieces_of_a_large_message_is_no_part_of_it(server: QuoteServer) -> None:
+    text = json.dumps({"tickers": ["COIN9USD"]}).encode().ljust(4000)
+    with web_socket(server) as connection:
+        send_raw(connection, frame(1, text, fin=False) + frame(9, bytes(125)) + frame(0, b" " * 96))
+        while receive_until(connection, "tickers")["tickers"] != ["COIN9USD"]:
+            pass
+
+
+@pytest.mark.parametrize("flood", [frame(1, b'{"tickers":["COIN1USD"]}'), frame(9, b""), frame(1, b"", fin=False)])
+def test_websocket_closes_with_1008_when_too_much_is_sent(server: QuoteServer, flood: bytes) -> None:
+    first, *rest = [flood, *[flood if flood[0] & 0x80 else frame(0, b"", fin=False)] * 150]
+    with web_socket(server) as connection:
+        send_raw(connection, first + b"".join(rest))
+        while (received := connection.recv_data(control_frame=True))[0] != websocket.ABNF.OPCODE_CLOSE:
+            pass
+        assert received[1] == struct.pack("!H", 1008)
+
+
 def test_websocket_hears_nothing_after_a_goodbye(server: QuoteServer) -> None:
     before = when_settled(server)
     with web_socket(server) as connection:

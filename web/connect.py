@@ -8,7 +8,9 @@ stream's bytes. Everything runs on the hub thread, and nothing here waits.
 from __future__ import annotations
 
 import base64
+import io
 import json
+import re
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +26,7 @@ from connectrpc.errors import ConnectError, ErrorDetail
 from connectrpc.request import RequestContext
 from google.protobuf.message import Message
 from protobuf.wkt import Any as AnyMessage
+from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
 from broadcast import MAX_RATE, Batch, Broadcaster, Entry, Format, Subscription, filter_of, interval_of
@@ -56,6 +59,7 @@ MAX_MESSAGE = 64 * 1024  # bytes of a request, after decompression
 FAILURE = Failure.DESCRIPTOR.full_name  # the detail of a Connect error that has the error's code
 CONNECT_END, GRPC_WEB_TRAILERS = 0b0000_0010, 0b1000_0000  # flags of the envelope that ends a stream
 WORDLESS = {404, 405, 415}  # statuses that the library sends without a body
+PADDED = re.compile(rb"[^=]+=*")  # base64 may be several texts, each padded
 NO_GRPC = "Use Connect or gRPC-Web over HTTP/1.1. Plain gRPC needs HTTP/2, which Pluto does not support."
 
 
@@ -147,11 +151,16 @@ class StreamFormats(NamedTuple):
     all_states: Format
 
 
-def _formats(name: str, as_message: Callable[[Entry], bytes], as_end: Callable[[End], bytes]) -> StreamFormats:
+def _formats(
+    name: str,
+    as_message: Callable[[Entry], bytes],
+    as_end: Callable[[End], bytes],
+    armour: Callable[[bytes], bytes] = bytes,
+) -> StreamFormats:
     """Each quote is a message. The protocols have no message for a removed ticker, a greeting or a heartbeat."""
 
     def encode(entries: Iterable[Entry]) -> bytes:
-        return b"".join(envelope(as_message(entry)) for entry in entries)
+        return armour(b"".join(envelope(as_message(entry)) for entry in entries))
 
     def format_of(encode_batch: Callable[[Batch], bytes]) -> Format:
         return Format(
@@ -159,8 +168,8 @@ def _formats(name: str, as_message: Callable[[Entry], bytes], as_end: Callable[[
             encode_batch,
             greet=lambda client_id: b"",
             heartbeat=None,
-            end=lambda retry_ms: as_end(SHUTTING_DOWN),
-            expired=as_end(TIME_IS_UP),
+            end=lambda retry_ms: armour(as_end(SHUTTING_DOWN)),
+            expired=armour(as_end(TIME_IS_UP)),
         )
 
     return StreamFormats(
@@ -173,12 +182,18 @@ CONNECT_JSON = _formats("connect+json", as_json, connect_end)
 CONNECT_PROTO = _formats("connect+proto", as_proto, connect_end)
 GRPC_WEB_JSON = _formats("grpc-web+json", as_json, grpc_web_end)
 GRPC_WEB_PROTO = _formats("grpc-web+proto", as_proto, grpc_web_end)
+GRPC_WEB_TEXT = _formats("grpc-web-text", as_proto, grpc_web_end, base64.b64encode)
+BINARY_OF = {  # what the library knows, in place of what it doesn't
+    "application/grpc-web-text": "application/grpc-web",
+    "application/grpc-web-text+proto": "application/grpc-web+proto",
+}
 FORMATS = {
     "application/connect+json": CONNECT_JSON,
     "application/connect+proto": CONNECT_PROTO,
     "application/grpc-web+json": GRPC_WEB_JSON,
     "application/grpc-web+proto": GRPC_WEB_PROTO,
     "application/grpc-web": GRPC_WEB_PROTO,
+    **dict.fromkeys(BINARY_OF, GRPC_WEB_TEXT),
     "json": CONNECT_JSON,  # not a content type, but the library accepts it, as the one in Go does
     "proto": CONNECT_PROTO,
 }
@@ -218,7 +233,9 @@ class ListingCodec(Codec[Message, Any]):
 
     def encode(self, message: Message) -> bytes:
         listing = self._service.listing
-        return listing.encoded[self.name()] if message is listing.message else self._codec.encode(message)
+        if message is listing.message:
+            return listing.encoded[self.name()]
+        return self._codec.encode(message)
 
     def decode(self, data: bytes | bytearray, message_class: type[Any]) -> Any:
         return self._codec.decode(data, message_class)
@@ -228,6 +245,7 @@ class Call:
     """One request inside the library, which can't carry what a stream needs, nor the stream itself."""
 
     def __init__(self, environ: WSGIEnvironment) -> None:
+        self.content_type = _content_type(environ)
         self.hand_over, self.address = environ.get(HAND_OVER), environ.get(ADDRESS, "")
         now = time.monotonic()
         self.waited_ms = 1000 * (now - environ.get(BEGAN_AT, now))  # for the request's body
@@ -281,9 +299,10 @@ class Service(CryptoPriceServiceSync):
         """Admits the client. The library gets an empty stream: the broadcaster sends what is in it."""
         with self._answering(context) as seconds_left:
             call = _call.get()
+            formats = FORMATS[call.content_type]
             subscription = Subscription(
-                _format_of(context, all_states=request.all_states),
-                filter_of(request.tickers),
+                formats.all_states if request.all_states else formats.current,
+                filter_of(request.tickers, self._watchlist.max_tickers),
                 interval_of(request.max_rate or MAX_RATE),
                 chunked=call.hand_over is not None,
             )
@@ -312,11 +331,6 @@ def _failure(code: str) -> bytes:
     return Failure(code=code).SerializeToString()
 
 
-def _format_of(context: RequestContext[Any, Any], *, all_states: bool) -> Format:
-    formats = FORMATS[context.request_headers["content-type"].partition(";")[0].strip().lower()]
-    return formats.all_states if all_states else formats.current
-
-
 # --- the application --------------------------------------------------------------------------------------------------
 
 
@@ -330,12 +344,40 @@ class ConnectApplication:
         self.path = f"{self._library.path}/"
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if _is_plain_grpc(environ.get("CONTENT_TYPE", "")):
+        content_type = _content_type(environ)
+        if _is_plain_grpc(content_type):
             return _refuse_grpc(start_response)
+        if content_type in BINARY_OF:
+            return self._answer_in_text(content_type, environ, start_response)
+        return self._answer(Call(environ), environ, start_response)
+
+    def _answer_in_text(
+        self, content_type: str, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """gRPC-Web in base64, which the library doesn't know: the same call in binary. A stream's format is text."""
+        try:
+            body = b"".join(map(base64.b64decode, PADDED.findall(environ["wsgi.input"].read())))
+        except ValueError:
+            return refuse(NotBase64())(environ, start_response)
+        call, said = Call(environ), Headers()
+        environ["CONTENT_TYPE"], environ["CONTENT_LENGTH"] = BINARY_OF[content_type], str(len(body))
+        environ["wsgi.input"] = io.BytesIO(body)
+
+        def start(status: str, headers: list[tuple[str, str]], *failure: Any) -> Any:
+            said.extend(headers)
+            if said["Content-Type"].startswith("application/grpc-web"):  # not a refusal in JSON
+                said["Content-Type"] = content_type
+            return start_response(status, said.to_wsgi_list(), *failure)
+
+        answer = self._answer(call, environ, start)
+        if call.stream is not None or said["Content-Type"] != content_type:
+            return answer
+        return [base64.b64encode(b"".join(answer))]
+
+    def _answer(self, call: Call, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ["PATH_INFO"].endswith("/StreamPrices"):  # all clients get the same bytes, so never compressed ones
             environ.pop("HTTP_CONNECT_ACCEPT_ENCODING", None)
             environ.pop("HTTP_GRPC_ACCEPT_ENCODING", None)
-        call = Call(environ)
         _call.set(call)
         withheld: list[tuple[str, list[tuple[str, str]]]] = []
 
@@ -348,6 +390,13 @@ class ConnectApplication:
         if withheld:
             return _explain(*withheld[0], body)(environ, start_response)
         return body if call.stream is None else call.stream
+
+
+class NotBase64(PlutoError):
+    code = "malformed_request"
+
+    def __init__(self) -> None:
+        super().__init__("Send the body of application/grpc-web-text in base64.")
 
 
 def refuse(error: PlutoError) -> Response:
@@ -379,7 +428,12 @@ def _error_json(code: str, message: str) -> bytes:
 
 
 def _is_plain_grpc(content_type: str) -> bool:
-    return content_type.partition(";")[0].strip() == "application/grpc" or content_type.startswith("application/grpc+")
+    return content_type == "application/grpc" or content_type.startswith("application/grpc+")
+
+
+def _content_type(environ: WSGIEnvironment) -> str:
+    """Without its parameters."""
+    return str(environ.get("CONTENT_TYPE", "")).partition(";")[0].strip().lower()
 
 
 def _refuse_grpc(start_response: StartResponse) -> Iterable[bytes]:

@@ -47,7 +47,7 @@ ANSWERS = {
     "unauthenticated": Answer(401, "unauthenticated"),
     "forbidden_host": Answer(403, "permission_denied"),
     "forbidden_origin": Answer(403, "permission_denied"),
-    "too_many_requests": Answer(429, "resource_exhausted"),
+    "too_many_requests": Answer(429, "resource_exhausted", 1008),
     # The request asks for something that Pluto doesn't offer.
     "bad_request": Answer(
         400, "invalid_argument", message='Send a JSON object as the body, such as {"ticker":"BTCUSD"}.'
@@ -56,6 +56,7 @@ ANSWERS = {
     "did_you_mean": Answer(400, "invalid_argument"),
     "several_tickers": Answer(400, "invalid_argument"),
     "invalid_rate": Answer(400, "invalid_argument"),
+    "filter_too_large": Answer(400, "resource_exhausted"),
     "not_found": Answer(
         404, "unimplemented", message="There is nothing at this address. GET /openapi.json lists all addresses."
     ),

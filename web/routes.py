@@ -207,7 +207,7 @@ def websocket() -> Response:
         raise NoWebSocket("Use HTTP/1.1 for a WebSocket, or use /api/stream.")
     accept = websocket_accept(request.headers)
     client = parts().broadcaster.clients.admit(_subscription(WEBSOCKET), _last_event_id(), _address())
-    client.receive = WebSocketSession(client).receive
+    client.receive = WebSocketSession(client, parts().settings.max_tickers).receive
     return StreamResponse(
         Stream(client, hand_over),
         status=101,
@@ -217,7 +217,7 @@ def websocket() -> Response:
 
 def _subscription(format: Format, *, chunked: bool = False) -> Subscription:
     """What the query asks for."""
-    tickers = filter_of(request.args.get("tickers", "").split(","))
+    tickers = filter_of(request.args.get("tickers", "").split(","), parts().settings.max_tickers)
     return Subscription(format, tickers, interval_of(request.args.get("max_rate", MAX_RATE)), chunked)
 
 

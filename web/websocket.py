@@ -21,11 +21,13 @@ from geventwebsocket.websocket import Header, WebSocket
 from werkzeug.datastructures import Headers
 
 from broadcast import Client, filter_of
+from limiter import Limiter
 from quotes import PlutoError
 from web.errors import ANSWERS, NoWebSocket, failure_fields
 from web.formats import websocket_frame, websocket_text
 
 MAX_WEBSOCKET_MESSAGE = 4 * 1024  # bytes
+FRAMES_AT_ONCE, FRAMES_PER_SECOND = 100, 10  # that a client may send: messages, their fragments, pings
 CLOSE_CODES = {1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011}  # those that a client may send (RFC 6455, 7.4)
 
 
@@ -52,11 +54,14 @@ class WebSocketReader:
         self._unread = b""
         self._opcode: int | None = None  # of the message whose fragments are arriving
         self._fragments = b""
+        self._frames = Limiter(FRAMES_PER_SECOND, FRAMES_AT_ONCE)
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Yields the complete messages. Raises Closing at a violation; the messages before it are valid."""
         self._unread += data
         while (frame := self._next_frame()) is not None:
+            if not self._frames.take():
+                raise violation("too_many_requests")
             header, payload = frame
             if header.opcode >= WebSocket.OPCODE_CLOSE:
                 yield header.opcode, payload
@@ -73,7 +78,8 @@ class WebSocketReader:
             raise violation("malformed_request") from None
         if header.flags or not header.mask:
             raise violation("malformed_request")
-        if header.length + len(self._fragments) > MAX_WEBSOCKET_MESSAGE:
+        is_control = header.opcode >= WebSocket.OPCODE_CLOSE  # which may come between fragments, and isn't one
+        if header.length + (0 if is_control else len(self._fragments)) > MAX_WEBSOCKET_MESSAGE:
             raise violation("too_large")
         payload = stream.read(header.length)
         if len(payload) < header.length:
@@ -100,8 +106,8 @@ class WebSocketReader:
 class WebSocketSession:
     """What one client sends: its filter, its pings, its close frame."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, client: Client, max_tickers: int) -> None:
+        self._client, self._max_tickers = client, max_tickers
         self._reader = WebSocketReader()
 
     def receive(self, data: bytes) -> None:
@@ -126,7 +132,7 @@ class WebSocketSession:
     def _on_text(self, text: str) -> None:
         try:
             message = json.loads(text)
-            tickers = filter_of(str(ticker) for ticker in message["tickers"])
+            tickers = filter_of(map(str, message["tickers"]), self._max_tickers)
         except PlutoError as error:
             self._refuse(error.code, str(error), getattr(error, "proposals", ()))
         except (ValueError, TypeError, KeyError, RecursionError):
