@@ -58,7 +58,9 @@ def test_a_frame_gives_a_live_price_with_all_its_times(live: Stage) -> None:
     quote = live.quote
     assert (quote.state, quote.price_text, quote.source) == (State.LIVE, "64001.50", Source.SOCKET)
     assert (quote.timestamp, quote.received_at, quote.source_time) == (NOW, NOW, 1_794_999_999_000)
-    assert quote.reason is None
+    assert quote.reason == "the page's quotes have no change, volume, high, low"
+    live.frame(chp=-0.5, volume=7, high_price=65000, low_price=63000)
+    assert live.quote.reason is None
     assert live.feed.has_price
 
 
@@ -202,17 +204,34 @@ def test_the_price_element_takes_over_when_the_socket_closes_and_gives_back(live
     assert (live.counters["fell_to_dom"], live.counters["climbed_to_socket"]) == (1, 1)
 
 
-def test_numbers_of_another_source_do_not_stand_beside_a_price(live: Stage) -> None:
-    """They would belong to the price that the socket said, not to the one the page shows."""
-    live.frame(chp=-0.5, volume=7)
+def test_what_the_socket_told_stays_beside_the_pages_price_for_a_minute(live: Stage) -> None:
+    """Then it is unknown, with a reason in words, until a socket tells it again."""
+    live.frame(ch=-5, chp=-0.5, volume=7, high_price=65000, low_price=63000)
     live.pulse(is_open=False, socket=0)
     live.wait(0.1)
-    live.price("64,005.00")
-    beside_page = live.quote
-    live.frames(Part({"lp": 64006, "chp": -0.5, "volume": 8}), socket=2)
-    beside_frame = live.quote
-    assert (beside_page.change_percent, beside_page.volume) == (None, None)
-    assert (beside_frame.change_percent, beside_frame.volume) == (-0.5, 8)
+    live.price("64,005.00", percent="\u22120.49%")
+    quote = live.quote
+    assert (quote.state, quote.source, quote.reason) == (State.LIVE, Source.DOM, None)
+    assert (quote.change, quote.change_percent, quote.volume) == (-5, -0.49, 7), "what the page shows itself is newer"
+    for second in range(1, 61):
+        live.wait(1)
+        live.price(f"64,005.{second:02}", percent="\u22120.48%")
+        assert live.quote.volume == (7 if second < 60 else None)
+    quote = live.quote
+    assert (quote.state, quote.change_percent, quote.change) == (State.LIVE, -0.48, None)
+    assert quote.reason == "the price element shows no volume, high, low"
+    for price in (64006, 64007):  # a proof that comes after a silence counts a second later
+        live.wait(1.1)
+        live.frames(Part({"lp": price, "chp": -0.5, "volume": 8}), socket=2)
+    assert (live.quote.change_percent, live.quote.volume, live.quote.high) == (-0.5, 8, None)
+
+
+def test_a_change_that_is_painted_after_its_price_is_told_too(page: Stage) -> None:
+    at = page.now
+    page.tell("price", element={"text": "64,001.50", "painted": at - 2, "changed": at - 2, "percent": ""})
+    before = page.quote
+    page.tell("pulse", element={"text": "64,001.50", "painted": at - 2, "changed": at - 2, "percent": "+0.79%"})
+    assert (before.change_percent, page.quote.change_percent) == (None, 0.79)
 
 
 def test_a_text_that_repeats_the_socket_proves_no_more_than_the_socket(live: Stage) -> None:
@@ -312,7 +331,7 @@ def test_structured_data_is_a_dated_snapshot(stage: Stage) -> None:
     quote = stage.quote
     assert (quote.state, quote.price_text, quote.source) == (State.SNAPSHOT, "63000.10", Source.SCRIPT)
     assert (quote.source_time, quote.timestamp, quote.received_at) == (OFFER_TIME, NOW, NOW)
-    assert quote.is_current
+    assert not quote.is_current
     assert not stage.feed.has_price
 
 

@@ -417,6 +417,8 @@ def test_the_change_beside_the_price_is_told_with_it(probed: Probed) -> None:
     }""")
     element = probed.wait_for("price")["element"]
     assert (element["change"], element["percent"]) == ("\u22121,234.50", "\u22121.89%")
+    probed.run("() => document.querySelector('.js-symbol-change-direction > span').remove()")
+    assert probed.pulse()["element"]["change"] == "", "a percentage is no change"
 
 
 def test_a_repaint_that_a_frame_explains_is_not_told(probed: Probed) -> None:

@@ -212,8 +212,8 @@ def test_the_element_takes_over_from_a_dead_socket_and_gives_back(watched: Watch
         watched.run_in_page("MKRUSD", PAINT)
         wait_until(lambda: watched.now["MKRUSD"].source is Source.DOM)
         watched.wait_until_live("MKRUSD")
-        assert watched.now["MKRUSD"].volume is None, "what frames said is not told beside it"
-        assert watched.now["MKRUSD"].change_percent is not None, "but what the page shows beside it is"
+        assert watched.now["MKRUSD"].volume is not None, "what frames said is kept beside it for a minute"
+        assert watched.now["MKRUSD"].change_percent is not None, "the page shows it, too"
         watched.run_in_page("MKRUSD", "() => clearInterval(window.painting)")
         simulator.clear("MKRUSD")
         strike_open_page(simulator, "MKRUSD", "price_element_replaced")

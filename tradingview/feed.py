@@ -28,7 +28,15 @@ HELD_UP_MS = 6_000  # a page that speaks every 2 s and wasn't heard for so long 
 CLOCK_LIMIT_MS = 5 * 60_000  # a machine's clock may be off by so much
 FUTURE_MS = 60_000  # a trade that is further ahead of the site's clock has no time
 
+KEPT_MS = 60_000  # how long figures that the socket told stay beside a price that the page's text gives
+
 Status = tuple[State, str | None, int | None, float | None]  # with its reason, the next try, the end of its proof
+COLUMNS = {"change_percent": "change", "volume": "volume", "high": "high", "low": "low"}  # and their words
+PLACES = {
+    Source.SOCKET: "the page's quotes have",
+    Source.DOM: "the price element shows",
+    Source.TITLE: "the title shows",
+}
 NO_NUMBERS: dict[str, Any] = dict.fromkeys(NUMBER_FIELDS.values())
 
 
@@ -53,6 +61,8 @@ class Feed:
         self.loads = 0  # how often its page was asked for, or asked for itself
         self.http_status: int | None = None  # of the last answer
         self._values: dict[str, Any] = {"exchange": exchange, "simulated": simulated}  # the quote's, but for its state
+        self._kept: dict[str, float] = {}  # figures that were known when the source fell back
+        self._kept_until = 0.0  # by our clock
         self._quote: Quote | None = None  # the last one built; None when there is something new
         self._built_of: Status | None = None
         self._begin(None)
@@ -117,7 +127,12 @@ class Feed:
             stale = document.why_delayed(source)
         if stale is not None:
             return State.STALE, stale
-        return (State.LIVE, None) if closed is None else (State.CLOSED, closed)
+        return (State.LIVE, self._why_incomplete(source)) if closed is None else (State.CLOSED, closed)
+
+    def _why_incomplete(self, source: Source) -> str | None:
+        """Why figures that a live price usually has are unknown."""
+        unknown = [word for name, word in COLUMNS.items() if self._values.get(name) is None]
+        return f"{PLACES[source]} no {', '.join(unknown)}" if unknown else None
 
     @property
     def _source(self) -> Source | None:
@@ -192,8 +207,9 @@ class Feed:
         if kind == "page":
             self._take_facts(now, wall)
         elif kind == "frames":
-            self._take_figures()
+            self._describe(self._document.frames.described)
         self.choose(now, wall)
+        self._take_figures(now)
 
     def why(self, now: float, wall: float) -> dict[str, Any]:
         """Why the quote is what it is, for a person who asks: plain JSON; ages and spans are in ms. Changes nothing."""
@@ -236,12 +252,23 @@ class Feed:
         if facts.reading is not None and "price_text" not in self._values:
             self._know(Source.SCRIPT, facts.reading, now, wall)
 
-    def _take_figures(self) -> None:
-        """What frames told beside a price that is shown already; else it is told with the price."""
-        frames = self._document.frames
-        self._describe(frames.described)
-        if self._shown == (Source.SOCKET, frames.reading):
-            self._learn(**frames.values())
+    def _take_figures(self, now: float) -> None:
+        """What is told beside a price that is shown already; else it is told with the price."""
+        if self._shown is not None and self._shown[1] == self._document.reading(self._shown[0]):
+            self._learn(**self._figures(self._shown[0], now))
+
+    def _figures(self, source: Source, now: float) -> dict[str, Any]:
+        """What the price's own strategy tells beside it. What the page's text lacks is kept for a while."""
+        beside = self._document.values_beside(source)
+        if source is Source.SOCKET or now >= self._kept_until:
+            self._kept = {}
+        told = {name: value for name, value in beside.items() if value is not None}
+        return NO_NUMBERS | self._kept | told
+
+    def _keep_figures(self, now: float) -> None:
+        """The source falls back: what the socket told is kept."""
+        known = {name: value for name in NO_NUMBERS if (value := self._values.get(name)) is not None}
+        self._kept, self._kept_until = known, now + KEPT_MS
 
     def _describe(self, texts: dict[str, str]) -> None:
         self._learn(**{name: text for name, text in texts.items() if text})
@@ -283,6 +310,8 @@ class Feed:
 
     def _know(self, source: Source, reading: Reading, now: float, wall: float) -> None:
         shown_at = round(wall - max(0.0, now - self._document.clock.ours(reading.at)))
+        if self._source is Source.SOCKET and source is not Source.SOCKET:
+            self._keep_figures(now)
         before = self._values.get("timestamp")
         if before is not None and self.has_price and shown_at > before - CLOCK_STEP_MS:
             shown_at = max(before, shown_at)
@@ -292,7 +321,7 @@ class Feed:
             source_time=reading.source_time,
             timestamp=shown_at,
             received_at=round(wall),
-            **NO_NUMBERS | self._document.values_beside(source),
+            **self._figures(source, now),
         )
 
 

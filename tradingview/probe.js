@@ -352,7 +352,7 @@
   function elementNow() {
     const text = textOf(nodes[0]);
     if (text === "") return null;
-    const change = textOf(nodes[1]?.firstElementChild);
+    const change = textOf(nodes[1]?.querySelector(":scope > :not(.js-symbol-change-pt)"));
     const percent = textOf(inHeader(".js-symbol-change-pt"));
     return { text, painted, changed, change, percent };
   }
