@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import os
 import re
 import socket
 import struct
@@ -12,12 +13,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import websocket
 from running import QuoteServer, quote_server, wait_until
+from transports import CONNECT_PATH
 
 SO_ATTACH_FILTER = 26  # Linux: a program that says which packets a socket may hear
 
@@ -320,6 +323,29 @@ def test_a_peer_that_vanishes_is_let_go(server: QuoteServer) -> None:
         filter = struct.pack("HP", 1, ctypes.addressof(drop_all))
         stream.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filter)
         wait_until(lambda: dropped(server, "vanished") == before + 1, timeout=20)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the timers of a connection")
+@pytest.mark.parametrize(
+    "request_line", ["GET /api/stream HTTP/1.1", f"POST {CONNECT_PATH} HTTP/1.1", "GET /livez HTTP/1.1"]
+)
+def test_the_system_looks_whether_a_silent_peer_is_still_there(server: QuoteServer, request_line: str) -> None:
+    """Of a Connect stream nothing is sent for hours, if its tickers are quiet; 30 s after its peer vanished it ends."""
+    headers = "Content-Type: application/connect+json\r\nContent-Length: 7\r\n\r\n\0\0\0\0\x02{}"
+    with raw_stream(server, request_line, headers=headers if "POST" in request_line else "") as stream:
+        stream.read()
+        peer = stream.socket.getsockname()[1]
+        wait_until(lambda: keep_alive_in_s(server.port, peer) in range(1, 16), timeout=2)
+
+
+def keep_alive_in_s(port: int, peer: int) -> int | None:
+    """In how many seconds the server's connection to this peer probes it; None: never. See proc_net_tcp.txt."""
+    for line in Path("/proc/net/tcp").read_text().splitlines():
+        fields = line.split()
+        if fields[1].endswith(f":{port:04X}") and fields[2].endswith(f":{peer:04X}"):
+            timer, ticks = (int(part, 16) for part in fields[5].split(":"))
+            return -(-ticks // os.sysconf("SC_CLK_TCK")) if timer == 2 else None
+    return None
 
 
 @pytest.mark.parametrize("end", ["close", "reset", "half_close"])

@@ -48,6 +48,11 @@ MAX_LINGER = 16 * 1024 * 1024  # bytes of a refused request that the server read
 ACCEPT_PAUSE_S = 0.1  # before the next try to accept when no descriptor is left
 ACCEPT_LOG_INTERVAL_S = 60.0
 IDLE_S = 1.0  # a connection that has been idle for this long may be closed for its descriptor
+KEEP_ALIVE = {  # of TCP, by the names of the socket option
+    ("TCP_KEEPIDLE", "TCP_KEEPALIVE"): 15,  # seconds of silence before the first probe; the second name is macOS's
+    ("TCP_KEEPINTVL",): 5,  # seconds between probes
+    ("TCP_KEEPCNT",): 3,  # probes without an answer that end the connection
+}
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 log = logging.getLogger("pluto.server")
@@ -135,6 +140,7 @@ class Handler(WSGIHandler):
         try:
             # With Nagle's algorithm, each small answer would wait 40 ms for the acknowledgement of the one before.
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            keep_alive(self.socket)
             self.server.make_room()
             while self._serve():
                 self._has_answered = True
@@ -384,6 +390,15 @@ class Server(WSGIServer):
         self.stop_accepting()
         self._timer = self.loop.timer(ACCEPT_PAUSE_S)
         self._timer.start(self._start_accepting_if_started)  # type: ignore[attr-defined, call-arg]
+
+
+def keep_alive(connection: socket.socket) -> None:
+    """Lets the system end the connection, also one that is handed over, if its peer has vanished."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for names, value in KEEP_ALIVE.items():
+        option = next((getattr(socket, name) for name in names if hasattr(socket, name)), None)
+        if option is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def listen(host: str, port: int) -> socket.socket:
