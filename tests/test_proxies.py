@@ -197,9 +197,25 @@ def test_a_failure_stays_pluto_s_own(proxy: Proxy) -> None:
     with proxy.client() as client:
         missing = client.get("/api/tickers/NOTTRACKED")
         assert (missing.status_code, missing.json()["code"]) == (404, "not_tracked")
+        assert client.get("/api/tickers/NYSE%3ANEE%2FPW").json()["code"] == "not_tracked", "its slash is left encoded"
         large = client.post("/api/tickers", json={"ticker": "B" * 70_000})
         assert (large.status_code, large.json()["code"]) == (413, "too_large")
         assert client.get("/").headers["content-security-policy"].startswith("default-src 'none'")
+
+
+def test_pluto_s_own_refusal_of_a_stream_stays_a_refusal(
+    kind: str, certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with (
+        quote_server("--max-streams", "1") as full,
+        httpx.stream("GET", f"{full.url}/api/stream", timeout=10) as first,
+        running_proxy(kind, full.port, certificate, tmp_path) as proxy,
+        proxy.client() as client,
+    ):
+        lines = first.iter_lines()
+        next(lines)
+        refused = client.get("/api/stream", headers={"Accept": "text/event-stream"})
+    assert (refused.status_code, refused.json()["code"]) == (503, "too_many_streams")
 
 
 def test_plain_http_is_sent_to_tls(proxy: Proxy) -> None:
@@ -269,9 +285,13 @@ def test_without_pluto_the_proxy_says_so_in_its_form(kind: str, certificate: tup
         port = closed.getsockname()[1]
     with running_proxy(kind, port, certificate, tmp_path) as proxy, proxy.client() as client:
         away = client.get("/api/tickers")
+        events = client.get("/api/stream", headers={"Accept": "text/event-stream"})
     assert (away.status_code, away.json()["code"]) == (503, "unavailable")
     assert away.headers["content-type"].startswith("application/json")
     assert away.headers["retry-after"] == "5"
+    assert (events.status_code, events.text) == (200, "retry: 5000\n\n"), "an EventSource comes back by itself"
+    assert events.headers["content-type"] == "text/event-stream"
+    assert "retry-after" not in events.headers
 
 
 # --- the service ------------------------------------------------------------------------------------------------------
