@@ -19,9 +19,9 @@ import gc
 import logging
 import os
 import signal
-import subprocess
-from collections.abc import Iterable
-from contextlib import ExitStack
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,9 +45,9 @@ from web.descriptors import KEPT_FREE, raise_limit, room_for_streams
 from web.desktop import open_page
 from web.logs import Console, log_failure, start_logging
 from web.parts import Parts
-from web.routes import routes
+from web.routes import Segment, routes
 from web.server import Limits, Server, listen
-from web.supervision import HubWatchdog, Supervisor
+from web.supervision import HubWatchdog, Simulator, Supervisor
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -114,6 +114,7 @@ def create_app(parts: Parts) -> Flask:
     """Flask and Connect beside each other. Each is behind the checks of who may call."""
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.url_map.converters["default"] = Segment
     app.register_blueprint(routes)
     app.extensions["pluto"] = parts
     connect = ConnectApplication(parts.watchlist, parts.broadcaster, parts.source)
@@ -126,37 +127,6 @@ def create_app(parts: Parts) -> Flask:
 
     app.wsgi_app = application  # type: ignore[method-assign]
     return app
-
-
-class Simulator:
-    """The simulator's process, for as long as Pluto runs: it ends when the pipe to it closes, however Pluto ends."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "simulator", "--port", "0", "--until-stdin-closes"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=PROJECT,
-            start_new_session=True,  # Ctrl-C is Pluto's to handle
-        )
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line.startswith("simulator: "):
-            raise SimulatorFailed("The simulator didn't start; what it printed above says why.")
-        self.url = line.split()[1]
-
-    def stop(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-
-
-class SimulatorFailed(PlutoError):
-    code = "simulator_failed"
 
 
 def main(arguments: list[str]) -> int:
@@ -199,24 +169,21 @@ def run(settings: Settings, console: Console) -> None:
     check_sandbox(settings.sandbox)
     gevent.get_hub().print_exception = log_failure  # type: ignore[assignment, method-assign]
     stop = _on_signal()
-    listener = listen(settings.host, settings.port)
+    listeners = listen(settings.host, settings.port)
+    bound, port = listeners[0].getsockname()[:2]
     with ExitStack() as layers:
-        if settings.demo:
-            simulator = Simulator()
-            layers.callback(simulator.stop)
+        simulator = layers.enter_context(Simulator().running()) if settings.demo else None
+        if simulator is not None:
             settings = replace(settings, source_url=simulator.url)
         open_files = raise_limit()  # after the simulator's start: that keeps the old one
         settings = replace(settings, max_streams=_possible_streams(settings))
-        parts = assemble(settings, listener.getsockname()[0], open_files=open_files)
+        parts = replace(assemble(settings, bound, open_files=open_files), simulator=simulator)
         scraper, broadcaster, supervisor = parts.source, parts.broadcaster, parts.supervisor
         stored = _start_store(parts)
         layers.callback(parts.store.stop)
-        limits = Limits(kept_descriptors=KEPT_FREE)
-        server = Server(listener, create_app(parts), headers=dict(SECURITY_HEADERS), limits=limits)
         scraper.start()
         layers.callback(scraper.stop)
-        server.start()
-        layers.callback(server.stop, timeout=STOP_GRACE_S)
+        layers.enter_context(serving(listeners, create_app(parts)))
         broadcaster.start()
         layers.callback(broadcaster.stop)
         layers.callback(scraper.begin_stop)
@@ -227,12 +194,27 @@ def run(settings: Settings, console: Console) -> None:
         layers.callback(watchdog.stop)
         _track(parts.watchlist, stored)
         _track(parts.watchlist, settings.start_tickers if settings.tickers or not stored else [])
-        address = f"http://{host_in_url(settings.host)}:{listener.getsockname()[1]}"
+        address = f"http://{host_in_url(settings.host)}:{port}"
         console.announce(_announcement(settings, address, parts.access.made_token))
         if settings.open:
             open_page(address, environment, open_files)
         layers.callback(log.info, "stopping")
         stop.get()
+
+
+@contextmanager
+def serving(listeners: list[socket.socket], app: Flask) -> Iterator[None]:
+    """Serves the application on all of these, as one server: they share its limits and counters."""
+    headers, limits = dict(SECURITY_HEADERS), Limits(kept_descriptors=KEPT_FREE)
+    servers: list[Server] = []
+    for listener in listeners:
+        servers.append(Server(listener, app, headers=headers, limits=limits, beside=servers[0] if servers else None))
+    for server in servers:
+        server.start()
+    try:
+        yield
+    finally:
+        gevent.joinall([gevent.spawn(server.stop, timeout=STOP_GRACE_S) for server in servers])
 
 
 def _start_store(parts: Parts) -> list[Ticker]:

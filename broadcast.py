@@ -41,7 +41,7 @@ from zlib import crc32
 import gevent
 from gevent.event import Event
 
-from quotes import PlutoError, Quote, State, Ticker, parse_ticker, steady_ms, wire_fields
+from quotes import PlutoError, Quote, State, Ticker, parse_tickers, steady_ms, wire_fields
 
 log = logging.getLogger("pluto.broadcast")
 
@@ -59,6 +59,7 @@ MAX_UNREAD = 64 * 1024  # bytes that a client may send although nobody reads the
 MAX_TAIL = 256 * 1024  # unsent bytes at which a lagging client gets no more answers
 MAX_REMOVED = 1_000  # removals remembered for clients that resume
 MAX_FRAMES = 256  # frames kept for clients that need the same one
+WHOLE_EVERY_S = 1.0  # how often whole frames are sent again
 RETRY_MS = 2_000  # how long a client waits before it connects again
 TCP_INFO = struct.Struct("=3xB20xI28xI")  # of Linux's struct tcp_info, see _unacknowledged_ms
 DELAY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)  # of histograms
@@ -120,7 +121,7 @@ class Batch:
     """The content of one frame: `tickers` if the list changed, complete `updates`, and `statuses`: all other quotes.
 
     `timestamp` is in ms. `resumed` is only set in the first batch of a stream: True if it contains only what changed
-    since the client's last batch.
+    since the client's last batch. `not_tracked` goes with `tickers`: those of the client's filter that aren't tracked.
     """
 
     id: str
@@ -129,6 +130,7 @@ class Batch:
     statuses: list[Entry]
     updates: list[Entry]
     resumed: bool | None = None
+    not_tracked: tuple[Ticker, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +139,7 @@ class Format:
 
     `heartbeat` takes the time in ms since the epoch; None if a transport has none. `expired` is sent to a client whose
     own deadline has passed.
+    `is_whole` means that each frame has all tickers, and is also sent again every second because it has their ages.
     """
 
     name: str
@@ -145,6 +148,7 @@ class Format:
     heartbeat: Callable[[int], bytes] | None
     end: Callable[[int], bytes]
     expired: bytes = b""
+    is_whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +167,12 @@ class Subscription:
 
 def filter_of(texts: Iterable[str], limit: int) -> Filter:
     """The tickers that a client lists, at most `limit`; all if it lists none. Raises FilterTooLarge, InvalidTicker."""
-    listed = [text for text in texts if text.strip()]
+    listed = [ticker for text in texts for ticker in parse_tickers(text)]
     if len(listed) > limit:
         raise FilterTooLarge(
             f"The filter has {len(listed)} tickers, but --max-tickers allows {limit}: list fewer, or none to get all."
         )
-    return Selection(map(parse_ticker, listed)) or None
+    return Selection(listed) or None
 
 
 def interval_of(max_rate: float | str) -> float:
@@ -353,6 +357,7 @@ class Table:
             statuses=[entry for entry in changed if not entry.quote.is_complete],
             updates=[entry for entry in changed if entry.quote.is_complete],
             resumed=resumed,
+            not_tracked=tuple(sorted(tickers - self._entries.keys())) if listed and tickers else (),
         )
 
     def _has_list_changed(self, since: int, tickers: Filter) -> bool:
@@ -395,8 +400,10 @@ class Frames:
         if self._version != self._table.version:
             self._version = self._table.version
             self._frames.clear()
+        if subscription.format.is_whole:
+            since, resumed = -1, None
         key = (subscription.format, subscription.tickers, since, resumed)
-        payload = self._frames.get(key)
+        payload = None if subscription.format.is_whole else self._frames.get(key)
         if payload is None:
             self._counters["encodes"] += 1
             payload = subscription.format.encode(self._table.changes(since, subscription.tickers, resumed))
@@ -762,6 +769,7 @@ class Clients:
         self._drop_overdue(time.monotonic())
         self._drop_vanished()
         self._send_heartbeats(time.monotonic())
+        self._send_whole(time.monotonic())
 
     def _drop_overdue(self, now: float) -> None:
         for client in list(self._clients):
@@ -790,6 +798,11 @@ class Clients:
             if heartbeat and now - audience.sent_at >= self._limits.heartbeat:
                 audience.sent_at = now
                 self._send_in_slices(audience, audience.frame(heartbeat(_now_ms())), audience.sequence)
+
+    def _send_whole(self, now: float) -> None:
+        for audience in list(self._audiences.values()):
+            if audience.subscription.format.is_whole and now - audience.sent_at >= WHOLE_EVERY_S:
+                self._deliver(audience, now)
 
     def close(self) -> None:
         """Ends every stream in order: last bytes, then the end of what we send, then the client's own close."""

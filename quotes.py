@@ -360,14 +360,16 @@ def _symbol_in_address(address: str) -> str:
 
 def _read_pair(text: str) -> tuple[str, str]:
     """The exchange and the symbol in a text such as COINBASE:BTC-USD, BINANCE-BTCUSDT, BTC/USDT or NYSE:NEE/PW."""
-    exchange, _, symbol = text.rpartition(":")
+    exchange, colon, symbol = text.rpartition(":")
     first, separator, rest = _partition(symbol)
-    if not exchange and separator and first in _EXCHANGES:
-        exchange, symbol = first, rest
-        first, separator, rest = _partition(symbol)
+    if not colon:
+        exchange = DEFAULT_EXCHANGE
+        if separator and first in _EXCHANGES:
+            exchange, symbol = first, rest
+            first, separator, rest = _partition(symbol)
     if first and separator and _is_currency(rest, _CURRENCIES):
         symbol = first + rest
-    return exchange or DEFAULT_EXCHANGE, symbol
+    return exchange, symbol
 
 
 def _partition(symbol: str) -> tuple[str, str, str]:
@@ -379,9 +381,13 @@ def _is_currency(text: str, currencies: frozenset[str]) -> bool:
     return text.removesuffix(".P") in currencies
 
 
+def _squeezed(text: str) -> str:
+    return re.sub(r"[\s.-]", "", text)
+
+
 def _coin_called(text: str) -> Coin | None:
-    """The coin that has this code or name, with or without its spaces; under its old code, too."""
-    code = re.sub(r"[\W_]", "", text)
+    """The coin that has this code or name, with or without its spaces and dots; under its old code, too."""
+    code = _squeezed(text)
     return _COINS.get(_RENAMED.get(code, code))
 
 
@@ -423,7 +429,7 @@ _MONEY = frozenset(_FACTS["money"])
 _CURRENCIES = _MONEY | frozenset(_FACTS["coinsThatPrice"])  # after a space, a coin is a ticker of its own
 _RENAMED: dict[str, str] = _FACTS["renamed"]
 _COINS = {
-    re.sub(r"[\W_]", "", way.upper()): coin
+    _squeezed(way.upper()): coin
     for coin in (Coin(**coin) for coin in _FACTS["coins"])
     for way in (coin.name, coin.code)
 }

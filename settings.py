@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from quotes import InvalidTicker, Ticker, parse_ticker
+from quotes import InvalidTicker, Ticker, parse_tickers
 
 VERSION = "0.1.0"
 DEMO_TICKERS = "BTCUSD,ETHUSD,SOLUSD"
@@ -49,7 +49,7 @@ class Settings:
 
     version: ClassVar[str] = VERSION
 
-    host: str = _setting("127.0.0.1", "address to listen on")
+    host: str = _setting("localhost", "address to listen on; localhost is both 127.0.0.1 and ::1")
     port: int = _setting(8080, "port to listen on; 0 picks a free one", within=(0, 65535))
     tickers: str = _setting("", "tickers to track from the start, separated by commas")
     max_tickers: int = _setting(50, "maximum number of tracked tickers", within=(1, 1000))
@@ -212,8 +212,8 @@ def check(settings: Settings) -> None:
 
 
 def tickers_of(text: str) -> list[Ticker]:
-    """Tickers, separated by commas. Raises InvalidTicker."""
-    return [parse_ticker(part) for part in _parts(text)]
+    """Tickers, separated by commas or spaces. Raises InvalidTicker."""
+    return parse_tickers(text)
 
 
 def hosts_of(text: str) -> frozenset[str]:

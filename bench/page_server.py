@@ -88,7 +88,7 @@ def main() -> None:
     markets = [Market(number) for number in range(options.tickers)]
     for market in markets:
         broadcaster.add(market.ticker)
-    listener = listen("127.0.0.1", 0)
+    (listener,) = listen("127.0.0.1", 0)
     server = Server(listener, create_app(parts))
     broadcaster.start()
     server.start()

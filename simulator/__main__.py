@@ -38,6 +38,7 @@ def within(low: float, high: float) -> Callable[[str], int | float]:
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="A TradingView of our own: symbol pages with simulated prices, and faults on demand.",
+        allow_abbrev=False,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument(

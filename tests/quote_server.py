@@ -95,7 +95,7 @@ def main() -> None:
     parts = assemble(settings, heartbeat=options.heartbeat, lag_limit=options.lag_limit)
     broadcaster = parts.broadcaster
     application = beside_trials(create_app(parts))
-    listener = listen("127.0.0.1", 0)
+    (listener,) = listen("127.0.0.1", 0)
     if options.foreign:
         server: WSGIServer = WSGIServer(listener, application, log=None)
     else:

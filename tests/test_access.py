@@ -378,7 +378,7 @@ def test_an_address_has_so_many_streams_and_gets_the_place_of_one_that_ended() -
 def test_only_a_trusted_proxy_is_believed_about_who_calls(server: QuoteServer) -> None:
     with quote_server("--additions-per-minute", "1") as server:
         answers = [
-            server.http.post("/api/tickers", json={"ticker": "A"}, headers={"X-Forwarded-For": f"198.51.100.{number}"})
+            server.http.post("/api/tickers", json={"ticker": "X"}, headers={"X-Forwarded-For": f"198.51.100.{number}"})
             for number in range(2)
         ]
         assert [answer.status_code for answer in answers] == [201, 429]

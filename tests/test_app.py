@@ -58,7 +58,7 @@ def test_binance_need_not_be_named(pluto: Pluto) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "request_body", "status", "code", "advice"),
     [
-        ("POST", "/api/tickers", {"json": {"ticker": "BTC USD"}}, 400, "invalid_ticker", "1 to 32 letters"),
+        ("POST", "/api/tickers", {"json": {"ticker": "BTC-PERP"}}, 400, "invalid_ticker", "1 to 32 letters"),
         ("POST", "/api/tickers", {"json": {"ticker": ""}}, 400, "invalid_ticker", "1 to 32 letters"),
         ("POST", "/api/tickers", {"json": {"ticker": "../etc/passwd"}}, 400, "invalid_ticker", "1 to 32 letters"),
         ("POST", "/api/tickers", {"json": {"ticker": "X" * 33}}, 400, "invalid_ticker", "1 to 32 letters"),
@@ -90,9 +90,9 @@ def test_binance_need_not_be_named(pluto: Pluto) -> None:
             "Send the body as JSON, with the header",
         ),
         ("POST", "/api/tickers", {"json": {"ticker": "B" * 70_000}}, 413, "too_large", "Send a body of at most"),
-        ("DELETE", "/api/tickers/BTC%20USD", {}, 400, "invalid_ticker", "1 to 32 letters"),
+        ("DELETE", "/api/tickers/BTC-PERP", {}, 400, "invalid_ticker", "1 to 32 letters"),
         ("GET", "/api/tickers/NOTTRACKED", {}, 404, "not_tracked", "Add it with POST /api/tickers"),
-        ("GET", "/api/stream?tickers=BTC%20USD", {}, 400, "invalid_ticker", "1 to 32 letters"),
+        ("GET", "/api/stream?tickers=BTC-PERP", {}, 400, "invalid_ticker", "1 to 32 letters"),
         ("GET", "/api/nothing", {}, 404, "not_found", "GET /openapi.json lists all addresses"),
         ("PUT", "/api/tickers", {}, 405, "method_not_allowed", "Use GET or"),
     ],
@@ -109,14 +109,14 @@ def test_a_failure_is_json_and_says_what_to_do(
 
 
 def test_the_cap_on_tickers_is_a_conflict_that_names_the_setting() -> None:
-    with running_pluto("--source-url", "http://127.0.0.1:9", "--max-tickers", "2", "--tickers", "A,B") as pluto:
-        answer = pluto.add("C")
+    with running_pluto("--source-url", "http://127.0.0.1:9", "--max-tickers", "2", "--tickers", "X,Y") as pluto:
+        answer = pluto.add("Z")
         assert answer.status_code == 409
         assert answer.json()["code"] == "too_many_tickers"
         assert "--max-tickers" in answer.json()["message"]
-        assert pluto.http.get("/api/tickers").json()["tickers"] == ["A", "B"]
-        pluto.remove("A")
-        assert pluto.add("C").status_code == 201
+        assert pluto.http.get("/api/tickers").json()["tickers"] == ["X", "Y"]
+        pluto.remove("X")
+        assert pluto.add("Z").status_code == 201
 
 
 @pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:3000"])

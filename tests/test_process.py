@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from running import PROJECT, Pluto, alive, clean_environment, descendants, running_pluto, wait_until
@@ -199,6 +200,33 @@ def test_a_killed_browser_is_started_again_though_clients_take_every_descriptor_
             assert time.time() * 1000 < killed_at + 20_000, "no price came again"
 
 
+def test_a_killed_simulator_is_started_again_at_its_address(tmp_path: Path) -> None:
+    with running_pluto("--demo", log=str(tmp_path / "log")) as pluto:
+        simulator = next(process for process in with_live_demo(pluto) if "simulator" in process.cmdline())
+        simulator.kill()
+        wait_until(lambda: "the simulator has ended" in pluto.http.get("/readyz").text)
+        wait_until(lambda: pluto.http.get("/readyz").status_code == 200)
+        killed_at = time.time() * 1000
+        wait_until(lambda: pluto.quote("BTCUSD")["timestamp"] > killed_at and pluto.wait_for("BTCUSD", "live"), 30)
+    said = (tmp_path / "log").read_text()
+    assert "the simulator has ended (exit code -9)" in said
+    assert "the simulator is back" in said
+
+
+def test_localhost_is_both_loopbacks(capfd: pytest.CaptureFixture[str]) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("there is no IPv6 here")
+    with running_pluto() as pluto:
+        port = int(pluto.url.rpartition(":")[2])
+        for address in ("127.0.0.1", "[::1]"):
+            assert httpx.get(f"http://{address}:{port}/livez").json() == {"status": "ok"}
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+            port = taken.getsockname()[1]
+            with running_pluto("--port", str(port)) as other:
+                assert other.http.get(f"http://127.0.0.1:{port}/livez").status_code == 200
+    assert f"not listening on [::1]:{port} (Address already in use)" in capfd.readouterr().err
+
+
 def test_a_killed_renderer_is_replaced() -> None:
     with running_pluto("--demo") as pluto:
         processes = alive(with_live_demo(pluto))
@@ -259,7 +287,8 @@ def test_an_unreachable_source_is_said_and_everything_else_works() -> None:
             {},
             "--source-url: 'ftp://example' does not begin with http:// or https://",
         ),
-        (["--tickers", "BTC USD"], {}, "--tickers: A ticker is 1 to 32 letters"),
+        (["--tickers", "BTC-PERP"], {}, "--tickers: A ticker is 1 to 32 letters"),
+        (["--tickers", "BTC"], {}, "--tickers: Bitcoin is a coin. Did you mean BTCUSD or BTCUSDT?"),
         (["--max-tickers", "0"], {}, "--max-tickers must be from 1 to 1000, not 0"),
         (
             ["--max-tickers", "1", "--tickers", "BTCUSD,ETHUSD"],

@@ -10,24 +10,30 @@ import re
 from collections.abc import Callable
 from dataclasses import fields
 from decimal import Decimal
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
+from running import PROJECT
 
 from quotes import (
     MAX_PRICE_DIGITS,
+    DidYouMean,
     InvalidTicker,
     Quote,
+    SeveralTickers,
     Source,
     State,
     Ticker,
     UnreadablePrice,
     parse_price,
     parse_ticker,
+    parse_tickers,
     split_ticker,
     wire_fields,
 )
+from tradingview.site import page_url
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 
@@ -79,6 +85,32 @@ def price_unless_refused(read: Callable[..., str], *arguments: object) -> str | 
         ("binance:btcusd", "BTCUSD"),
         ("coinbase:btcusd", "COINBASE:BTCUSD"),
         ("E" * 32 + ":" + "X" * 32, "E" * 32 + ":" + "X" * 32),
+        ("BTC/USDT", "BTCUSDT"),
+        ("BTC-USD", "BTCUSD"),
+        ("BTC USDT", "BTCUSDT"),
+        ("BTC / USDT", "BTCUSDT"),
+        ("BTC\u2011USDT", "BTCUSDT"),  # a hyphen that doesn't break
+        ("BTC/USDT.P", "BTCUSDT.P"),
+        ("ETH/BTC", "ETHBTC"),
+        ("COINBASE:BTC-USD", "COINBASE:BTCUSD"),
+        ("COINBASE-BTC-USD", "COINBASE:BTCUSD"),
+        ("coinbase btc usd", "COINBASE:BTCUSD"),
+        ("BINANCE-BTCUSDT", "BTCUSDT"),
+        ("DYDX-USDT", "DYDXUSDT"),
+        ("$btcusd", "BTCUSD"),
+        ("\u200bbtc\u200c\u2060usd\ufeff\u202e", "BTCUSD"),
+        ("ＢＴＣＵＳＤ", "BTCUSD"),
+        ("NSE:M&M", "NSE:M&M"),
+        ("NYSE:NEE/PW", "NYSE:NEE/PW"),
+        ("币安人生usdt", "币安人生USDT"),
+        ("БTC", "БTC"),  # Cyrillic: TradingView says whether there is such a symbol
+        ("https://www.tradingview.com/symbols/BTCUSD/?exchange=BINANCE", "BTCUSD"),
+        ("https://www.tradingview.com/symbols/BTCUSD/technicals/?exchange=COINBASE#x", "COINBASE:BTCUSD"),
+        ("tradingview.com/symbols/BINANCE-BTCUSDT/", "BTCUSDT"),
+        ("https://de.tradingview.com/symbols/NYSE-NEE%2FPW/", "NYSE:NEE/PW"),
+        ("https://in.tradingview.com/symbols/%E5%B8%81%E5%AE%89%E4%BA%BA%E7%94%9FUSDT/", "币安人生USDT"),
+        ("https://www.tradingview.com/chart/?symbol=BINANCE%3ABTCUSDT", "BTCUSDT"),
+        ("https://www.tradingview.com/chart/AbCdEfGh/?symbol=COINBASE%3abtcusd", "COINBASE:BTCUSD"),
     ],
 )
 def test_a_ticker_is_made_canonical(typed: str, ticker: str) -> None:
@@ -92,9 +124,18 @@ def test_a_ticker_is_made_canonical(typed: str, ticker: str) -> None:
         "   ",
         "X" * 33,
         "E" * 33 + ":BTCUSD",
-        "BTC USD",
-        "BTC-USD",
-        "BTC/USD",
+        "BTC-PERP",
+        "NEE/PW",  # without its exchange
+        "/USD",
+        "NYSE:NEE/",
+        "NYSE:../PW",
+        "NYSE:BRK-B",
+        "https://www.tradingview.com/",
+        "https://www.tradingview.com/symbols/",
+        "https://www.tradingview.com/chart/AbCdEfGh/",
+        "https://tradingview.com.example.com/symbols/BTCUSD/",
+        "https://www.tradingview.com/?symbol=tradingview.com:80",
+        "B" * 2_001,
         "../etc/passwd",
         ".",
         "..",
@@ -108,15 +149,11 @@ def test_a_ticker_is_made_canonical(typed: str, ticker: str) -> None:
         "BTC%2FUSD",
         "BTCUSD?x=1",
         "BTCUSD#",
-        "BTC\nUSD",
         "BTC\x00",
         "<b>",
-        "БTC",
-        "١٢٣",
         "ß",  # upper-cased, it would be SS
-        "ſol",  # …SOL
-        "ﬁl",  # …FIL
         "ıcp",  # …ICP
+        "\ud800",
         None,
         7,
         True,
@@ -131,17 +168,105 @@ def test_anything_else_is_refused_with_what_to_do_instead(typed: object) -> None
     assert refused.value.code == "invalid_ticker"
 
 
+@pytest.mark.parametrize(
+    ("typed", "proposals"),
+    [
+        ("btc", ["BTCUSD", "BTCUSDT"]),
+        ("$BTC", ["BTCUSD", "BTCUSDT"]),
+        ("BINANCE:BTC", ["BTCUSD", "BTCUSDT"]),
+        ("Bitcoin", ["BTCUSD", "BTCUSDT"]),
+        ("Bitcoin Cash", ["BCHUSD", "BCHUSDT"]),
+        ("ſol", ["SOLUSD", "SOLUSDT"]),
+        ("Monero", ["KRAKEN:XMRUSD", "KUCOIN:XMRUSDT"]),  # BINANCE doesn't have it
+        ("MATIC", ["POLUSD", "POLUSDT"]),  # renamed
+        ("币安人生", ["币安人生USDT"]),
+    ],
+)
+def test_a_coin_gets_proposals(typed: str, proposals: list[str]) -> None:
+    with pytest.raises(DidYouMean, match=proposals[0]) as refused:
+        parse_ticker(typed)
+    assert refused.value.code == "did_you_mean"
+    assert refused.value.proposals == proposals
+
+
+@pytest.mark.parametrize(
+    ("typed", "texts", "tickers"),
+    [
+        ("BTCUSD ETHUSD", ["BTCUSD", "ETHUSD"], ["BTCUSD", "ETHUSD"]),
+        ("btcusd, eth/usdt;kraken sol usd\n$XRPUSD,", ["BTCUSD", "ETH/USDT", "KRAKEN:SOL/USD", "XRPUSD"], None),
+        ("BTC USDT ETH USDT", ["BTC/USDT", "ETH/USDT"], ["BTCUSDT", "ETHUSDT"]),
+        ("BTCUSD ETH", ["BTCUSD", "ETH"], DidYouMean),  # a coin that others are priced in is a ticker after a space
+    ],
+)
+def test_several_tickers_are_told_apart(typed: str, texts: list[str], tickers: list[str] | type | None) -> None:
+    with pytest.raises(SeveralTickers) as refused:
+        parse_ticker(typed)
+    assert refused.value.proposals == texts
+    if isinstance(tickers, type):
+        with pytest.raises(tickers):
+            parse_tickers(typed)
+    else:
+        assert parse_tickers(typed) == (tickers or [parse_ticker(text) for text in texts])
+
+
+@pytest.mark.parametrize(
+    ("unknown", "proposals"),
+    [
+        ("MATICUSDT", ["POLUSDT", "POLUSD"]),
+        ("COINBASE:MATICUSD", ["COINBASE:POLUSD", "POLUSD", "POLUSDT"]),
+        ("XMRUSDT", ["KRAKEN:XMRUSD", "KUCOIN:XMRUSDT"]),
+        ("COINBASE:BTC", ["COINBASE:BTCUSD", "BTCUSD", "BTCUSDT"]),
+        ("SOLUSDD", ["SOLUSD", "SOLUSDT", "POLUSD"]),
+        ("AAPL", []),
+    ],
+)
+def test_an_unknown_symbol_gets_proposals(unknown: str, proposals: list[str]) -> None:
+    ticker = parse_ticker(unknown)
+    assert Quote(ticker, State.NOT_FOUND).proposals == proposals
+    assert Quote(ticker, State.LIVE).proposals == []
+    assert Quote(ticker, State.ERROR, alternative="BINANCE:POLUSD").proposals == ["POLUSD"]
+    assert Quote(ticker, State.ERROR, alternative="javascript:alert(1)").proposals == []
+
+
+def test_the_facts_about_coins_agree() -> None:
+    facts = json.loads((PROJECT / "static" / "coins.json").read_text(encoding="utf-8"))
+    codes = {coin["code"] for coin in facts["coins"]}
+    assert len(facts["coins"]) == len(codes) == 200
+    assert codes.isdisjoint(facts["exchanges"]), "X-USDT would be a ticker at the exchange X"
+    assert codes.isdisjoint(facts["renamed"])
+    for coin in facts["coins"]:
+        assert [parse_ticker(ticker) for ticker in coin["tickers"]] == coin["tickers"]
+        for way in (coin["code"], coin["name"]):
+            with pytest.raises(DidYouMean) as refused:
+                parse_ticker(way)
+            assert refused.value.proposals == coin["tickers"], way
+
+
+# What people paste, and what nearly is that.
+PASTED = st.lists(
+    st.sampled_from(
+        ["BTC", "usdt", "币安人生", "NYSE", "BINANCE", "tradingview.com", "https://", "/symbols/", "?symbol=", "%2F"]
+    )
+    | st.sampled_from([*"-/: .&$_,;\n\u200b\u202eßıǆ!"])
+    | st.text(max_size=3),
+    max_size=8,
+).map("".join)
+
+
 @unhurried
-@given(st.text(max_size=70) | st.text("abzAZ09._!:% ", max_size=70))
-def test_an_accepted_ticker_is_what_was_typed_and_safe_in_a_url(typed: str) -> None:
+@given(PASTED | st.text(max_size=70))
+def test_whatever_is_pasted_is_a_ticker_or_refused(typed: str) -> None:
     try:
         ticker = parse_ticker(typed)
-    except InvalidTicker:
+    except InvalidTicker as refused:
+        json.dumps([str(refused), refused.proposals], ensure_ascii=False).encode()
         return
-    assert re.fullmatch(r"([A-Z0-9._!]{1,32}:)?[A-Z0-9._!]{1,32}", ticker)
-    assert typed.strip().isascii()
-    assert typed.strip().upper().removeprefix("BINANCE:") == ticker
     assert parse_ticker(ticker) == ticker
+    assert parse_tickers(typed) == [ticker]
+    assert re.fullmatch(r"([\w.!&]{1,32}:)?[\w.!&/]{1,32}", ticker)
+    assert ticker == ticker.upper()
+    assert not {"", ".", ".."} & set(re.split("[:/]", ticker))
+    assert unquote(page_url("https://www.tradingview.com", ticker)).count("?exchange=") == 1
 
 
 def test_a_ticker_splits_into_exchange_and_symbol() -> None:
@@ -317,7 +442,8 @@ def test_a_quote_has_exactly_the_wire_contracts_fields() -> None:
         simulated=True,
         reason="the page is frozen",
         next_try_at=1_795_000_060_000,
-        proven_until=1e9,  # stays between Pluto's own processes
+        alternative="BINANCE:SHIBUSD",  # stays between Pluto's own processes, as the next
+        proven_until=1e9,
     )
     assert {getattr(quote, field.name) for field in fields(quote)}.isdisjoint({None}), "a field the test left out"
     assert wire_fields(quote, 1042) == {

@@ -57,6 +57,7 @@ ANSWERS = {
     "several_tickers": Answer(400, "invalid_argument"),
     "invalid_rate": Answer(400, "invalid_argument"),
     "filter_too_large": Answer(400, "resource_exhausted"),
+    "invalid_size": Answer(400, "invalid_argument"),
     "not_found": Answer(
         404, "unimplemented", message="There is nothing at this address. GET /openapi.json lists all addresses."
     ),

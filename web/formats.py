@@ -21,7 +21,8 @@ def messages(batch: Batch, *, with_id: bool = False) -> list[tuple[str, str]]:
     """
     named: list[tuple[str, str]] = []  # the event's name, and the members of its JSON object
     if batch.tickers is not None:
-        named.append(("tickers", f'"type":"tickers","tickers":{_json(batch.tickers)}'))
+        not_tracked = f',"notTracked":{_json(batch.not_tracked)}' if batch.not_tracked else ""
+        named.append(("tickers", f'"type":"tickers","tickers":{_json(batch.tickers)}{not_tracked}'))
     if batch.statuses:
         named.append(("status", _updates("status", batch.statuses, batch.timestamp)))
     if batch.updates or batch.resumed is not None:

@@ -14,12 +14,12 @@ from settings import Settings
 from store import Store
 from watchlist import Watchlist
 from web.access import Access
-from web.supervision import Supervisor
+from web.supervision import Simulator, Supervisor
 
 
 @dataclass(frozen=True)
 class Parts:
-    """`source` feeds the broadcaster. `started_at` is in seconds since the epoch."""
+    """`source` feeds the broadcaster. A demo has a `simulator`. `started_at` is in seconds since the epoch."""
 
     settings: Settings
     watchlist: Watchlist
@@ -28,4 +28,5 @@ class Parts:
     supervisor: Supervisor
     access: Access
     store: Store
+    simulator: Simulator | None = None
     started_at: float = field(default_factory=time.time)

@@ -12,16 +12,19 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from typing import Any, cast
+from urllib.parse import unquote
 
 from flask import Blueprint, Response, current_app, jsonify, redirect, render_template, request
 from gevent import get_hub
 from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed
+from werkzeug.routing import UnicodeConverter
 from werkzeug.routing.exceptions import WebsocketMismatch
 from werkzeug.wrappers import Response as BaseResponse
 
 from broadcast import MAX_RATE, Format, Subscription, filter_of, interval_of
 from quotes import PlutoError, Quote, SourceState, State, Ticker, parse_ticker, wire_fields
 from store import StoreState
+from web.board import COLUMNS, MAX_COLUMNS, MAX_ROWS, MIN_COLUMNS, MIN_ROWS, board_format, size_of
 from web.errors import CODES, NeedsRestart, NotReady, NotTracked, NoWebSocket, Unauthenticated, answer, failure
 from web.formats import SSE, WEBSOCKET
 from web.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
@@ -32,11 +35,20 @@ from web.supervision import ScraperState
 from web.websocket import WebSocketSession, websocket_accept
 from web.wsgi import ADDRESS, HAND_OVER, HTTP_FIGURES
 
+BOARD_RATE = 5.0  # frames a second that a board in a terminal gets unless it asks for another rate
+
 routes = Blueprint("pluto", __name__)
 
 
 def parts() -> Parts:
     return cast(Parts, current_app.extensions["pluto"])
+
+
+class Segment(UnicodeConverter):
+    """A variable segment of a path. The server leaves %2F in it as it is, so that a bare slash always ends it."""
+
+    def to_python(self, value: str) -> str:
+        return unquote(value)
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
@@ -215,10 +227,27 @@ def websocket() -> Response:
     )
 
 
-def _subscription(format: Format, *, chunked: bool = False) -> Subscription:
+@routes.get("/board")
+def board() -> Response:
+    """The board as text for a terminal: printed once, or with ?live kept up to date in place."""
+    wants, is_live = request.args, "live" in request.args
+    columns = size_of(wants.get("columns", str(COLUMNS)), MIN_COLUMNS, MAX_COLUMNS)
+    rows = size_of(wants["rows"], MIN_ROWS, MAX_ROWS) if "rows" in wants else None
+    format = board_format(columns, rows, is_plain="plain" in wants, is_live=is_live)
+    subscription = _subscription(format, BOARD_RATE, chunked=is_live and HAND_OVER in request.environ)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    text = "text/plain; charset=utf-8"
+    if not is_live:
+        shown = parts().broadcaster.clients.frames.first_payload(subscription, None)
+        return Response(shown, content_type=text, headers=headers)
+    client = parts().broadcaster.clients.admit(subscription, "", _address())
+    return StreamResponse(Stream(client, request.environ.get(HAND_OVER)), content_type=text, headers=headers)
+
+
+def _subscription(format: Format, max_rate: float = MAX_RATE, *, chunked: bool = False) -> Subscription:
     """What the query asks for."""
-    tickers = filter_of(request.args.get("tickers", "").split(","), parts().settings.max_tickers)
-    return Subscription(format, tickers, interval_of(request.args.get("max_rate", MAX_RATE)), chunked)
+    tickers = filter_of(request.args.getlist("tickers") + request.args.getlist("ticker"), parts().settings.max_tickers)
+    return Subscription(format, tickers, interval_of(request.args.get("max_rate", max_rate)), chunked)
 
 
 def _last_event_id() -> str:
@@ -272,6 +301,8 @@ def readyz() -> Response:
         raise NotReady(f"Try again in a moment: the scraper is {parts().supervisor.state}.")
     if parts().source.state is not SourceState.RUNNING:
         raise NotReady("Try again in a moment: there is no browser yet.")
+    if (simulator := parts().simulator) is not None and not simulator.is_running:
+        raise NotReady("Try again in a moment: the simulator has ended, and Pluto starts it again.")
     return jsonify(status="ok")
 
 

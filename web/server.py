@@ -210,7 +210,7 @@ class Handler(WSGIHandler):
             if "_" not in name:  # otherwise Content_Length would pass for Content-Length
                 environ[_environ_name(name)] = value
         environ["REQUEST_METHOD"], environ["SERVER_PROTOCOL"] = head.method, head.version
-        environ["PATH_INFO"], environ["QUERY_STRING"] = unquote(head.path, "latin-1"), head.query
+        environ["PATH_INFO"], environ["QUERY_STRING"] = _decoded(head.path), head.query
         if isinstance(self.client_address, tuple):
             environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = map(str, self.client_address[:2])
         if head.is_chunked:  # the application gets the body as a whole
@@ -301,6 +301,12 @@ def _environ_name(field: str) -> str:
     return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
 
 
+def _decoded(path: str) -> str:
+    """The path with its segments decoded, all but what would end a segment: %2F, and %25, which would look like it."""
+    segments = (unquote(segment, "latin-1") for segment in path.split("/"))
+    return "/".join(segment.replace("%", "%25").replace("/", "%2F") for segment in segments)
+
+
 class Server(WSGIServer):
     """All connections. `counters` has what the server refused or closed, by reason."""
 
@@ -311,8 +317,9 @@ class Server(WSGIServer):
         *,
         headers: Mapping[str, str] | None = None,
         limits: Limits | None = None,
+        beside: Server | None = None,
     ) -> None:
-        """`headers` go with every refusal."""
+        """`headers` go with every refusal. `beside` is a server at another address that counts the same connections."""
         super().__init__(
             cast("Any", listener),
             application,
@@ -322,9 +329,10 @@ class Server(WSGIServer):
             spawn=Pool(),  # unbounded: make_room limits the connections
             handler_class=Handler,
         )
-        self.limits, self.counters = limits or Limits(), Counter[str]()
+        self.limits = limits or Limits()
+        self.counters: Counter[str] = beside.counters if beside else Counter()
         self._headers = dict(headers or {})
-        self._waiting: dict[Handler, float] = {}  # since when; the longest wait comes first
+        self._waiting: dict[Handler, float] = beside._waiting if beside else {}  # since when; the longest first
         self._log_accept_after = 0.0
         self.environ[HTTP_FIGURES] = self.figures
 
@@ -401,8 +409,23 @@ def keep_alive(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Port 0 picks a free one. Raises OSError."""
+def listen(host: str, port: int) -> list[socket.socket]:
+    """The listening sockets; for localhost that of 127.0.0.1 and, where it can be had, that of ::1.
+
+    Port 0 picks a free one. Raises OSError.
+    """
+    if host.lower() != "localhost":
+        return [_listen(host, port)]
+    listener = _listen("127.0.0.1", port)
+    port = listener.getsockname()[1]
+    try:
+        return [listener, _listen("::1", port)]
+    except OSError as error:
+        log.warning("not listening on [::1]:%d (%s): use http://127.0.0.1:%d", port, error.strerror, port)
+        return [listener]
+
+
+def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener: socket.socket = WSGIServer.get_listener((host, port), backlog=BACKLOG, family=family)
     return listener

@@ -1,34 +1,42 @@
 """Supervision: what hangs or dies inside Pluto is noticed, said once, and started again where that helps.
 
-This file owns two watches: one for a hub that doesn't turn, one for a scraper thread that hangs or dies. It restarts
-that thread, and says when only a new process can help. It never touches the browser, a price or a request.
+This file owns three watches: one for a hub that doesn't turn, one for a scraper thread that hangs or dies, one for the
+simulator's process. It restarts the latter two, and says when only a new process of Pluto can help. It never touches
+the browser, a price or a request.
 
-`Supervisor` belongs to the hub thread. `HubWatchdog` has a thread of its own, because a hub that doesn't turn can't
-watch itself. gevent's own monitor doesn't see what blocks inside a callback of the loop, and slows every switch down.
+`Supervisor` and `Simulator` belong to the hub thread. `HubWatchdog` has a thread of its own, because a hub that doesn't
+turn can't watch itself. gevent's own monitor doesn't see what blocks inside a callback of the loop, and slows every
+switch down.
 """
 
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 import threading
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import gevent
 
 from broadcast import Broadcaster
-from quotes import QuoteSource, SourceState
+from quotes import PlutoError, QuoteSource, SourceState
 
 log = logging.getLogger("pluto.supervision")
 
 HUB_LIMIT_S = 2.0  # the hub turns many times a second; after this long nobody is told anything
 HUB_BEAT_S = 0.25
 CHECK_S = 0.5
+SIMULATOR_PAUSE_S, SIMULATOR_MAX_PAUSE_S = 1.0, 30.0  # before another try to start the simulator; doubled each time
+PROJECT = Path(__file__).parent.parent
 
 
 class ScraperState(StrEnum):
@@ -166,3 +174,78 @@ class Supervisor:
         gevent.sleep(patience.restart * 2.0 ** (recent - 1))
         self._source.restart()
         self.state = ScraperState.RUNNING
+
+
+# --- the simulator ----------------------------------------------------------------------------------------------------
+
+
+class SimulatorFailed(PlutoError):
+    code = "simulator_failed"
+
+
+class Simulator:
+    """The simulator's process. One that ends is started again at the same address.
+
+    It ends when the pipe to it closes, however Pluto ends.
+    """
+
+    def __init__(self) -> None:
+        """Waits until it listens. Raises SimulatorFailed."""
+        self._process, self.url = _start_simulator(0)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    @contextmanager
+    def running(self) -> Iterator[Simulator]:
+        greenlet = gevent.spawn(self._watch)
+        try:
+            yield self
+        finally:
+            greenlet.kill()
+            self._stop()
+
+    def _stop(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+    def _watch(self) -> None:
+        pause = SIMULATOR_PAUSE_S
+        while True:
+            gevent.sleep(CHECK_S)
+            if self.is_running:
+                continue
+            log.error("the simulator has ended (exit code %d); it is started again", self._process.returncode)
+            try:
+                start = _start_simulator, (urlsplit(self.url).port,)
+                self._process, self.url = gevent.get_hub().threadpool.apply(*start)
+            except (SimulatorFailed, OSError) as error:
+                log.error("%s Next try in %.0f s.", error, pause)
+                gevent.sleep(pause)
+                pause = min(2 * pause, SIMULATOR_MAX_PAUSE_S)
+            else:
+                pause = SIMULATOR_PAUSE_S
+                log.warning("the simulator is back")
+
+
+def _start_simulator(port: int) -> tuple[subprocess.Popen[str], str]:
+    """Its process and its URL. Waits until it listens."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "simulator", "--port", str(port), "--until-stdin-closes"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=PROJECT,
+        start_new_session=True,  # Ctrl-C is Pluto's to handle
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line.startswith("simulator: "):
+        process.wait()
+        raise SimulatorFailed("The simulator didn't start; what it printed above says why.")
+    return process, line.split()[1]

@@ -29,7 +29,7 @@ def main(rate: float, size: int, count: int = 1) -> None:
     sys.setswitchinterval(0.0005)  # as app.main has it
     parts = assemble(Settings(demo=True, store=False))  # its scraper is never started
     broadcaster = parts.broadcaster
-    listener = listen("127.0.0.1", 0)
+    (listener,) = listen("127.0.0.1", 0)
     server = Server(listener, create_app(parts))
     server.start()
     broadcaster.start()
