@@ -79,7 +79,7 @@ def server() -> Iterator[QuoteServer]:
 def test_the_board_is_printed_once(server: QuoteServer) -> None:
     printed = server.http.get("/board?plain&ticker=BTCUSD")
     assert printed.headers["content-type"] == "text/plain; charset=utf-8"
-    assert re.search(r"^BTCUSD  45,000\.10 +live$", printed.text, re.MULTILINE)
+    assert re.search(r"^BTCUSD  45,000\.10 .* live +\d+ s$", printed.text, re.MULTILINE)
     assert "ETHUSD" not in printed.text
     assert printed.text.endswith("\n")
     refused = server.http.get("/board?columns=1")
@@ -97,6 +97,6 @@ def test_the_live_board_follows_in_place(server: QuoteServer) -> None:
         assert changed.startswith("\x1b[H"), "it begins where the one before began"
         assert "45,000.10" in changed, "it is whole"
         again = next(parts)
-        assert again.partition("UTC")[2] == changed.partition("UTC")[2], "every second, for the ages"
+        assert "2,500.5" in again, "it comes every second, for the ages"
         assert server.server()["clients"]["board"] == 1
     wait_until(lambda: not any(server.server()["clients"].values()))
