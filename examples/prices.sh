@@ -7,7 +7,6 @@ service="${1:-http://localhost:8080}/crypto.v1.CryptoPriceService"
 ticker="${2:-BTCUSD}"
 
 curl -sS "$service/AddTicker" -H 'Content-Type: application/json' -d "{\"ticker\":\"$ticker\"}"
-echo
 
 # A message of a stream comes in an envelope: a byte of flags, four of length, then the JSON.
 request="{\"tickers\":[\"$ticker\"],\"allStates\":true}"

@@ -65,6 +65,9 @@ def test_what_is_no_single_ticker_is_refused_with_proposals(server: QuoteServer)
 def test_connect_and_the_option_understand_the_same(server: QuoteServer) -> None:
     client = CryptoPriceServiceClientSync(server.url)
     assert client.add_ticker(AddTickerRequest(ticker="COINBASE:BTC-USD")).message == "COINBASE:BTCUSD is tracked now."
+    for method, message in (("GetTickers", {}), ("AddTicker", {"ticker": "BTC"}), ("Nothing", {})):
+        answer = server.http.post(f"/crypto.v1.CryptoPriceService/{method}", json=message)
+        assert answer.text.endswith("}\n"), "for a terminal"
     refused = client.add_ticker(AddTickerRequest(ticker="Bitcoin"))
     assert (refused.success, "BTCUSDT" in refused.message) == (False, True)
     with pytest.raises(ConnectError, match="BTCUSDT"):

@@ -218,12 +218,15 @@ class Listing:
         prices = b",".join(as_json(entry) for entry in entries)
         self.encoded = {
             "proto": self.message.SerializeToString(),
-            "json": b'{"tickers":%b,"prices":[%b]}' % (tickers, prices),
+            "json": b'{"tickers":%b,"prices":[%b]}\n' % (tickers, prices),
         }
 
 
 class ListingCodec(Codec[Message, Any]):
-    """One of the library's codecs. It encodes the newest listing once, not for every request."""
+    """One of the library's codecs. It encodes the newest listing once, not for every request.
+
+    JSON ends with a newline, for whoever reads it in a terminal.
+    """
 
     def __init__(self, codec: Codec[Any, Any], service: Service) -> None:
         self._codec, self._service = codec, service
@@ -235,7 +238,7 @@ class ListingCodec(Codec[Message, Any]):
         listing = self._service.listing
         if message is listing.message:
             return listing.encoded[self.name()]
-        return self._codec.encode(message)
+        return self._codec.encode(message) + (b"\n" if self.name() == "json" else b"")
 
     def decode(self, data: bytes | bytearray, message_class: type[Any]) -> Any:
         return self._codec.decode(data, message_class)
@@ -424,7 +427,7 @@ def _error_json(code: str, message: str) -> bytes:
     """A failure as a Connect client reads it."""
     detail = {"type": FAILURE, "value": base64.b64encode(_failure(code)).rstrip(b"=").decode()}
     error = {"code": ANSWERS[code].connect, "message": message, "details": [detail]}
-    return json.dumps(error, ensure_ascii=False).encode()
+    return json.dumps(error, ensure_ascii=False).encode() + b"\n"
 
 
 def _is_plain_grpc(content_type: str) -> bool:
