@@ -43,6 +43,7 @@ from web.access import SECURITY_HEADERS, Access
 from web.connect import ConnectApplication, refuse
 from web.descriptors import KEPT_FREE, raise_limit, room_for_streams
 from web.desktop import open_page
+from web.history import history_routes
 from web.logs import Console, log_failure, start_logging
 from web.parts import Parts
 from web.routes import Segment, routes
@@ -116,8 +117,9 @@ def create_app(parts: Parts) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.converters["default"] = Segment
     app.register_blueprint(routes)
+    app.register_blueprint(history_routes)
     app.extensions["pluto"] = parts
-    connect = ConnectApplication(parts.watchlist, parts.broadcaster, parts.source)
+    connect = ConnectApplication(parts.watchlist, parts.broadcaster, parts.source, parts.store)
     guarded_connect = parts.access.guard(connect, f"{connect.path}AddTicker", refuse)
     guarded_flask = parts.access.guard(app.wsgi_app, "/api/tickers")
 

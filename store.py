@@ -23,6 +23,7 @@ from pathlib import Path
 
 from quotes import Quote, Ticker
 from storage.file import StoreFile, tracked_of
+from storage.history import History
 from storage.intake import MAX_WAITING, Batch, Intake, wall_ms
 from storage.remembered import Remembered
 from storage.retention import Keep, Retention
@@ -70,6 +71,8 @@ class Store:
         self.intake = Intake(settings.max_waiting)
         self.files_set_aside = 0
         self.written = 0  # changes
+        self.history = None if settings.path is None else History(settings.path, settings.patience)
+        self._suspected: sqlite3.Error | None = None  # what a reader met
         self._settings, self._remembered = settings, remembered
         self._reason = ""  # why it is degraded
         self._lock: Lock | None = None
@@ -127,6 +130,12 @@ class Store:
             self._remembered.remove(ticker)
             self._wake.set()
 
+    def suspect(self, error: sqlite3.Error) -> None:
+        """Any thread: a reader met this. A damaged file is set aside, also if the writer has not met the damage."""
+        if is_unusable(error):
+            self._suspected = error
+            self._wake.set()
+
     @property
     def state(self) -> StoreState:
         if self.path is None:
@@ -167,6 +176,9 @@ class Store:
         assert self.path is not None
         self._beat_at = time.monotonic()
         try:
+            if (suspected := self._suspected) is not None:
+                self._suspected = None
+                raise suspected
             if self._file is not None and not self._is_in_place(self.path):
                 log.error("%s is gone, or another file has taken its place. A fresh one begins", self.path)
                 self._close()

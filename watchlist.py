@@ -67,6 +67,19 @@ class Watchlist:
             subscriber.add(ticker)
         return Outcome(True, f"{ticker} is tracked now.")
 
+    def replace(self, tickers: list[Ticker]) -> list[tuple[Ticker, TooManyTickers]]:
+        """Tracks these and no others, in one step. Returns those beyond the cap, each with why."""
+        for ticker in self.tickers:
+            if ticker not in tickers:
+                self.remove(ticker)
+        beyond = []
+        for ticker in tickers:
+            try:
+                self.add(ticker)
+            except TooManyTickers as error:
+                beyond.append((ticker, error))
+        return beyond
+
     def remove(self, ticker: Ticker) -> Outcome:
         """Stops tracking a ticker; one that isn't tracked changes nothing."""
         if ticker not in self._tickers:

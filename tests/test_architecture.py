@@ -45,7 +45,7 @@ FOREIGN = {
     "quotes": PURE,
     "simulator": {"playwright"},
 }
-WITH_FLASK = {"app", "web.routes"}
+WITH_FLASK = {"app", "web.routes", "web.history"}
 ROOMS = ("", "storage", "web", "tradingview")
 MAX_CLASS = 300  # lines
 

@@ -24,7 +24,7 @@ OTHER_STATUS_BY_CONNECT = {
     "too_many_tickers", "filter_too_large", "not_found", "method_not_allowed", "not_json", "range_not_satisfiable",
 }  # fmt: skip
 OTHER_STATUS_BY_CONNECT |= {"too_slow", "too_large", "target_too_long", "unknown_expectation", "headers_too_large"}
-OTHER_STATUS_BY_CONNECT |= {"unknown_version", "no_websocket", "retry_refused"}
+OTHER_STATUS_BY_CONNECT |= {"unknown_version", "no_websocket", "retry_refused", "no_store"}
 
 
 def below(kind: type[PlutoError]) -> Iterator[type[PlutoError]]:

@@ -33,6 +33,7 @@ FAILURES_PER_MINUTE = 10  # wrong tokens from one address
 COOKIE = "pluto_session"
 SESSION_S = 30 * 24 * 3600
 OPEN_PATHS = frozenset({"/", "/login", "/livez", "/readyz"})  # without a token, "/" shows the login form
+WATCHLIST_PATH = "/api/watchlist"
 OPEN_FOLDER = "/static/"  # the login form needs its files; they are the same for everyone
 
 SECURITY_HEADERS = [
@@ -51,7 +52,7 @@ SECURITY_HEADERS = [
 ]
 CORS_HEADERS = [
     ("Access-Control-Allow-Credentials", "true"),
-    ("Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS"),
+    ("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS"),
     (
         "Access-Control-Allow-Headers",
         "Authorization, Content-Type, Last-Event-ID, Connect-Protocol-Version, Connect-Timeout-Ms, "
@@ -98,7 +99,7 @@ class Access:
     def guard(self, application: WSGIApplication, addition_path: str, refuse: Refuse = answer) -> WSGIApplication:
         """The application, for those who may call it. `refuse` makes the answer for all others.
 
-        A POST to `addition_path` counts as adding a ticker.
+        A POST to `addition_path` counts as adding a ticker, and so does a PUT of the whole list.
         """
 
         def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -132,7 +133,7 @@ class Access:
                 "Send Pluto's access token in the header Authorization: Bearer …. "
                 "In a browser, open Pluto's page and log in."
             )
-        if path == addition_path and environ["REQUEST_METHOD"] == "POST":
+        if (environ["REQUEST_METHOD"], path) in (("POST", addition_path), ("PUT", WATCHLIST_PATH)):
             self._check_additions(_counted_as(environ["REMOTE_ADDR"]))
 
     # --- the caller's address -----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import json
 import re
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -34,9 +34,14 @@ from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceSync, Crypt
 from proto.crypto.v1.crypto_service_pb2 import (
     AddTickerRequest,
     AddTickerResponse,
+    Candle,
     Failure,
+    GetHistoryRequest,
+    GetHistoryResponse,
     GetTickersRequest,
     GetTickersResponse,
+    Interval,
+    Point,
     PriceUpdate,
     RemoveTickerRequest,
     RemoveTickerResponse,
@@ -47,8 +52,11 @@ from proto.crypto.v1.crypto_service_pb2 import (
     StreamPricesRequest,
 )
 from quotes import InvalidTicker, PlutoError, QuoteSource, Ticker, parse_ticker, wire_fields
+from storage.changes import UNRECORDED
+from store import Store
 from watchlist import Watchlist
 from web.errors import ANSWERS, CODES, NotTracked, answer
+from web.reading import Found, find, off_hub, question_of
 from web.stream import Stream
 from web.wsgi import ADDRESS, BEGAN_AT, HAND_OVER
 
@@ -103,6 +111,16 @@ def as_json(entry: Entry) -> bytes:
     return data
 
 
+def point(fields: Mapping[str, Any]) -> Point:
+    """A change as REST writes it, as the service's message."""
+    known = {name: value for name, value in fields.items() if value != UNRECORDED}
+    return Point(**{_POINT_FIELDS[name]: _NUMBERS.get(name, _same)(value) for name, value in known.items()})
+
+
+def candle(fields: Mapping[str, Any]) -> Candle:
+    return Candle(**{_CANDLE_FIELDS[name]: value for name, value in fields.items()})
+
+
 def _known(entry: Entry) -> list[tuple[str, Any]]:
     """The known fields, by their JSON names. Protobuf leaves out a flag that is false."""
     return [(name, value) for name, value in wire_fields(entry.quote, entry.sequence).items() if value is not False]
@@ -112,7 +130,10 @@ def _same(value: Any) -> Any:
     return value
 
 
-_FIELD_NAMES = {field.json_name: field.name for field in PriceUpdate.DESCRIPTOR.fields}
+_FIELD_NAMES, _POINT_FIELDS, _CANDLE_FIELDS = (
+    {field.json_name: field.name for field in message.DESCRIPTOR.fields} for message in (PriceUpdate, Point, Candle)
+)
+_INTERVALS = {number: name for name, number in Interval.items()}
 _NUMBERS: dict[str, Callable[[Any], Any]] = {
     "state": lambda state: State.Value(f"STATE_{state.upper()}"),
     "source": lambda source: Source.Value(f"SOURCE_{source.upper()}"),
@@ -259,10 +280,10 @@ _call: ContextVar[Call] = ContextVar("call")
 
 
 class Service(CryptoPriceServiceSync):
-    """The five calls."""
+    """The six calls."""
 
-    def __init__(self, watchlist: Watchlist, broadcaster: Broadcaster, source: QuoteSource) -> None:
-        self._watchlist, self._broadcaster, self._source = watchlist, broadcaster, source
+    def __init__(self, watchlist: Watchlist, broadcaster: Broadcaster, source: QuoteSource, store: Store) -> None:
+        self._watchlist, self._broadcaster, self._source, self._store = watchlist, broadcaster, source, store
         self.listing = Listing([])
 
     def add_ticker(self, request: AddTickerRequest, context: RequestContext[Any, Any]) -> AddTickerResponse:
@@ -298,6 +319,18 @@ class Service(CryptoPriceServiceSync):
             context.response_headers["cache-control"] = "no-store"
             return self.listing.message
 
+    def get_history(self, request: GetHistoryRequest, context: RequestContext[Any, Any]) -> GetHistoryResponse:
+        with self._answering(context):
+            question = question_of(parse_ticker(request.ticker), _texts_of(request))
+            found = off_hub(self._store, lambda history: find(history, question))
+            if found is None and question.ticker not in self._watchlist:
+                raise NotTracked(question.ticker, ", and there is no history of it")
+            context.response_headers["cache-control"] = "no-store"
+            items, next = found or Found([], None)
+            as_message = point if question.width is None else candle
+            messages: dict[str, Any] = {question.name: [as_message(item) for item in items]}
+            return GetHistoryResponse(**messages, next="" if next is None else str(next))
+
     def stream_prices(self, request: StreamPricesRequest, context: RequestContext[Any, Any]) -> Iterator[PriceUpdate]:
         """Admits the client. The library gets an empty stream: the broadcaster sends what is in it."""
         with self._answering(context) as seconds_left:
@@ -330,6 +363,15 @@ class Service(CryptoPriceServiceSync):
             raise ConnectError(Code(ANSWERS[error.code].connect), str(error), [ErrorDetail(failure)]) from error
 
 
+def _texts_of(request: GetHistoryRequest) -> dict[str, str]:
+    """The request as a query's texts."""
+    name = _INTERVALS.get(request.interval, str(request.interval))
+    interval = name.removeprefix("INTERVAL_").lower() if request.interval else ""
+    limit = str(request.limit) if request.limit else ""
+    texts = {"since": request.since, "until": request.until, "cursor": request.cursor}
+    return {**texts, "limit": limit, "interval": interval}
+
+
 def _failure(code: str) -> bytes:
     return Failure(code=code).SerializeToString()
 
@@ -340,8 +382,8 @@ def _failure(code: str) -> bytes:
 class ConnectApplication:
     """The service as a WSGI application for all addresses that begin with `path`."""
 
-    def __init__(self, watchlist: Watchlist, broadcaster: Broadcaster, source: QuoteSource) -> None:
-        service = Service(watchlist, broadcaster, source)
+    def __init__(self, watchlist: Watchlist, broadcaster: Broadcaster, source: QuoteSource, store: Store) -> None:
+        service = Service(watchlist, broadcaster, source, store)
         codecs = [ListingCodec(codec, service) for codec in google_protobuf_codecs()]
         self._library = CryptoPriceServiceWSGIApplication(service, read_max_bytes=MAX_MESSAGE, codecs=codecs)
         self.path = f"{self._library.path}/"

@@ -58,6 +58,7 @@ ANSWERS = {
     "invalid_rate": Answer(400, "invalid_argument"),
     "filter_too_large": Answer(400, "resource_exhausted"),
     "invalid_size": Answer(400, "invalid_argument"),
+    "invalid_range": Answer(400, "invalid_argument"),
     "not_found": Answer(
         404, "unimplemented", message="There is nothing at this address. GET /openapi.json lists all addresses."
     ),
@@ -74,11 +75,13 @@ ANSWERS = {
     # Pluto can't do it, or can't do it now.
     "retry_refused": Answer(409, "failed_precondition"),
     "retried_too_soon": Answer(429, "resource_exhausted"),
+    "no_store": Answer(409, "failed_precondition"),
     "too_many_tickers": Answer(409, "resource_exhausted"),
     "too_many_streams_per_address": Answer(429, "resource_exhausted"),
     "internal": Answer(500, "internal", message="Something failed inside Pluto. Its log shows what."),
     "too_many_streams": Answer(503, "unavailable"),
     "shutting_down": Answer(503, "unavailable", 1001),
+    "history_unreadable": Answer(503, "unavailable"),
     "not_ready": Answer(503, "unavailable"),
     "source_busy": Answer(503, "unavailable"),
     "needs_restart": Answer(503, "unavailable"),
@@ -113,10 +116,12 @@ class TooManyRequests(PlutoError):
 
 
 class NotTracked(PlutoError):
+    """Nothing is known of the ticker; `but` says what is missing besides."""
+
     code = "not_tracked"
 
-    def __init__(self, ticker: Ticker) -> None:
-        super().__init__(f"{ticker} is not tracked. Add it with POST /api/tickers.")
+    def __init__(self, ticker: Ticker, but: str = "") -> None:
+        super().__init__(f"{ticker} is not tracked{but}. Add it with POST /api/tickers.")
 
 
 class NoWebSocket(PlutoError):

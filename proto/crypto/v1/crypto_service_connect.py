@@ -21,7 +21,7 @@ from connectrpc.protocol import ProtocolType
 from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DEFAULT_READ_MAX_BYTES, Endpoint, EndpointSync
 from pyqwest import Client, SyncClient
 
-from .crypto_service_pb2 import AddTickerRequest, AddTickerResponse, GetTickersRequest, GetTickersResponse, PriceUpdate, RemoveTickerRequest, RemoveTickerResponse, RetryTickerRequest, RetryTickerResponse, StreamPricesRequest
+from .crypto_service_pb2 import AddTickerRequest, AddTickerResponse, GetHistoryRequest, GetHistoryResponse, GetTickersRequest, GetTickersResponse, PriceUpdate, RemoveTickerRequest, RemoveTickerResponse, RetryTickerRequest, RetryTickerResponse, StreamPricesRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -67,6 +67,13 @@ class CryptoPriceService(Protocol):
     async def get_tickers(self, request: GetTickersRequest, ctx: RequestContext[GetTickersRequest, GetTickersResponse], /) -> GetTickersResponse:
         """
         The tracked tickers and their newest prices, both in alphabetical order.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def get_history(self, request: GetHistoryRequest, ctx: RequestContext[GetHistoryRequest, GetHistoryResponse], /) -> GetHistoryResponse:
+        """
+        What Pluto has kept of a ticker, also of one that is no longer tracked: each change, or candles if the request has
+        an interval. A page from old to new; `next` is the cursor of the page after it.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -135,6 +142,17 @@ class CryptoPriceServiceASGIApplication(ConnectASGIApplication[CryptoPriceServic
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.get_tickers,
+                ),
+                "/crypto.v1.CryptoPriceService/GetHistory": Endpoint.unary(
+                    method=MethodInfo(
+                        name="GetHistory",
+                        service_name="crypto.v1.CryptoPriceService",
+                        input=GetHistoryRequest,
+                        output=GetHistoryResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.get_history,
                 ),
                 "/crypto.v1.CryptoPriceService/StreamPrices": Endpoint.server_stream(
                     method=MethodInfo(
@@ -287,6 +305,32 @@ class CryptoPriceServiceClient(ConnectClient):
             timeout_ms=timeout_ms,
             use_get=use_get,
         )
+    async def get_history(
+        self,
+        request: GetHistoryRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> GetHistoryResponse:
+        """
+        What Pluto has kept of a ticker, also of one that is no longer tracked: each change, or candles if the request has
+        an interval. A page from old to new; `next` is the cursor of the page after it.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="GetHistory",
+                service_name="crypto.v1.CryptoPriceService",
+                input=GetHistoryRequest,
+                output=GetHistoryResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
     def stream_prices(
         self,
         request: StreamPricesRequest,
@@ -343,6 +387,13 @@ class CryptoPriceServiceSync(Protocol):
     def get_tickers(self, request: GetTickersRequest, ctx: RequestContext[GetTickersRequest, GetTickersResponse], /) -> GetTickersResponse:
         """
         The tracked tickers and their newest prices, both in alphabetical order.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def get_history(self, request: GetHistoryRequest, ctx: RequestContext[GetHistoryRequest, GetHistoryResponse], /) -> GetHistoryResponse:
+        """
+        What Pluto has kept of a ticker, also of one that is no longer tracked: each change, or candles if the request has
+        an interval. A page from old to new; `next` is the cursor of the page after it.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -409,6 +460,17 @@ class CryptoPriceServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.get_tickers,
+                ),
+                "/crypto.v1.CryptoPriceService/GetHistory": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="GetHistory",
+                        service_name="crypto.v1.CryptoPriceService",
+                        input=GetHistoryRequest,
+                        output=GetHistoryResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.get_history,
                 ),
                 "/crypto.v1.CryptoPriceService/StreamPrices": EndpointSync.server_stream(
                     method=MethodInfo(
@@ -554,6 +616,32 @@ class CryptoPriceServiceClientSync(ConnectClientSync):
                 service_name="crypto.v1.CryptoPriceService",
                 input=GetTickersRequest,
                 output=GetTickersResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    def get_history(
+        self,
+        request: GetHistoryRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> GetHistoryResponse:
+        """
+        What Pluto has kept of a ticker, also of one that is no longer tracked: each change, or candles if the request has
+        an interval. A page from old to new; `next` is the cursor of the page after it.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="GetHistory",
+                service_name="crypto.v1.CryptoPriceService",
+                input=GetHistoryRequest,
+                output=GetHistoryResponse,
                 idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),

@@ -7,6 +7,17 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Interval(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    INTERVAL_UNSPECIFIED: _ClassVar[Interval]
+    INTERVAL_1S: _ClassVar[Interval]
+    INTERVAL_1M: _ClassVar[Interval]
+    INTERVAL_5M: _ClassVar[Interval]
+    INTERVAL_15M: _ClassVar[Interval]
+    INTERVAL_1H: _ClassVar[Interval]
+    INTERVAL_4H: _ClassVar[Interval]
+    INTERVAL_1D: _ClassVar[Interval]
+
 class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     STATE_UNSPECIFIED: _ClassVar[State]
@@ -26,6 +37,14 @@ class Source(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SOURCE_DOM: _ClassVar[Source]
     SOURCE_SCRIPT: _ClassVar[Source]
     SOURCE_TITLE: _ClassVar[Source]
+INTERVAL_UNSPECIFIED: Interval
+INTERVAL_1S: Interval
+INTERVAL_1M: Interval
+INTERVAL_5M: Interval
+INTERVAL_15M: Interval
+INTERVAL_1H: Interval
+INTERVAL_4H: Interval
+INTERVAL_1D: Interval
 STATE_UNSPECIFIED: State
 STATE_STARTING: State
 STATE_SNAPSHOT: State
@@ -94,6 +113,74 @@ class GetTickersResponse(_message.Message):
     tickers: _containers.RepeatedScalarFieldContainer[str]
     prices: _containers.RepeatedCompositeFieldContainer[PriceUpdate]
     def __init__(self, tickers: _Optional[_Iterable[str]] = ..., prices: _Optional[_Iterable[_Union[PriceUpdate, _Mapping]]] = ...) -> None: ...
+
+class GetHistoryRequest(_message.Message):
+    __slots__ = ("ticker", "since", "until", "limit", "interval", "cursor")
+    TICKER_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    ticker: str
+    since: str
+    until: str
+    limit: int
+    interval: Interval
+    cursor: str
+    def __init__(self, ticker: _Optional[str] = ..., since: _Optional[str] = ..., until: _Optional[str] = ..., limit: _Optional[int] = ..., interval: _Optional[_Union[Interval, str]] = ..., cursor: _Optional[str] = ...) -> None: ...
+
+class GetHistoryResponse(_message.Message):
+    __slots__ = ("points", "candles", "next")
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    CANDLES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    points: _containers.RepeatedCompositeFieldContainer[Point]
+    candles: _containers.RepeatedCompositeFieldContainer[Candle]
+    next: str
+    def __init__(self, points: _Optional[_Iterable[_Union[Point, _Mapping]]] = ..., candles: _Optional[_Iterable[_Union[Candle, _Mapping]]] = ..., next: _Optional[str] = ...) -> None: ...
+
+class Point(_message.Message):
+    __slots__ = ("at", "price_text", "timestamp", "source_time", "source", "state", "simulated", "shifted")
+    AT_FIELD_NUMBER: _ClassVar[int]
+    PRICE_TEXT_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_TIME_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    SIMULATED_FIELD_NUMBER: _ClassVar[int]
+    SHIFTED_FIELD_NUMBER: _ClassVar[int]
+    at: int
+    price_text: str
+    timestamp: int
+    source_time: int
+    source: Source
+    state: State
+    simulated: bool
+    shifted: bool
+    def __init__(self, at: _Optional[int] = ..., price_text: _Optional[str] = ..., timestamp: _Optional[int] = ..., source_time: _Optional[int] = ..., source: _Optional[_Union[Source, str]] = ..., state: _Optional[_Union[State, str]] = ..., simulated: _Optional[bool] = ..., shifted: _Optional[bool] = ...) -> None: ...
+
+class Candle(_message.Message):
+    __slots__ = ("start", "open", "high", "low", "close", "count", "gap", "is_open", "simulated")
+    START_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    GAP_FIELD_NUMBER: _ClassVar[int]
+    IS_OPEN_FIELD_NUMBER: _ClassVar[int]
+    SIMULATED_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    open: str
+    high: str
+    low: str
+    close: str
+    count: int
+    gap: bool
+    is_open: bool
+    simulated: bool
+    def __init__(self, start: _Optional[int] = ..., open: _Optional[str] = ..., high: _Optional[str] = ..., low: _Optional[str] = ..., close: _Optional[str] = ..., count: _Optional[int] = ..., gap: _Optional[bool] = ..., is_open: _Optional[bool] = ..., simulated: _Optional[bool] = ...) -> None: ...
 
 class StreamPricesRequest(_message.Message):
     __slots__ = ("tickers", "max_rate", "all_states")
