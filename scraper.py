@@ -57,7 +57,7 @@ from tradingview.feed import Feed, PageTrouble, Trouble, clock_problem
 from tradingview.group import Frozen, Group, Groups
 from tradingview.loop import Loop
 from tradingview.machine import is_full, temporary_folder, temporary_root
-from tradingview.pace import UNSLIM, Pace, Reopening, Slimness
+from tradingview.pace import UNSLIM, Pace, Reopening, Room, Slimness
 from tradingview.patience import Patience
 from tradingview.site import CHALLENGES
 from tradingview.tab import Crashed, Harmful, NoPrice, Tab, first_line, why_unreachable
@@ -365,7 +365,7 @@ class Session:
         self._playwright = playwright
         self._scraper, self._settings, self._patience = scraper, scraper.settings, scraper.patience
         self._tickers, self._pace, self._slimness = scraper.tickers, scraper.pace, scraper.slimness
-        self._counters = scraper.counters
+        self._room, self._counters = scraper.room, scraper.counters
         self.groups = Groups(self.loop, self._patience, self._counters, size=self._settings.group_size)
         self._browser: Browser | None = None
         self._control: BrowserContext | None = None  # stays empty; the thread sleeps until it closes
@@ -504,6 +504,7 @@ class Session:
         if weight > self._settings.browser_max_memory:
             self._end_reason = f"it took {weight:.0f} MB and is started anew"
             self._counters["browser_too_big"] += 1
+            self._room.on_exceeded(len(self.tabs), self._settings.browser_max_memory / weight, self._patience)
             if self._control is not None:
                 self._control.close()
 
@@ -553,9 +554,21 @@ class Session:
         asker = self._tickers.asker
         waiting = [one for ticker, one in tracked.items() if ticker not in self.tabs and asker in (None, ticker)]
         for one in sorted(waiting, key=lambda one: one.feed.due_at):  # who failed waits behind who was never tried
-            if one.feed.due_at > steady_ms() or not self._may_open() or (new := self._begin(one, one.feed)) is None:
+            if one.feed.due_at > steady_ms():
+                return
+            if self._room.is_full(len(self.tabs)):
+                self._tickers.fail(one.feed, self._no_room())
+                continue
+            if not self._may_open() or (new := self._begin(one, one.feed)) is None:
                 return
             self.tabs[new.ticker] = new
+
+    def _no_room(self) -> PageTrouble:
+        reason = (
+            f"no room: more pages would take over {self._settings.browser_max_memory:.0f} MB; "
+            "remove tickers, or raise --browser-max-memory"
+        )
+        return PageTrouble(State.ERROR, reason, delay=self._patience.no_room_retry)
 
     def _may_open(self) -> bool:
         """Pages open with some spacing and few at a time: nobody is hammered, and the first price comes soon."""
@@ -661,7 +674,7 @@ class Scraper:
         self.settings, self.patience = settings, patience or Patience()
         self.counters: Counter[str] = Counter()
         self.pace = Pace(settings.opening_spacing, self.patience)
-        self.slimness = Slimness()
+        self.slimness, self.room = Slimness(), Room()
         self.tickers = Tickers(self.pace, self.patience, self.counters, emit)
         self.session: Session | None = None  # the browser that runs now
         self.stopping = False

@@ -235,7 +235,7 @@ def test_what_the_page_orders_of_its_symbol_is_told(probed: Probed) -> None:
         ("quote_remove_symbols", "qs_full", [SPEC]),
         ("quote_delete_session", "qs_full", []),
     ]
-    assert len(line.heard) == 11, "all of it has reached the server as well"
+    wait_until(lambda: len(line.heard) == 11, what="all of it has reached the server as well")
 
 
 def test_how_the_server_ends_a_session_is_told(probed: Probed) -> None:
@@ -372,6 +372,25 @@ def test_the_header_is_chosen_anew_when_one_is_hidden_or_becomes_anothers(probed
             assert (told["element"]["text"], told["at"] - moment < 100) == (text, True)
         else:
             probed.wait_for("pulse", lambda told: told["element"] is None, since=since)
+
+
+def test_a_text_that_comes_with_another_symbol_is_never_told(probed: Probed) -> None:
+    """The price of another symbol was live until the header was looked at again."""
+    probed.open(root(header(SYMBOL, "1", "own")))
+    probed.run(
+        f"() => {{ document.querySelector('.own').dataset.symbol = '{OTHER}';"
+        " document.querySelector('.js-symbol-last').textContent = '2' }"
+    )
+    probed.wait_for("pulse", lambda told: told["element"] is None)
+    probed.open(root(header(None, "1")))
+    probed.run(
+        f"() => {{ initData.symbolInfo.resolved_symbol = '{OTHER}';"
+        " document.querySelector('.js-symbol-last').textContent = '2' }"
+    )
+    price = probed.wait_for("price")
+    (before,) = [told for told in probed.told("page") if told["resolved"] == OTHER]
+    assert price["element"]["text"] == "2"
+    assert probed.messages.index(before) < probed.messages.index(price), "Python knows first"
 
 
 def test_what_the_document_came_with_is_no_sign_of_life(probed: Probed) -> None:

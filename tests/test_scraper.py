@@ -487,6 +487,19 @@ def test_a_browser_that_is_too_big_is_started_anew(simulator: Simulator) -> None
         watched.wait_until_live("BONKUSDT")
 
 
+def test_tickers_for_whose_pages_there_is_no_memory_are_refused_in_words(simulator: Simulator) -> None:
+    with (
+        scraping(simulator.url, browser_max_memory=10.0) as watched,
+        watched.tracking("BONKUSDT", "WIFUSDT", "JUPUSDT"),
+    ):
+        refused = watched.wait_for("JUPUSDT", State.ERROR, reason="no room: more pages would take over 10 MB")
+        assert refused.next_try_at is not None
+        assert watched.counters["browser_too_big"] == 2, "once is no proof"
+        watched.scraper.settings = replace(watched.scraper.settings, browser_max_memory=6000.0)
+        watched.wait_until_live("BONKUSDT")
+        assert watched.now["WIFUSDT"].state is State.ERROR
+
+
 def test_every_ticker_can_have_a_renderer_of_its_own(simulator: Simulator) -> None:
     with scraping(simulator.url, group_size=1) as watched, watched.tracking("WIFUSDT", "JUPUSDT"):
         watched.wait_until_live("WIFUSDT", "JUPUSDT")

@@ -70,15 +70,16 @@ class Group:
     def _check_frozen(self, now: float) -> None:
         """An endless loop in one page silences all, and one order ends it.
 
-        While a page loads, its script may keep the renderer busy: until its deadline nothing is stopped.
+        While a page loads, its script may keep the renderer busy: until its deadline nothing is stopped, and a
+        neighbour's silence says nothing.
         """
         silent = {tab for tab in self.tabs if tab.priced_at is not None and self._is_silent(tab, now)}
-        if not silent:
+        if not silent or any(tab.is_loading(now) for tab in self.tabs):
             return
         if any(tab.has_spoken and not self._is_silent(tab, now) for tab in self.tabs):
             for tab in silent:
                 self._reload(tab, now)
-        elif not any(tab.is_loading(now) for tab in self.tabs):
+        else:
             self._check_loop(silent, now)
 
     def _is_silent(self, tab: Tab, now: float) -> bool:

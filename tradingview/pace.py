@@ -1,7 +1,7 @@
 """Pace: how pages are opened, as learned from what came of those before.
 
-This file owns the spacing between two openings, when TradingView counts as blocking Pluto as a whole, and whether slim
-pages are of use here. It never opens a page. It belongs to the scraper thread.
+This file owns the spacing between two openings, when TradingView counts as blocking Pluto as a whole, whether slim
+pages are of use here, and how many there is room for. It never opens a page. It belongs to the scraper thread.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ log = logging.getLogger("pluto.pace")
 
 BLOCKED_PAGES = 3  # in a row: then TradingView blocks Pluto, not a page
 HELPED = 2  # tickers
+ROOM_KEPT = 0.9  # the part of the room that is used: pages grow
 UNSLIM = "slim pages showed no price, others did: all pages are laid out now, at some 20 MB more a page"
 
 
@@ -91,6 +92,28 @@ class Slimness:
         """It is no longer tracked."""
         self._fat.discard(ticker)
         self._helped.discard(ticker)
+
+
+class Room:
+    """How many pages the browser's memory has room for: unknown until that was exceeded twice in a row.
+
+    Once may be the fault of a page that grew.
+    """
+
+    def __init__(self) -> None:
+        self._pages: int | None = None
+        self._exceeded_at = float("-inf")
+
+    def on_exceeded(self, pages: int, part: float, patience: Patience) -> None:
+        """So many pages were open, and only this part of the memory that they took is allowed."""
+        now = time.monotonic()
+        if now - self._exceeded_at < patience.room_memory:
+            self._pages = max(1, int(pages * part * ROOM_KEPT))
+            log.warning("the browser's memory has room for %d pages", self._pages)
+        self._exceeded_at = now
+
+    def is_full(self, pages: int) -> bool:
+        return self._pages is not None and pages >= self._pages
 
 
 class Reopening:

@@ -52,6 +52,8 @@ class Patience:
     ping: float = 3.0  # between an answer of the browser and the next question
     ping_limit: float = 20.0  # for its answer; then it hangs
     weigh: float = 60.0  # between two looks at its memory
+    room_memory: float = 600.0  # memory that is exceeded again this soon has no room for so many pages
+    no_room_retry: float = 600.0
     good_session: float = 5.0  # a browser that ran for longer, with a live page, did well
     end_grace: float = 0.1  # for processes to follow a browser that has ended; then they are killed
 
