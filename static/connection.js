@@ -1,11 +1,11 @@
 /* Owns what the page says about its own line to Pluto: <connection-state>, always there, and <outage-banner>, there while
-   prices aren't current, with a countdown. Never opens or closes anything; "try now" goes to tabs.js. */
+   prices aren't current, with a countdown. Never opens or closes anything; "try now" goes to link.js. */
 
 import { clockTime, duration } from "./format.js";
 import { clock } from "./frame.js";
+import { link } from "./link.js";
 import { write } from "./row.js";
 import { store } from "./store.js";
-import { tabs } from "./tabs.js";
 
 const WORDS = { open: "connected", connecting: "connecting", closed: "not connected" };
 
@@ -23,9 +23,9 @@ class ConnectionState extends HTMLElement {
   }
 
   #show = () => {
-    const { state } = store.connection;
+    const { state, lostAt } = store.connection;
     this.dataset.state = state;
-    write(this.querySelector("[data-words]"), WORDS[state]);
+    write(this.querySelector("[data-words]"), lostAt && state === "connecting" ? "reconnecting" : WORDS[state]);
   };
 }
 
@@ -38,7 +38,7 @@ class OutageBanner extends HTMLElement {
     const { signal } = this.#listening;
     store.addEventListener("connection", this.#show, { signal });
     clock.addEventListener("second", this.#countDown, { signal });
-    this.querySelector("button").addEventListener("click", () => tabs.retryNow(), { signal });
+    this.querySelector("button").addEventListener("click", () => link.retryNow(), { signal });
     this.#show();
   }
 
@@ -48,10 +48,11 @@ class OutageBanner extends HTMLElement {
 
   /** What is lost is announced once; the countdown isn't. */
   #show = () => {
-    const { lostAt } = store.connection;
+    const { lostAt, isStopping } = store.connection;
     this.hidden = !lostAt;
     if (lostAt && lostAt !== this.#lostAt) {
-      write(this.querySelector("[data-what]"), `Connection to Pluto lost at ${clockTime(lostAt)}. Prices are stale.`);
+      const what = isStopping ? "Pluto is stopping" : `Connection to Pluto lost at ${clockTime(lostAt)}`;
+      write(this.querySelector("[data-what]"), `${what}. Prices are stale.`);
     } else if (!lostAt) write(this.querySelector("[data-what]"), "");
     this.#lostAt = lostAt;
     this.#countDown();

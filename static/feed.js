@@ -3,13 +3,11 @@
 
 import { store } from "./store.js";
 
-export function feed(name, data) {
-  const message = parse(data);
-  if (!message) return;
+export function feed(message) {
   if (message.type === "connected") store.beginHearing();
-  else if (name === "tickers" && Array.isArray(message.tickers)) store.receiveTickers(message.tickers.filter(isText));
-  else if (name === "status") receive(message);
-  else if (name === "message" && message.type === "batch_update") {
+  else if (message.type === "tickers" && Array.isArray(message.tickers)) store.receiveTickers(message.tickers.filter(isText));
+  else if (message.type === "status") receive(message);
+  else if (message.type === "batch_update") {
     receive(message);
     if ("resumed" in message) store.finishSnapshot(message.resumed);
   }
@@ -17,14 +15,6 @@ export function feed(name, data) {
 
 function receive({ updates, timestamp }) {
   if (Array.isArray(updates)) store.receiveQuotes(updates.filter(isQuote), timestamp ?? Date.now());
-}
-
-function parse(data) {
-  try {
-    return JSON.parse(data);
-  } catch {
-    return null;
-  }
 }
 
 const isText = (value) => typeof value === "string" && value !== "";

@@ -9,10 +9,10 @@ import "./keys.js";
 import "./summary.js";
 import "./tools.js";
 import { add } from "./actions.js";
+import { link } from "./link.js";
 import { notify } from "./notices.js";
 import { settings } from "./settings.js";
 import { store } from "./store.js";
-import { tabs } from "./tabs.js";
 import { keepTitle } from "./title.js";
 
 const find = (selector) => document.querySelector(selector);
@@ -49,6 +49,6 @@ store.addEventListener("tickers", () => {
 });
 
 keepTitle();
-tabs.start();
-addEventListener("pagehide", () => tabs.stop());
-addEventListener("pageshow", ({ persisted }) => persisted && tabs.start());
+link.start();
+addEventListener("pagehide", () => link.stop());
+addEventListener("pageshow", ({ persisted }) => persisted && link.start());

@@ -151,8 +151,11 @@ class Store extends EventTarget {
   view(ticker) {
     const quote = this.#quotes.get(ticker);
     if (!quote) return { ticker, state: "starting", since: 0 };
-    const lost = this.#connection.lostAt && ["live", "closed", "snapshot"].includes(quote.state);
-    return lost ? { ...quote, state: "stale", since: this.#connection.lostAt, offline: true } : quote;
+    const { lostAt } = this.#connection;
+    if (!lostAt) return quote;
+    const wasCurrent = ["live", "closed", "snapshot"].includes(quote.state);
+    const lost = wasCurrent ? { state: "stale", since: lostAt, reason: "" } : {};
+    return { ...quote, ...lost, nextTryAt: 0, offline: true };
   }
 
   session(ticker) {
@@ -174,10 +177,12 @@ class Store extends EventTarget {
       quotes: [...this.#quotes],
       sessions: [...this.#sessions].map(([ticker, session]) => [ticker, session.toMessage()]),
       connection: this.#connection,
+      heard: [...this.#heard],
     };
   }
 
-  fromMessage({ tickers, quotes, sessions, connection }) {
+  fromMessage({ tickers, quotes, sessions, connection, heard }) {
+    this.#heard = new Set(heard);
     this.#quotes = new Map(quotes);
     for (const [ticker, message] of sessions) this.#sessions.set(ticker, Session.fromMessage(message));
     this.receiveTickers(tickers);
