@@ -3,6 +3,7 @@
 # The one door to Pluto.
 #
 #   ./run.sh [options]        sets up what is missing, then starts Pluto (./run.sh --help lists the options)
+#   ./run.sh doctor [TICKER]  opens one page, and says what works and what to do (./run.sh doctor --help: its options)
 #   ./run.sh test [options]   runs the tests; the options are pytest's
 #   ./run.sh check            runs the linters: ruff and mypy
 #   ./run.sh audit            looks the pinned packages up among known vulnerabilities
@@ -52,6 +53,10 @@ main() {
       "$python" -m ruff format --check .
       "$python" -m mypy
       ;;
+    doctor)
+      set_up_for "$@"
+      PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m tradingview.doctor "${@:2}"
+      ;;
     test)
       set_up requirements-dev.txt
       use_browser
@@ -76,14 +81,18 @@ main() {
 
 start() { # OPTIONS...
   if has_option --help "$@" || has_option -h "$@" || has_option --version "$@"; then answer "$@"; fi
+  set_up_for "$@"
+  exec "$python" "$here/app.py" "$@"
+}
+
+set_up_for() { # OPTIONS...
   if has_option --browser "$@"; then
-    needs="driver" # app.py checks the browser that the options name
+    needs="driver" # Pluto checks the browser that the options name
     set_up_packages requirements.txt
     set_up_driver
   else
     set_up requirements.txt
   fi
-  exec "$python" "$here/app.py" "$@"
 }
 
 has_option() { # OPTION OPTIONS...

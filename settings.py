@@ -10,6 +10,7 @@ import argparse
 import ipaddress
 import os
 import re
+from collections.abc import Container
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -161,7 +162,15 @@ def read_settings(arguments: list[str]) -> Settings:
         allow_abbrev=False,  # else an option of a later version changes what a shortened one means
     )
     parser.add_argument("--version", action="version", version=f"Pluto {VERSION}")
+    add_options(parser, [entry.name for entry in fields(Settings)])
+    return settings_of(parser, parser.parse_args(arguments))
+
+
+def add_options(parser: argparse.ArgumentParser, names: Container[str]) -> None:
+    """The options of these settings."""
     for entry, (flag, variable, default, help) in zip(fields(Settings), settings_table(), strict=True):
+        if entry.name not in names:
+            continue
         shown = f"{help} [{variable}, default: {default or 'none'}]".replace("%", "%%")
         given = os.environ.get(variable)
         if isinstance(entry.default, bool):
@@ -174,7 +183,14 @@ def read_settings(arguments: list[str]) -> Settings:
                 parser.error(f"{variable} is empty: give it a value, such as {default}, or unset it")
             value = entry.default if given is None else given
             parser.add_argument(flag, type=kind, choices=choices, default=value, help=shown, metavar=entry.name.upper())
-    settings = Settings(**vars(parser.parse_args(arguments)))
+
+
+def settings_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Settings:
+    """The settings as far as there are options for them, else defaults. A wrong one ends the program."""
+    given = {
+        entry.name: value for entry in fields(Settings) if (value := getattr(options, entry.name, None)) is not None
+    }
+    settings = Settings(**given)
     try:
         check(settings)
     except ValueError as error:

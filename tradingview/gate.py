@@ -25,6 +25,7 @@ from tradingview.site import QUOTE_SOCKET_PATH
 from tradingview.walls import PASSING_STATUS, Wall, is_challenge, judge_response
 
 STAGES = [{"resourceType": "Document", "requestStage": stage} for stage in ("Request", "Response")]
+MAX_ANSWERS = 10
 REFUSED_UPGRADES = {f"Unexpected response code: {status}": status for status in (403, 429)}
 
 
@@ -70,6 +71,7 @@ class Gate:
         challenges: Iterable[str],
     ) -> None:
         self.shows_wall = False  # set by the page's owner: then iframes of the check may load
+        self.answers: list[Answer] = []  # to the last request for the page's document, redirects included
         self.passing_since: float | None = None  # since when the site says that it will lead on by itself
         self.challenged_at = float("-inf")  # when an iframe of a check was loaded last
         self._source, self._loop, self._guard, self._counters = source, loop, guard, counters
@@ -135,13 +137,16 @@ class Gate:
         if (status := event.get("responseStatusCode")) is not None:
             return self._judge(status, event)
         if "redirectedRequestId" not in event:
+            self.answers = []
             self._on_load()
         return True
 
     def _judge(self, status: int, event: dict[str, Any]) -> bool:
         """Whether the response may be shown."""
         headers = {header["name"].lower(): header["value"] for header in event["responseHeaders"]}
-        self._on_answer(Answer(event["request"]["url"], status, headers))
+        answer = Answer(event["request"]["url"], status, headers)
+        self.answers = [*self.answers, answer][-MAX_ANSWERS:]
+        self._on_answer(answer)
         if status != PASSING_STATUS:
             self.passing_since = None
         elif self.passing_since is None:

@@ -85,6 +85,7 @@ class Tab:
         self.began_at: float | None = None  # when its document came
         self.loaded_at: float | None = None  # DOMContentLoaded
         self.priced_at: float | None = None  # when its document showed its first price
+        self.document: dict[str, Any] = {}  # what the probe said last of what sort of document it is
         self.heard_at = 0.0
         self.reloaded_at = float("-inf")
         self.is_closed = False
@@ -188,6 +189,11 @@ class Tab:
             self.fail(Wall("a bot wall, or TradingView has changed its page: try ./run.sh doctor"))
         elif loaded_for > self._patience.first_price * self.slack or now > self.deadline:
             self.fail(self.feed.refusal or NoPrice(State.ERROR, "the page shows no price that can be read"))
+
+    @property
+    def answers(self) -> list[Answer]:
+        """The site's answers to the last request for the page, redirects included."""
+        return self._gate.answers
 
     @property
     def deadline(self) -> float:
@@ -298,7 +304,7 @@ class Tab:
 
     def _on_document(self, facts: dict[str, Any]) -> None:
         """What sort of document it is; while the site says that it will lead on by itself, it isn't judged."""
-        self._is_symbol_page = is_symbol_page(facts)
+        self.document, self._is_symbol_page = facts, is_symbol_page(facts)
         if facts.get("loaded") is True and self.loaded_at is None:
             self.loaded_at = self.heard_at
         trouble = judge_document(facts)
