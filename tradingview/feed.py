@@ -27,7 +27,6 @@ CATCH_UP_MS, LAG_MS = 5_000, 500  # it is read for so long at most, while messag
 HELD_UP_MS = 6_000  # a page that speaks every 2 s and wasn't heard for so long was held up, or Pluto was
 CLOCK_LIMIT_MS = 5 * 60_000  # a machine's clock may be off by so much
 FUTURE_MS = 60_000  # a trade that is further ahead of the site's clock has no time
-
 KEPT_MS = 60_000  # how long figures that the socket told stay beside a price that the page's text gives
 
 Status = tuple[State, str | None, int | None, float | None]  # with its reason, the next try, the end of its proof
