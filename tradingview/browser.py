@@ -1,9 +1,9 @@
-"""The browser: which Chromium is started, with which flags, and with its sandbox or without.
+"""The browser: which Chromium Pluto starts, with which flags, with or without its sandbox.
 
 This file owns finding and launching Chromium. It opens no page of a ticker. Everything runs on the thread that drives
-Playwright; `Launcher.sandbox` may be read by any.
+Playwright; any thread may read `Launcher.sandbox`.
 
-    python -m tradingview.browser     prints the path of the browser that works here; run.sh calls it once
+    python -m tradingview.browser     prints the path of a browser that works here; run.sh calls it once
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ log = logging.getLogger("pluto.browser")
 
 LAUNCH_LIMIT_S = 60.0
 VERSION_LIMIT_S = 10.0
-PAGE_LIMIT_S = 20.0  # for a blank one, at set-up
+PAGE_LIMIT_S = 20.0  # for a blank page, at set-up
 NO_BROWSER_WORKS, NO_BROWSER_FOUND = 1, 3  # exit codes of this file as a program
 BROWSER_NAMES = ("chromium", "chromium-browser", "google-chrome")
-# Chromium takes only the last list of features, so Playwright's own is told again; a test compares the two.
+# Chromium uses only the last list of features, so ours repeats Playwright's; a test compares the two.
 PLAYWRIGHTS_DISABLED_FEATURES = (
     "AimEnabled",
     "AvoidCorsURLLoaderRestartOnRedirect",
@@ -54,7 +54,7 @@ PLAYWRIGHTS_DISABLED_FEATURES = (
 )
 DISABLED_FEATURES = (
     *PLAYWRIGHTS_DISABLED_FEATURES,
-    "WebUIOmniboxPopup",  # else each context has a second renderer, 60 MB, for the address bar that nobody sees
+    "WebUIOmniboxPopup",  # else each context has a second renderer (60 MB) for its address bar
     "WebUIOmniboxAimPopup",
     "SpareRendererForSitePerProcess",
 )
@@ -67,17 +67,17 @@ BROWSER_ARGS = [
     "--disable-quic",
     "--deny-permission-prompts",
     "--mute-audio",
-    "--animation-duration-scale=0",  # of the browser's own windows: 30 ms of CPU per page that opens
+    "--animation-duration-scale=0",  # the browser's own animations cost 30 ms of CPU per page that opens
     "--autoplay-policy=user-gesture-required",
     "--process-per-site",  # the pages of a context share one renderer: 10-12 MB a page instead of 57
     "--disable-features=" + ",".join(DISABLED_FEATURES),
     "--host-resolver-rules=" + ", ".join(f"MAP {host} ~NOTFOUND" for host in BLOCKED_HOSTS),
 ]
-SLIM_ARGS = ["--blink-settings=imagesEnabled=false", "--disable-remote-fonts"]  # where nobody looks at the pages
-# Playwright's own, that would let pages open windows unasked and change their address without end.
+SLIM_ARGS = ["--blink-settings=imagesEnabled=false", "--disable-remote-fonts"]  # headless only
+# Playwright's flags that would let pages open windows unasked and change their address without limit.
 REFUSED_ARGS = ["--disable-popup-blocking", "--disable-ipc-flooding-protection"]
-# Switches of the kernel that keep an ordinary user's browser from making the namespaces of its sandbox: each with the
-# value that forbids it, and the value that allows it.
+# Kernel switches that can forbid the namespaces of an ordinary user's sandbox: name, value that forbids, value that
+# allows.
 USER_NAMESPACE_SWITCHES = (
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),  # Ubuntu 23.10 and newer
     ("kernel.unprivileged_userns_clone", "0", "1"),  # older Debian
@@ -97,9 +97,9 @@ class BrowserFailed(PlutoError):
 
 @dataclass(frozen=True)
 class LaunchSettings:
-    """`browser` is a path or None; `or_headless` allows a headed browser to be headless where it can open no window.
+    """`browser` is a path or None. `or_headless` allows headless where a headed browser can open no window.
 
-    `sandbox` is on, off or auto: on wherever it can be used.
+    `sandbox` is on, off or auto (on wherever it works).
     """
 
     browser: str | None = None
@@ -120,9 +120,9 @@ class Sandbox:
 
 
 def find_browsers(path: str | None, playwrights_own: str | None = None) -> Iterator[str]:
-    """The browsers to try: only the path if given; else Playwright's own, then those on the PATH.
+    """The browsers to try: the given path only; without one, Playwright's own, then those on the PATH.
 
-    Raises BrowserMissing with what to do about it.
+    Raises BrowserMissing, which says what to do.
     """
     if path:
         if not os.access(path, os.X_OK) or os.path.isdir(path):
@@ -146,7 +146,7 @@ def find_browser(path: str | None, playwrights_own: str | None = None) -> str:
 
 
 def _is_browser(path: str) -> bool:
-    """Whether this is a browser at all: Ubuntu's chromium-browser only says that one should install a snap."""
+    """Whether this is a browser: Ubuntu's chromium-browser only tells users to install a snap."""
     try:
         return subprocess.run([path, "--version"], capture_output=True, timeout=VERSION_LIMIT_S).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
@@ -157,10 +157,10 @@ def _is_browser(path: str) -> bool:
 
 
 class Launcher:
-    """Starts the browser whenever one is needed. What it gave up, a sandbox or windows, it doesn't try again.
+    """Starts the browser, each time Pluto needs one. Once it has given up the sandbox or windows, it keeps it so.
 
-    `sandbox` is None until a browser has started, for which each has `limit` s. `show_alive` is called while the thread
-    is blocked.
+    `sandbox` is None until a browser has started. Each browser has `limit` s to start. `show_alive` is called while
+    the thread is blocked.
     """
 
     def __init__(
@@ -173,9 +173,9 @@ class Launcher:
         self._no_sandbox = _reason_for_no_sandbox(settings.sandbox)
 
     def launch(self, playwright: Playwright, end_browsers: Callable[[], object]) -> tuple[Browser, str]:
-        """The first browser that starts, and its path. Raises BrowserMissing, or BrowserFailed for all others.
+        """The first browser that starts, and its path. Raises BrowserMissing if there is none, else BrowserFailed.
 
-        `end_browsers` kills one that gave no answer in time.
+        `end_browsers` kills a browser that didn't answer in time.
         """
         check_sandbox(self._settings.sandbox)
         while True:
@@ -193,7 +193,7 @@ class Launcher:
             self._relent([*self._rejected.values(), *deaths])
 
     def reject(self, path: str, why: str) -> None:
-        """This browser is not to be started again."""
+        """Never starts this browser again."""
         self._rejected[path] = Death(Kind.OTHER, f"{path} {why}: update it, {OTHER_BROWSER}")
 
     def _browsers(self, playwright: Playwright) -> list[str]:
@@ -222,7 +222,7 @@ class Launcher:
         log.info("browser: %s (%s, sandbox %s), version %s", path, mode, sandbox, browser.version)
 
     def _relent(self, deaths: list[Death]) -> None:
-        """Gives up windows or the sandbox, if that is why no browser has started; else raises BrowserFailed."""
+        """Gives up windows or the sandbox if no browser started because of them; else raises BrowserFailed."""
         kinds = {death.kind for death in deaths}
         if Kind.NO_DISPLAY in kinds and self.headed:
             if not self._settings.or_headless:
@@ -246,7 +246,7 @@ def _reason_for_no_sandbox(sandbox: str) -> str:
 
 
 def check_sandbox(sandbox: str) -> None:
-    """Raises BrowserFailed where --sandbox on can't be kept, whatever the browser."""
+    """Raises BrowserFailed where --sandbox on is impossible with any browser."""
     if sandbox == "on" and os.geteuid() == 0:
         raise BrowserFailed("--sandbox on needs another user: Chromium has no sandbox for root.")
 
@@ -258,7 +258,7 @@ def _no_display() -> str:
 
 
 def sandbox_way_back(switches: Path = Path("/proc/sys")) -> str:
-    """What to do on this machine for a sandbox; `switches` is where the kernel shows its own."""
+    """How to make the sandbox work on this machine; `switches` is the folder of the kernel's switches."""
     for name, forbids, allows in USER_NAMESPACE_SWITCHES:
         try:
             value = (switches / name.replace(".", "/")).read_text().strip()
@@ -275,7 +275,7 @@ def sandbox_way_back(switches: Path = Path("/proc/sys")) -> str:
 
 
 def main() -> int:
-    """Prints the path of the first browser that starts and opens a blank page, else why none does."""
+    """Prints the path of the first browser that starts and opens a blank page, or why none does."""
     logging.getLogger().addHandler(logging.NullHandler())
     path = os.environ.get("PLUTO_BROWSER")
     launcher = Launcher(LaunchSettings(path))
@@ -290,7 +290,7 @@ def main() -> int:
 
 
 def _try_next(launcher: Launcher) -> str | None:
-    """The path of a browser that works; None when one was rejected. Each gets a driver, which may hang with it."""
+    """The path of a browser that works; None if this one was rejected. Each has its own driver: it may hang too."""
     with temporary_folder() as folder:
         driver = Driver(folder)
         with driver.running(_wait) as playwright:
@@ -305,7 +305,7 @@ def _try_next(launcher: Launcher) -> str | None:
 
 
 def _wait() -> None:
-    """Nobody watches whether this thread is alive."""
+    """At set-up nothing watches whether this thread is alive."""
 
 
 if __name__ == "__main__":

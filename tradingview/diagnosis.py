@@ -1,7 +1,7 @@
 """The diagnosis: why a browser didn't start, in one sentence that says what to do.
 
-This file owns what Chromium's last words and Playwright's errors mean. It is pure: it starts nothing and looks at
-nothing but the texts it is given. Any thread may call it.
+This file owns the meaning of Chromium's last words and Playwright's errors. It is pure: it starts nothing and reads
+only the texts it is given. Any thread may call it.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-MAX_WORDS = 200  # characters kept of what a browser said
+MAX_WORDS = 200  # characters kept of a browser's output
 OTHER_BROWSER = "or choose another browser with --browser"
 
-# In Playwright's errors, the browser's own lines and its end.
+# The browser's own lines and its exit, in Playwright's errors.
 _LINE = re.compile(r"^\s*(?:- )?\[pid=\d+\]\[(?:err|out)\] (.*)$", re.MULTILINE)
 _EXIT = re.compile(r"<process did exit: exitCode=(\w+), signal=(\w+)>")
-# [1234:1234:1125/230102.562131:FATAL:content/browser/zygote_host_impl_linux.cc:128] its words
+# [1234:1234:1125/230102.562131:FATAL:content/browser/zygote_host_impl_linux.cc:128] message
 _CHROMIUM_PREFIX = re.compile(r"^\[[\d:/.]+:([A-Z]+):[^\]]*\] ")
-# What Chromium says in every start, also in a good one; what a shell, a usage and a stack trace add.
+# Lines that Chromium prints at every start, even a good one; lines of a shell, a usage text and a stack trace.
 _NOISE = re.compile(
     r"[:/](?:dbus|crashpad)/|unexpected operator|The platform failed to initialize"
     r"|^\s*(?:usage:|Try ['`\"]|#\d+ 0x|r\d+: |$|\[end of stack trace\]|Calling _exit)",
@@ -27,7 +27,7 @@ _NOISE = re.compile(
 _NO_SANDBOX = ("No usable sandbox", "Failed to move to new namespace")
 _NO_DISPLAY = ("Missing X server or $DISPLAY", "Failed to connect to Wayland display")
 
-# Where a pattern stands in the error, the sentence says this of the browser's {path}; {0} is the pattern's group.
+# Pattern in the error, and the sentence for it: {path} is the browser's, {0} the pattern's group.
 _KNOWN = [
     (
         r"error while loading shared libraries: ([^\s:]+)",
@@ -44,7 +44,7 @@ _KNOWN = [
 
 
 class Kind(StrEnum):
-    """What Pluto can do about it: start without a sandbox, start without windows, or nothing."""
+    """What Pluto can do: start without a sandbox, start without windows, or nothing."""
 
     NO_SANDBOX = "no sandbox"
     NO_DISPLAY = "no display"
@@ -53,16 +53,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Death:
-    """The end of a browser before it was of any use."""
+    """Why a browser ended before Pluto could use it."""
 
     kind: Kind
     sentence: str
 
 
 def death_of(path: str, error: str, folder: str, *, is_full: bool) -> Death:
-    """What Playwright's error about the start of the browser at this path means.
+    """Reads Playwright's error about starting the browser at this path.
 
-    `folder` is the one for temporary files. If it is full, Chromium dies of it without a word.
+    `folder` holds the temporary files. If it is full, Chromium dies without a message.
     """
     lines = _LINE.findall(error)
     if any(words in line for line in lines for words in _NO_SANDBOX):
@@ -97,7 +97,7 @@ def _last_words(path: str, error: str, lines: list[str]) -> str:
 
 
 def _meaningful(lines: list[str]) -> str:
-    """The last line that says why: a fatal one, if there is any."""
+    """The last line that says why; a fatal one if there is any."""
     telling = [line for line in lines if not _NOISE.search(line)]
     fatal = [line for line in telling if (found := _CHROMIUM_PREFIX.match(line)) and found[1] == "FATAL"]
     return shown(_CHROMIUM_PREFIX.sub("", (fatal or telling or [""])[-1]))
@@ -108,5 +108,5 @@ def first_line(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """A program's words, printable, on one line and of bounded length."""
+    """A program's output made printable, one line, of bounded length."""
     return "".join(character for character in text[:MAX_WORDS] if character.isprintable()).strip().rstrip(".;")

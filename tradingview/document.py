@@ -1,6 +1,6 @@
-"""One document of a page: what each strategy has read in it, what proves it, and what speaks against it.
+"""One document of a page: what each strategy has read in it, what proves it, and what makes it doubtful.
 
-This file owns all that ends when the page loads again. What is told of it to the world is decided in feed.py. It is
+This file owns everything that ends when the page loads again. It never decides what clients are told (feed.py). It is
 pure and runs on the thread of its feed. Times are ms: `at` by the page's clock, `now` by ours, `latest` and
 `site_ms` since the epoch.
 """
@@ -18,13 +18,13 @@ from tradingview.tally import Tally
 from tradingview.texts import Element, Title
 from tradingview.trouble import PageTrouble
 
-TRUST = (Source.SOCKET, Source.DOM, Source.TITLE)  # what can be live, the most trusted first
-LIVE_MODES = ("", "streaming", "pulsed")  # TradingView's update modes that are the price now; others are named
-LIVE_MARKS = ("", "realtime")  # and its marks beside the price
+TRUST = (Source.SOCKET, Source.DOM, Source.TITLE)  # the strategies that can be live, the most trusted first
+LIVE_MODES = ("", "streaming", "pulsed")  # TradingView's update modes without delay; all others have a name
+LIVE_MARKS = ("", "realtime")  # the same for its marks beside the price
 
 
 class Document:
-    """`doubt` says why nothing is proven yet, `host` where it was asked for."""
+    """`doubt` says why nothing is proven yet, `host` which host was asked for it."""
 
     def __init__(self, symbol: str, host: str, tally: Tally, doubt: str | None = None) -> None:
         self.clock = PageClock()
@@ -36,23 +36,23 @@ class Document:
         self._short_name = symbol.partition(":")[2]
         self._tally = tally
         self._disagreeing_since: float | None = None
-        self._is_english = False  # on another host than the asked one: the socket has confirmed a decimal point
+        self._is_english = False  # for another host than the one asked: the socket has confirmed a decimal point
 
     def distrust(self, reason: str, *, slept: bool) -> None:
-        """Nothing that it saw until now proves anything. When the machine `slept`, so did the page's clock."""
+        """Drops every proof so far. If the machine `slept`, the page's clock stood still, so it is measured again."""
         self.proofs.distrust(reason)
         if slept:
             self.clock = PageClock()
 
     @property
     def refusal(self) -> PageTrouble | None:
-        """Why it may never show a price, as far as TradingView has said."""
+        """TradingView's reason why the document may never show a price."""
         return self.frames.refusal
 
-    # What it tells.
+    # Messages of the probe.
 
     def hear(self, message: dict[str, Any], at: float, now: float, latest: float) -> None:
-        """Takes a message of the probe; a trade that is later than `latest` has no time."""
+        """Takes a message of the probe. A trade dated after `latest` counts as undated."""
         self.clock.hear(at, now)
         self.proofs.hear(at)
         match message.get("kind"):
@@ -100,7 +100,7 @@ class Document:
         self._prove_text(Source.DOM, reading, self.element.changed_at, now)
 
     def _compare(self, at: float, *, is_element_new: bool) -> None:
-        """Notes since when the element has shown what the socket did not say, at most a moment ago."""
+        """Notes since when the element has shown a price that the socket has not told recently."""
         reading = self.element.reading
         said_until = None if reading is None else self._socket_said_until(reading.text)
         if reading is None or (said_until is not None and at - said_until <= DISAGREEMENT_LIMIT_MS):
@@ -119,7 +119,7 @@ class Document:
         self._prove_text(Source.TITLE, self.title.reading, self.title.changed_at, now)
 
     def _prove_text(self, source: Source, reading: Reading | None, changed_at: float, now: float) -> None:
-        """A text that only repeats what the socket said proves no more than the socket does."""
+        """A text that only repeats the socket's price is no proof of its own."""
         said_until = None if reading is None else self._socket_said_until(reading.text)
         is_echo = said_until is not None and changed_at <= self.frames.sessions.heard_at + DISAGREEMENT_LIMIT_MS
         if self.facts.is_resolved and not is_echo:
@@ -129,20 +129,20 @@ class Document:
         if at > 0:
             self.proofs.renew(source, at, self.clock.ours(at), limit, now)
 
-    # What may be believed of it.
+    # What Pluto believes of it.
 
     def reading(self, source: Source) -> Reading | None:
-        """What a strategy has, if this is the symbol's page; its texts only where it is known how they are written."""
+        """A strategy's reading, if this is the symbol's page. Texts count only if their number format is known."""
         if source is Source.SOCKET:
             return self.frames.reading if self.facts.is_ours else None
         if not self.facts.is_resolved or (self.facts.is_elsewhere and not self._is_english):
             return None
         if self.refusal is not None and self.refusal.alternative is not None:
-            return None  # the page may show the alternative's
+            return None  # the page may show the alternative's price
         return self.element.reading if source is Source.DOM else self.title.reading
 
     def best(self, now: float) -> tuple[Source, Reading] | None:
-        """The most trusted strategy that works, and what it has; where two disagree, the newer."""
+        """The most trusted strategy that works, and its reading. If socket and element disagree: the newer."""
         source = next((source for source in TRUST if self._works(source, now)), None)
         reading = None if source is None else self.reading(source)
         if source is None or reading is None:
@@ -159,27 +159,27 @@ class Document:
         return source is not Source.SOCKET or not self._has_element_gone_on(now)
 
     def _has_element_gone_on(self, now: float) -> bool:
-        """Whether the page shows a newer price, though no session has the symbol: it has it from elsewhere."""
+        """Whether the page shows a newer price while no session has the symbol: it comes from another source."""
         element, frame = self.reading(Source.DOM), self.frames.reading
         if element is None or frame is None or element.at <= frame.at or not self.proofs.holds(Source.DOM, now):
             return False
         return not self.frames.sessions.have_symbol and self._socket_said_until(element.text) is None
 
     def _socket_said_until(self, text: str) -> float | None:
-        """Until when the socket said this price, to the tick, or to what the page prints of it."""
+        """Until when the socket told this price, compared to the tick or to the decimals that the page prints."""
         price, step = float(text), 10.0 ** -len(text.partition(".")[2])
         tick = 0.0 if self.frames.form is None else self.frames.form.tick(price)
         return self.frames.said_until(price, max(tick * 1.001, step * 0.501))
 
     def disagrees(self, now: float) -> bool:
-        """Whether socket and page have shown different prices for too long, as far as the page was looked at."""
+        """Whether socket and page have shown different prices for too long, up to the last look at the page."""
         since = self._disagreeing_since
         if since is None or self.reading(Source.DOM) is None or not self._works(Source.SOCKET, now):
             return False
         return self.element.seen_at - since > DISAGREEMENT_LIMIT_MS
 
     def why_stale(self, source: Source, now: float) -> str | None:
-        """What speaks against the price of this strategy; None: nothing."""
+        """Why the price of this strategy is doubtful; None if it isn't."""
         if self.proofs.doubt is not None:
             return self.proofs.doubt
         if self.disagrees(now):
@@ -190,25 +190,25 @@ class Document:
         return None
 
     def why_delayed(self, source: Source) -> str | None:
-        """What its mode says. Of the mark, "connecting" is the element's: a socket's own life is seen by itself."""
+        """Why the price is delayed. The mark "connecting" counts for the element only: a socket shows its own life."""
         mode, mark = self.frames.told("update_mode"), printable(self.header.get("mode"))
         if mode in LIVE_MODES:
             mode = "" if mark in LIVE_MARKS or (mark == "connecting" and source is Source.SOCKET) else mark
         return f"TradingView doesn't give this price as it happens ({mode})" if mode else None
 
     def why_closed(self, traded_at: int | None, site_ms: float | None) -> str | None:
-        """Why the last price is the last one; None while a next one is to be expected."""
+        """Why no further price is expected; None while one is."""
         facts, mark = self.frames.symbol_facts, printable(self.header.get("market"))
         return self.facts.why_closed(facts, self.frames.told("current_session"), mark, traded_at, site_ms)
 
     def values_beside(self, source: Source) -> dict[str, Any]:
-        """A quote's figures, as the strategy that has its price gives them."""
+        """A quote's figures, from the strategy that gives its price."""
         if source is Source.SOCKET:
             return self.frames.values()
         return self.element.values if source is Source.DOM else {}
 
     def why(self, now: float) -> dict[str, Any]:
-        """What each strategy has and how it is proven, for a person; ages and spans in ms."""
+        """For a person: each strategy's reading and proof. Ages and spans are in ms."""
         readings = {source: self.reading(source) for source in TRUST} | {Source.SCRIPT: self.facts.reading}
         at = self.clock.theirs(now)
         facts = self.frames.symbol_facts

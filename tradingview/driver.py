@@ -1,7 +1,8 @@
-"""Playwright's driver: the Node.js process that starts the browser, from its start to its end.
+"""Playwright's driver: the Node.js process that starts the browser.
 
-This file owns the driver's process, the environment that driver and browser get, and how long the driver may take to
-start. It opens no browser. A `Driver` is used on the thread that drives Playwright; `kill` may be called on any.
+This file owns the driver's process from start to end, the environment that driver and browser get, and how long the
+driver may take to start. It opens no browser. A `Driver` runs on the thread that drives Playwright; any thread may
+call `kill`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tradingview.diagnosis import first_line, shown
 
 START_LIMIT_S = 45.0
 BEAT_S = 0.5
-# Variables that can only harm: options for another Node.js, Playwright's debugger, another machine's browser.
+# Variables that only do harm here: options for another Node.js, Playwright's debugger, another machine's browser.
 HARMFUL = ("NODE_OPTIONS", "PWDEBUG", "SELENIUM_REMOTE_URL")
 SET_UP_ANEW = "remove the folder .venv and start ./run.sh again"
 LIBRARY_PACKAGES = {"libatomic.so.1": "libatomic1", "libstdc++.so.6": "libstdc++6"}
@@ -36,7 +37,7 @@ class DriverFailed(PlutoError):
 
 
 class Driver:
-    """One life of the driver, which writes into `folder` and is known by it. It is ended if it starts for too long."""
+    """One life of the driver. It writes into `folder`, which also identifies it. It has `start_limit` s to start."""
 
     def __init__(self, folder: str, start_limit: float = START_LIMIT_S) -> None:
         self._folder, self._start_limit = folder, start_limit
@@ -44,16 +45,16 @@ class Driver:
 
     @contextmanager
     def running(self, show_alive: Callable[[], object]) -> Iterator[Playwright]:
-        """Starts the driver, and stops it however this ends: its event loop must not stay behind in the thread.
+        """Starts the driver, and always stops it: its event loop must not stay behind in the thread.
 
-        Raises DriverFailed. While it starts, the thread is blocked, and another one calls `show_alive`.
+        Raises DriverFailed. The start blocks this thread; meanwhile another thread calls `show_alive`.
         """
         with ExitStack() as running:
             with waiting(show_alive, self._start_limit, self._on_limit), _environment(self._folder):
                 self._try_node()
                 try:
                     playwright = running.enter_context(sync_playwright())
-                except Exception as error:  # Playwright raises whatever comes up when its driver dies
+                except Exception as error:  # Playwright raises any kind of error when its driver dies
                     raise self._failure(error) from None
             yield playwright
 
@@ -70,7 +71,7 @@ class Driver:
         return DriverFailed(f"Playwright's driver ended as it started ({shown(str(error))}): {SET_UP_ANEW}")
 
     def _try_node(self) -> None:
-        """A Node.js that can't run would only say so on Pluto's standard error, beside a traceback."""
+        """Checks Node.js first: if it can't run, Playwright only prints that to standard error, with a traceback."""
         try:
             node = compute_driver_executable()[0]
             tried = subprocess.run(
@@ -90,7 +91,7 @@ class Driver:
 
     @property
     def process(self) -> psutil.Process | None:
-        """The driver, if it runs: also while it starts."""
+        """The driver's process, also while it starts; None if it doesn't run."""
         for child in psutil.Process().children():
             with suppress(psutil.Error):
                 if child.environ().get("TMPDIR") == self._folder:
@@ -98,12 +99,12 @@ class Driver:
         return None
 
     def limit_open_files(self, soft: int) -> None:
-        """Gives the driver, and so the browser that it starts, this soft limit of descriptors.
+        """Sets the soft limit of descriptors for the driver and for the browser that it starts.
 
-        Pluto's own high one may harm programs that use select() or close every possible descriptor. Node.js, which the
-        driver is, raises its own to the hard limit when it starts, so call this after the driver's first answer.
-        Playwright takes nothing that runs between fork and exec, and while Pluto's own limit were low, there might be
-        no descriptor for the driver's pipes. Only Linux can set another process's limit; on macOS Node.js decides.
+        Pluto's own high limit can harm programs that use select() or close every possible descriptor. Call this after
+        the driver's first answer: Node.js raises its limit to the hard limit when it starts. Playwright has no hook
+        between fork and exec, and lowering Pluto's own limit could leave no descriptor for the driver's pipes. Only
+        Linux can set another process's limit; on macOS Node.js decides.
         """
         if (driver := self.process) is not None and hasattr(driver, "rlimit"):
             with suppress(psutil.Error):
@@ -118,7 +119,7 @@ class Driver:
                 driver.kill()
 
     def kill_browsers(self) -> None:
-        """Any thread: kills all that the driver started. Playwright lets a browser run that didn't answer in time."""
+        """Any thread: kills all that the driver started. Playwright doesn't kill a browser that answers too late."""
         with suppress(psutil.NoSuchProcess):
             for process in () if (driver := self.process) is None else driver.children(recursive=True):
                 with suppress(psutil.NoSuchProcess):
@@ -136,7 +137,7 @@ def node_failure(node: str, said: str) -> str:
 
 @contextmanager
 def waiting(show_alive: Callable[[], object], limit: float, give_up: Callable[[], object]) -> Iterator[None]:
-    """For what blocks this thread: another one calls `show_alive` meanwhile, and after `limit` s `give_up` instead."""
+    """While the block keeps this thread busy, another thread calls `show_alive`, and after `limit` s `give_up`."""
     ended = threading.Event()
     deadline = time.monotonic() + limit
 
@@ -155,9 +156,9 @@ def waiting(show_alive: Callable[[], object], limit: float, give_up: Callable[[]
 
 @contextmanager
 def _environment(folder: str) -> Iterator[None]:
-    """Playwright starts its driver with this process's environment, and takes no other. The browser gets the same."""
+    """Sets this process's environment: Playwright passes it to the driver and the browser, and accepts no other."""
     with suppress(OSError):
-        tempfile.gettempdir()  # remembers its first answer, which must not be our folder
+        tempfile.gettempdir()  # caches its first answer, which must not be our folder
     names = ("TMPDIR", *HARMFUL)
     before = {name: os.environ.pop(name) for name in names if name in os.environ}
     os.environ["TMPDIR"] = folder

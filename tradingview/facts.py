@@ -1,7 +1,7 @@
-"""What a page says of itself before it says a price: whose page it is, on which host, and its structured data.
+"""A page's facts about itself, before any price: its symbol, its host and its structured data.
 
-This file owns the judgement of whose page it is, and the script strategy: the dated price in structured data. Facts
-that frames tell too (what kind of symbol it is) are weighed here. It is pure and runs on the thread of its feed.
+This file decides which symbol a page belongs to. It also owns the script strategy (the dated price in structured data)
+and weighs facts that frames tell too, such as the kind of symbol. It is pure and runs on the thread of its feed.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from tradingview.tally import Tally
 from tradingview.trouble import PageTrouble, other_symbol
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
-DAY_MS = 24 * 3600 * 1000  # a symbol that is always traded, and hasn't been for so long, is closed
+DAY_MS = 24 * 3600 * 1000  # a symbol traded around the clock is closed after so long without a trade
 
 
 class Facts:
-    """The facts of one document. `host` is the one that was asked for; empty: whichever answers is right."""
+    """The facts of one document. `host` is the host that was asked; if empty, any host is right."""
 
     def __init__(self, symbol: str, host: str, tally: Tally) -> None:
         self.reading: Reading | None = None  # the dated price in structured data
-        self.is_ours = False  # it is not known to be another symbol's page
-        self.is_resolved = False  # it said itself that it is our symbol's
-        self.is_elsewhere = False  # another host than the one that was asked has answered
+        self.is_ours = False  # nothing shows that it is another symbol's page
+        self.is_resolved = False  # the page itself names our symbol
+        self.is_elsewhere = False  # another host answered than the one asked
         self.url = self.resolved = self.title = ""
         self.description = self.currency = ""
         self.is_simulated = False
@@ -39,7 +39,7 @@ class Facts:
         self._hours = ""  # when it is traded
 
     def hear(self, message: dict[str, Any], at: float, alternative: str | None) -> None:
-        """Raises PageTrouble when the page is no use. One that turns to the `alternative` may still quote ours."""
+        """Raises PageTrouble when the page is useless. A page of the `alternative` may still quote our symbol."""
         self.title, self.url = printable(message.get("title")), printable(message.get("url"))
         self.resolved = printable(message.get("resolved"))
         if message.get("notFound") is True:
@@ -55,7 +55,7 @@ class Facts:
         self.reading = self._read_offer(message.get("offer"), at) if self.is_resolved else None
 
     def _judge_address(self) -> str:
-        """The address's path."""
+        """The address's path. Raises PageTrouble when it is no symbol page's."""
         try:
             address = urlsplit(self.url)
             path, place = printable(unquote(address.path)), _place(self.url)
@@ -83,10 +83,10 @@ class Facts:
     def why_closed(
         self, told: Mapping[str, Any], current_session: str, mark: str, traded_at: int | None, site_ms: float | None
     ) -> str | None:
-        """Why the last price is the last one; None while a next one is to be expected.
+        """Why no further price is expected; None while one is.
 
-        `told` is what frames say of the symbol, `mark` the state of its market as the header shows it, `traded_at` the
-        time of its last trade, and `site_ms` is now by the site's clock, if it is known.
+        `told` are the frames' facts about the symbol, `mark` is the market's state in the header, `traded_at` the time
+        of the last trade, `site_ms` now by the site's clock, if known.
         """
         typespecs = [*self._typespecs, *items(told.get("typespecs"))]
         if "discontinued" in typespecs or mark == "delisted":
@@ -100,7 +100,7 @@ class Facts:
         return None
 
     def why(self) -> dict[str, Any]:
-        """What the page said of itself, for a person."""
+        """For a person: the page's facts about itself."""
         return {
             "url": self.url,
             "title": self.title,

@@ -1,8 +1,8 @@
-"""The feed layer: what the pages of one ticker have told, and what of it is true now.
+"""The feed layer: turns what the pages of one ticker have told into the quote that is true now.
 
-This file owns the ticker's quote: its price, its state and its times, over one document of its page after another.
-What a document tells and what of that may be believed is decided in document.py. It is pure: no clock, no browser, no
-thread, no I/O. The scraper tells it what the probe said, and at what time.
+This file owns the ticker's quote: its price, its state and its times, across all documents of its page. It never
+decides what to believe of one document (document.py). It is pure: no clock, no browser, no thread, no I/O. The scraper
+gives it the probe's messages with their times.
 """
 
 from __future__ import annotations
@@ -22,15 +22,20 @@ from tradingview.trouble import PageTrouble, Trouble
 
 __all__ = ["CLOCK_STEP_MS", "Feed", "PageTrouble", "Trouble", "clock_problem", "printable"]
 
-CLOCK_STEP_MS = 5_000  # a timestamp further back than this means that the machine's clock was set
-CATCH_UP_MS, LAG_MS = 5_000, 500  # it is read for so long at most, while messages come so much later than told
-HELD_UP_MS = 6_000  # a page that speaks every 2 s and wasn't heard for so long was held up, or Pluto was
-CLOCK_LIMIT_MS = 5 * 60_000  # a machine's clock may be off by so much
-FUTURE_MS = 60_000  # a trade that is further ahead of the site's clock has no time
-KEPT_MS = 60_000  # how long figures that the socket told stay beside a price that the page's text gives
+CLOCK_STEP_MS = 5_000  # a timestamp that jumps back further means that someone set the machine's clock
+CATCH_UP_MS, LAG_MS = 5_000, 500  # longest time to read a backlog; a message this late is part of it
+HELD_UP_MS = 6_000  # a page speaks every 2 s: after a silence this long, its messages were held up
+CLOCK_LIMIT_MS = 5 * 60_000  # how far off the machine's clock may be
+FUTURE_MS = 60_000  # a trade dated further ahead of the site's clock counts as undated
+KEPT_MS = 60_000  # how long the socket's figures stay beside a price from the page's text
 
-Status = tuple[State, str | None, int | None, float | None]  # with its reason, the next try, the end of its proof
-COLUMNS = {"change_percent": "change", "volume": "volume", "high": "high", "low": "low"}  # and their words
+Status = tuple[State, str | None, int | None, float | None]  # state, reason, next try, end of its proof
+COLUMNS = {
+    "change_percent": "change",
+    "volume": "volume",
+    "high": "high",
+    "low": "low",
+}  # the page's columns, by a quote's figures
 PLACES = {
     Source.SOCKET: "the page's quotes have",
     Source.DOM: "the price element shows",
@@ -40,12 +45,12 @@ NO_NUMBERS: dict[str, Any] = dict.fromkeys(NUMBER_FIELDS.values())
 
 
 class Feed:
-    """What the pages of one ticker have told, and what of it is true now.
+    """Turns what the pages of one ticker have told into the quote that is true now.
 
-    Pure: it has no clock and no browser. Times are ms: `at` by the page's clock, `now` by ours, which never jumps and
-    counts what the machine slept, `wall` since the epoch. Only a quote's own times are told by the wall's clock.
-    Counts what it refuses into `counters`. One object serves a ticker until it is removed, or its page is renewed.
-    `host` is where its pages are asked for.
+    Pure: it has no clock and no browser. Times are ms: `at` by the page's clock, `now` by ours (it never jumps and
+    counts sleep), `wall` since the epoch. Only a quote's own times come from `wall`. `counters` counts what it refuses.
+    One object serves a ticker until the ticker is removed or its page renewed. `host` is the host that is asked for
+    its pages.
     """
 
     def __init__(self, ticker: Ticker, *, simulated: bool, counters: Counter[str], host: str = "") -> None:
@@ -57,25 +62,25 @@ class Feed:
         self._counters = counters
         self._tally = Tally(counters)
         self._site_ahead: float | None = None  # ms that the site's clock is ahead of ours
-        self.loads = 0  # how often its page was asked for, or asked for itself
+        self.loads = 0  # how often its page was requested, by Pluto or by itself
         self.http_status: int | None = None  # of the last answer
-        self._values: dict[str, Any] = {"exchange": exchange, "simulated": simulated}  # the quote's, but for its state
-        self._kept: dict[str, float] = {}  # figures that were known when the source fell back
+        self._values: dict[str, Any] = {"exchange": exchange, "simulated": simulated}  # the quote's, without its state
+        self._kept: dict[str, float] = {}  # the figures known when the source fell back
         self._kept_until = 0.0  # by our clock
-        self._quote: Quote | None = None  # the last one built; None when there is something new
+        self._quote: Quote | None = None  # the last one built; None when something is new
         self._built_of: Status | None = None
         self._begin(None)
 
     def _begin(self, doubt: str | None) -> None:
-        """All that one document of a page tells; the next one starts from nothing."""
-        self._page: object = None  # which document this is
+        """Forgets the last document: the next one starts from nothing."""
+        self._page: object = None  # identifies the document
         self._heard_at = 0.0  # by the page's clock
         self._heard_now = float("inf")  # the same by ours
-        self._lag = 0.0  # how much later than others the last message came
-        self._caught_at = float("-inf")  # when the last message came that had been held up, by our clock
-        self._was_stale = False  # before it came
+        self._lag = 0.0  # delay of the last message beyond the least one
+        self._caught_at = float("-inf")  # when the last backlog began to arrive, by our clock
+        self._was_stale = False  # whether the price was stale before that
         self._document = Document(self.symbol, self._host, self._tally, doubt)
-        self._shown: tuple[Source, Reading] | None = None  # of this document
+        self._shown: tuple[Source, Reading] | None = None  # the reading shown, of this document
         self._is_disagreement_counted = False
 
     @property
@@ -85,16 +90,16 @@ class Feed:
 
     @property
     def due_at(self) -> float:
-        """When a page may be opened for it, by our clock."""
+        """When the scraper may open its page, by our clock."""
         return 0.0 if self.trouble is None else self.trouble.retry_at
 
     @property
     def refusal(self) -> PageTrouble | None:
-        """Why its page may never show a price, as far as TradingView has said: what to fail with at the deadline."""
+        """TradingView's reason why the page may never show a price. The page fails with it at its deadline."""
         return self._document.refusal
 
     def quote(self, now: float) -> Quote:
-        """The ticker's quote, the same object as long as nothing is new. Ask `Quote.as_of` whether its proof holds."""
+        """The ticker's quote; the same object while nothing is new. `Quote.as_of` tells whether its proof holds."""
         status = self._status(now)
         if self._quote is None or status != self._built_of:
             self._quote, self._built_of = self._build(status), status
@@ -139,27 +144,27 @@ class Feed:
         return source
 
     def _proven_until(self) -> float | None:
-        """When the proof of what is shown runs out, by our clock; None without one."""
+        """When the proof of the shown price runs out, by our clock; None without a proof."""
         return None if self._source is None else self._document.proofs.until(self._source)
 
     def _site_ms(self, now: float) -> float | None:
         return None if self._site_ahead is None else now + self._site_ahead
 
-    # What the scraper does.
+    # Called by the scraper.
 
     def reopen(self) -> None:
-        """A page begins anew: nothing the one before said still proves anything. A trouble lasts until it does well."""
+        """A new document begins: earlier messages prove nothing. A trouble stays until the page works."""
         self._begin("its page is being opened again")
 
     def doubt(self, reason: str, *, slept: bool = False) -> None:
-        """From now on only that counts as proof which the page sees a second after the next message it sends.
+        """Ignores all evidence until SETTLING_MS after the page's next message.
 
-        When the machine `slept`, so did the page's clock, but not ours.
+        If the machine `slept`, the page's clock stood still; ours didn't.
         """
         self._document.distrust(reason, slept=slept)
 
     def succeed(self, old: Feed) -> None:
-        """Takes the place of the feed whose page was open until now; a price that both show stays as old as it is."""
+        """Replaces the old page's feed. If both show the same price, it keeps its times."""
         self.loads += old.loads
         before, shown = old._values, self._values
         if before.get("timestamp") is None or shown.get("timestamp") is None:
@@ -171,21 +176,21 @@ class Feed:
 
     def fail(self, trouble: Trouble, *, void_price: bool) -> None:
         self.trouble = trouble
-        if void_price:  # nothing is known but what the ticker itself says
+        if void_price:  # only what the ticker itself says remains known
             self._values = {name: self._values[name] for name in ("exchange", "simulated")}
             self._quote = None
 
     def hear_date(self, date: str, now: float) -> None:
-        """The `Date` header that the site answered with: the age of a trade is told by its clock, carried on."""
+        """Takes the site's `Date` header. A trade's age is measured by the site's clock, continued from it."""
         with suppress(ValueError, OverflowError):
             self._site_ahead = parsedate_to_datetime(date).timestamp() * 1000 - now
 
     def clock_behind_ms(self, now: float, wall: float) -> float | None:
-        """How far this machine's clock is behind the site's; negative when it is ahead, None when nobody knows."""
+        """How far this machine's clock is behind the site's; negative when it is ahead, None when unknown."""
         return None if (site_ms := self._site_ms(now)) is None else site_ms - wall
 
     def hear(self, message: dict[str, Any], now: float, wall: float) -> None:
-        """Takes a message of the probe. Raises PageTrouble when the page is no use, ValueError when it is none."""
+        """Takes a message of the probe. Raises PageTrouble if the page is useless, ValueError if it is malformed."""
         at, kind = message.get("at"), message.get("kind")
         if not is_time(at):
             raise ValueError("a message without its time")
@@ -211,7 +216,7 @@ class Feed:
         self._take_figures(now)
 
     def why(self, now: float, wall: float) -> dict[str, Any]:
-        """Why the quote is what it is, for a person who asks: plain JSON; ages and spans are in ms. Changes nothing."""
+        """For a person: why the quote is what it is, as plain JSON. Ages and spans are in ms. Changes nothing."""
         quote = self._build(self._status(now)).as_of(now)
         site_ms, traded_at = self._site_ms(now), self._values.get("source_time")
         behind = self.clock_behind_ms(now, wall)
@@ -234,7 +239,7 @@ class Feed:
             **self._document.why(now),
         }
 
-    # What is told of it.
+    # Building the quote.
 
     def _learn(self, **values: Any) -> None:
         if any(self._values.get(name) != value for name, value in values.items()):
@@ -242,7 +247,7 @@ class Feed:
             self._quote = None
 
     def _take_facts(self, now: float, wall: float) -> None:
-        """The page has said what it is, and that is no trouble."""
+        """Takes the page's facts; they show that the page works."""
         facts = self._document.facts
         self.trouble = None
         self._describe({"description": facts.description, "currency": facts.currency})
@@ -252,12 +257,12 @@ class Feed:
             self._know(Source.SCRIPT, facts.reading, now, wall)
 
     def _take_figures(self, now: float) -> None:
-        """What is told beside a price that is shown already; else it is told with the price."""
+        """Updates the figures beside a price that is already shown. With a new price, they come along."""
         if self._shown is not None and self._shown[1] == self._document.reading(self._shown[0]):
             self._learn(**self._figures(self._shown[0], now))
 
     def _figures(self, source: Source, now: float) -> dict[str, Any]:
-        """What the price's own strategy tells beside it. What the page's text lacks is kept for a while."""
+        """The figures of the price's own strategy. What the page's text lacks stays for KEPT_MS."""
         beside = self._document.values_beside(source)
         if source is Source.SOCKET or now >= self._kept_until:
             self._kept = {}
@@ -265,7 +270,7 @@ class Feed:
         return NO_NUMBERS | self._kept | told
 
     def _keep_figures(self, now: float) -> None:
-        """The source falls back: what the socket told is kept."""
+        """Keeps the socket's figures when the source falls back."""
         known = {name: value for name in NO_NUMBERS if (value := self._values.get(name)) is not None}
         self._kept, self._kept_until = known, now + KEPT_MS
 
@@ -275,7 +280,7 @@ class Feed:
             self._learn(calculated="calculated by tradingview" in description.lower())
 
     def choose(self, now: float, wall: float) -> None:
-        """Shows the best that the document has; after it was held up, not before all of that was read."""
+        """Shows the document's best reading. While Pluto reads a backlog of messages, it keeps the reading it has."""
         self._document.proofs.settle(now)
         if self.has_price and self._is_catching_up(now):
             return
@@ -287,7 +292,7 @@ class Feed:
         self._show(*best, now, wall)
 
     def _is_catching_up(self, now: float) -> bool:
-        """Whether what is read may be old: what was held up comes in its order, however slowly it is read."""
+        """Whether messages may be old: a backlog arrives in order, however slowly it is read."""
         since = now - self._caught_at
         is_behind = self._lag > LAG_MS and now - self._heard_now < SETTLING_MS
         return since < SETTLING_MS or (is_behind and since < CATCH_UP_MS)
@@ -299,7 +304,7 @@ class Feed:
         if self._shown is not None and source is not self._shown[0]:
             is_same_price = reading.text == self._values.get("price_text")
             if reading.at < self._shown[1].at and not is_same_price:
-                return  # what is shown is newer
+                return  # the shown reading is newer
             verb = "climbed" if TRUST.index(source) < TRUST.index(self._shown[0]) else "fell"
             self._counters[f"{verb}_to_{source}"] += 1
             shown_at = self._shown[1].at if is_same_price else reading.at
@@ -325,7 +330,7 @@ class Feed:
 
 
 def clock_problem(behind_ms: float | None) -> str | None:
-    """What is wrong with the machine's clock, by how far it is behind the site's; None: nothing, or nobody knows."""
+    """What is wrong with a clock that is so far behind the site's; None if nothing is, or nothing is known."""
     if behind_ms is None or abs(behind_ms) <= CLOCK_LIMIT_MS:
         return None
     side = "behind" if behind_ms > 0 else "ahead of"

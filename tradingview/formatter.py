@@ -1,8 +1,8 @@
-"""TradingView's price formatter: a number of a quote frame, printed digit by digit as the page prints it.
+"""TradingView's price formatter: prints a number of a quote frame exactly as the page does.
 
-This file owns the page's arithmetic (IEEE doubles, as JavaScript has them) and what makes a symbol's format. It never
-reads a page and keeps no state; any thread may call it. A format that the page doesn't give is never made up: then a
-number is printed with its own digits.
+This file owns the page's arithmetic (IEEE doubles, as in JavaScript) and how a symbol's format is read. It never reads
+a page and keeps no state; any thread may call it. It never invents a format: without one it prints the number's own
+digits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_STEPS = 20  # of a variable tick size
 
 @dataclass(frozen=True, slots=True)
 class PriceFormat:
-    """`steps` are (minmov, the price below which it holds), in rising order; the last one holds to infinity."""
+    """`steps` are pairs (minmov, the price below which it applies), in rising order; the last has no upper limit."""
 
     pricescale: float
     decimals: int
@@ -36,14 +36,14 @@ class PriceFormat:
         return self.minmov(price) / self.pricescale
 
     def text(self, price: float) -> str:
-        """Half up, to the tick, with all decimals of the pricescale whatever the tick is."""
+        """The price rounded half up to the tick, always with all decimals of the pricescale."""
         minmov = self.minmov(price)
         ticks = _round_half_up(price * self.pricescale / minmov)
         return f"{ticks * minmov / self.pricescale:.{self.decimals}f}"
 
 
 def price_format(fields: Mapping[str, Any]) -> PriceFormat | None:
-    """The format that a frame's fields give; None when they give none, or one of fractions such as 115'05."""
+    """The format in a frame's fields; None if there is none, or if it prints fractions such as 115'05."""
     pricescale = fields.get("pricescale")
     minmov = 1 if fields.get("minmov") is None else fields["minmov"]
     if not is_number(pricescale) or not is_number(minmov) or not 1e-9 <= minmov <= 1e20:
@@ -68,7 +68,7 @@ def number_text(number: object, form: PriceFormat | None) -> str:
 
 
 def _variable_steps(text: object, decimals: int) -> tuple[tuple[float, float], ...]:
-    """The steps in a text such as "0.01 250 0.05": one tick below 250, another from 250 on; () when it gives none."""
+    """The steps in a text: "0.01 250 0.05" means tick 0.01 below 250, and 0.05 from there on; () if there are none."""
     words = text.split()[: 2 * MAX_STEPS] if isinstance(text, str) else []
     if len(words) % 2 == 0:
         return ()
@@ -85,6 +85,6 @@ def _variable_steps(text: object, decimals: int) -> tuple[tuple[float, float], .
 
 
 def _round_half_up(number: float) -> float:
-    """JavaScript's Math.round for what isn't negative: floor and remainder are exact in doubles."""
+    """JavaScript's Math.round for numbers from 0 up: floor and remainder are exact in doubles."""
     whole = math.floor(number)
     return float(whole + (number - whole >= 0.5))

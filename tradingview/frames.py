@@ -1,8 +1,8 @@
-"""The socket strategy: what the quote frames of a page's sockets say of its symbol, and which of their prices counts.
+"""The socket strategy: reads the quote frames about a page's symbol and chooses which of their prices counts.
 
-Several quote sessions tell of one symbol, under several names, some late, some in another currency. This file owns the
-choice among them and the memory of what was said. It is pure and runs on the thread of its feed. Times are ms by the
-page's clock, except `latest`, which is since the epoch.
+Several quote sessions quote one symbol under several names, some late, some in another currency. This file owns the
+choice among them and remembers recent prices. It is pure and runs on the thread of its feed. Times are ms by the page's
+clock, except `latest`, which is since the epoch.
 """
 
 from __future__ import annotations
@@ -29,49 +29,49 @@ NUMBER_FIELDS = {  # TradingView's name of a quote field, and ours
     "bid": "bid",
     "ask": "ask",
 }
-OF_THE_PRICE = frozenset({"ch", "chp"})  # they belong to the price that the same session told
+OF_THE_PRICE = frozenset({"ch", "chp"})  # they belong to the price of the same session
 TEXT_FIELDS = {"currency_code": "currency", "description": "description"}
 CURRENCY_FIELDS = ("currency_code", "currency_id")
 SYMBOL_FIELDS = FORMAT_FIELDS | {"description", "typespecs", "session", *CURRENCY_FIELDS}
 FRAME_FIELDS = SYMBOL_FIELDS | {"lp", "lp_time", "update_mode", "current_session", "alternative", *NUMBER_FIELDS}
 
-REMEMBERED_MS = 5_000  # how long a price that another has replaced is remembered
+REMEMBERED_MS = 5_000  # how long a replaced price is remembered
 MAX_REMEMBERED = 1_000
 MAX_FIGURE = 1e18
 
 
 @dataclass(slots=True)
 class Said:
-    """A price that counted; `until` another did, infinity for the last one."""
+    """A price that counted, and `until` when; infinity for the last one."""
 
     price: float
     until: float = float("inf")
 
 
 class Frames:
-    """What all quote frames of one document have said of the page's own symbol. Counts what it refuses."""
+    """All quote frames of one document about the page's own symbol. Counts what it refuses."""
 
     def __init__(self, symbol: str, tally: Tally) -> None:
         self.reading: Reading | None = None
         self.unreadable: str | None = None  # why the price that counts can't be read
-        self.refusal: PageTrouble | None = None  # why no price may ever come, though one still may
-        self.symbol_facts: dict[str, Any] = {}  # what doesn't change with the price
-        self.described: dict[str, str] = {}  # the texts of that, in a quote's words
+        self.refusal: PageTrouble | None = None  # why a price may never come; one still can
+        self.symbol_facts: dict[str, Any] = {}  # facts that don't change with the price
+        self.described: dict[str, str] = {}  # its texts, by a quote's names
         self.form: PriceFormat | None = None
         self.names = Names(symbol)
         self.sessions = Sessions(self.names)
-        self.giver: Line | None = None  # which told the price that counts
+        self.giver: Line | None = None  # the line whose price counts
         self._symbol = symbol
         self._tally = tally
-        self._told: tuple[object, float, int | None] | None = None  # it as it was told, when, and its trade's time
-        self._figures: dict[str, Any] = {}  # beside it, by TradingView's names: the last ones told
+        self._told: tuple[object, float, int | None] | None = None  # that price as told, when, and its trade's time
+        self._figures: dict[str, Any] = {}  # the last ones told, by TradingView's names
         self._said: deque[Said] = deque(maxlen=MAX_REMEMBERED)
 
     def hear(self, message: dict[str, Any], at: float, latest: float) -> float | None:
-        """Takes the frames of one message; the limit of the proof that they are, None when they are none.
+        """Takes the frames of one message. Returns how long they prove the price, in ms; None if they prove nothing.
 
-        A price whose trade's time is after `latest` counts as one without a time. Raises PageTrouble when TradingView
-        quotes the symbol in no session any more.
+        A trade dated after `latest` counts as undated. Raises PageTrouble when TradingView no longer quotes the symbol
+        in any session.
         """
         socket, trouble, is_proof = self.sessions.socket(message.get("socket")), None, False
         for frame in items(message.get("frames")):
@@ -91,7 +91,7 @@ class Frames:
         return None
 
     def _take(self, socket: Socket, frame: object, at: float, latest: float) -> bool:
-        """Whether this frame proves the page's price: a line that never told one doesn't."""
+        """Takes a frame. Returns whether it proves the page's price: a line without a price doesn't."""
         name = frame.get("name") if isinstance(frame, dict) else None
         if not isinstance(frame, dict) or not isinstance(name, str) or not self.names.mean_symbol(name):
             raise ValueError("a frame of another symbol")
@@ -110,7 +110,7 @@ class Frames:
         return "lp" in line.fields
 
     def _why_foreign(self, session: Session, name: str) -> str | None:
-        """Why what the session tells under this name is not the page's price; None when it is."""
+        """Why this name in this session doesn't stand for the page's price; None if it does."""
         if session.is_over or name in session.removed:
             return "session: over"
         if session.is_snapshot:
@@ -118,7 +118,7 @@ class Frames:
         return None if (key := self.names.extra_key(name)) is None else f"spec: {key}"
 
     def _judge_error(self, name: str, frame: dict[str, Any], fields: dict[str, Any]) -> None:
-        """An error of a spec name fails nothing. One that may pass is only remembered: a price may still come."""
+        """Raises PageTrouble for a final error. Ignores a spec name's errors, and only notes those that may pass."""
         error = printable(frame.get("error") or frame.get("status"))
         self._tally.refuse(Source.SOCKET, f"error: {error[:32]}")
         if name != self._symbol:
@@ -146,9 +146,9 @@ class Frames:
             self._read()
 
     def _counts(self, line: Line, latest: float) -> bool:
-        """Of one line the last price counts, whatever its time; another's only as far as its trade's time says so.
+        """Whether the line's new price counts. From the line whose price counted last, always.
 
-        Within a session that is: unless it is older. From another session: only if it is newer.
+        From another line of its session: unless the trade is older. From another session: only if the trade is newer.
         """
         giver = self.giver
         if giver is None or giver is line or giver.is_over:
@@ -159,7 +159,7 @@ class Frames:
         return time is not None and time > (givers_time or 0)
 
     def _trade_time(self, line: Line, latest: float) -> float | None:
-        """In seconds; None when it is missing, none, or in the future, which is counted."""
+        """In seconds; None if missing, invalid or in the future. Counts those in the future."""
         if (moment := milliseconds(line.fields.get("lp_time"))) is None:
             return None
         if moment > latest:
@@ -168,7 +168,7 @@ class Frames:
         return moment / 1000
 
     def _take_figures(self, line: Line, news: dict[str, Any]) -> None:
-        """Any session's figures are the page's, but for those that belong to its own price."""
+        """Takes figures from any session, except those that belong to that session's own price."""
         figures = {name: value for name, value in news.items() if name in NUMBER_FIELDS}
         is_same = self.giver is not None and line.session is self.giver.session
         if "lp" in news and line is not self.giver:
@@ -180,7 +180,7 @@ class Frames:
         self._figures |= figures
 
     def _learn(self, facts: dict[str, Any]) -> None:
-        """What is known of the symbol, and by it how its prices are printed: a known price is printed anew."""
+        """Learns facts about the symbol. If they change the price format, a known price is printed again."""
         self.symbol_facts |= facts
         told = {ours: printable(self.symbol_facts.get(theirs)) for theirs, ours in TEXT_FIELDS.items()}
         self.described = {name: text for name, text in told.items() if text}
@@ -213,18 +213,18 @@ class Frames:
             self._said.append(Said(price))
 
     def said_until(self, price: float, tolerance: float) -> float | None:
-        """Until when this price counted, infinity if it still does; None if none like it did of late."""
+        """Until when a price this close counted; infinity if it still does, None if none did recently."""
         return max((said.until for said in self._said if abs(said.price - price) <= tolerance), default=None)
 
     def told(self, name: str) -> str:
-        """A text that the session that gave the price has told last, such as `update_mode`."""
+        """The last value of a text, such as `update_mode`, from the session that gave the price."""
         if self.giver is None:
             return ""
         lines = (self.giver, *self.giver.session.lines.values())
         return next((printable(line.fields[name]) for line in lines if name in line.fields), "")
 
     def values(self) -> dict[str, Any]:
-        """The parts of a quote beside its price, None for what is unknown."""
+        """A quote's figures and texts; None where unknown."""
         figures = {ours: self._figures.get(theirs) for theirs, ours in NUMBER_FIELDS.items()}
         return {name: None if value is None else float(value) for name, value in figures.items()} | self.described
 
@@ -234,14 +234,14 @@ def _without_prices_own(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mark_unreadable(socket: Socket, frame: object) -> None:
-    """Nobody knows what such a frame said: until the next one that can be read, its session proves nothing."""
+    """After an unreadable frame, its session proves nothing until its next readable one."""
     told = frame.get("session") if isinstance(frame, dict) else None
     for session in socket.sessions.values():
         session.is_unreadable |= session.id == told or not isinstance(told, str)
 
 
 def _news_in(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields that say anything: a figure that is none changes nothing, but a price that is none is no price."""
+    """The fields with news. Drops an invalid figure, but keeps an invalid price: it makes the price unreadable."""
     news: dict[str, Any] = {}
     for name, value in fields.items():
         if value is None:

@@ -1,8 +1,8 @@
-"""The gate of a page: which documents it may load, and which sockets of it were refused.
+"""The gate of a page: which documents it may load, and whether TradingView refuses its sockets.
 
-This file sees every request for a document, of the page and of the iframes in it, before it is sent and when it is
-answered; it lets it pass or refuses it, and judges the response. It never decides what happens to the page. Everything
-runs on the thread that drives Playwright.
+This file sees every document request of the page and its iframes, before it is sent and when it is answered. It allows
+or refuses the request and judges the response. It never decides what happens to the page. Everything runs on the
+thread that drives Playwright.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SocketRefused(Wall):
 
 @dataclass(frozen=True)
 class Answer:
-    """A response to a request for the page's own document; the headers' names are in lower case."""
+    """A response to a request for the page's own document. Header names are in lower case."""
 
     url: str
     status: int
@@ -46,15 +46,15 @@ class Answer:
 
     @property
     def date(self) -> str | None:
-        """When it was sent, by the site's clock; None where it was kept somewhere on the way."""
+        """When it was sent, by the site's clock; None if a cache answered."""
         return self.headers.get("date") if self.headers.get("age", "0") == "0" else None
 
 
 class Gate:
-    """Watches one page, from `watch` on.
+    """Watches one page, once `watch` is called.
 
-    `on_load` is called when the page's document is asked for, `on_answer` with each response to that, redirects
-    included, and `on_trouble` with each that is no symbol page.
+    It calls `on_load` when the page's document is requested, `on_answer` with each response to that (redirects too),
+    and `on_trouble` with each response that is no symbol page.
     """
 
     def __init__(
@@ -70,16 +70,16 @@ class Gate:
         is_headed: bool,
         challenges: Iterable[str],
     ) -> None:
-        self.shows_wall = False  # set by the page's owner: then iframes of the check may load
+        self.shows_wall = False  # set by the page's owner: iframes of the check may load
         self.answers: list[Answer] = []  # to the last request for the page's document, redirects included
-        self.passing_since: float | None = None  # since when the site says that it will lead on by itself
-        self.challenged_at = float("-inf")  # when an iframe of a check was loaded last
+        self.passing_since: float | None = None  # since when the site shows a check that passes by itself
+        self.challenged_at = float("-inf")  # when an iframe of a check last loaded
         self._source, self._loop, self._guard, self._counters = source, loop, guard, counters
         self._on_load, self._on_answer = on_load, on_answer
         self._on_trouble, self._is_headed, self._challenges = on_trouble, is_headed, tuple(challenges)
         self._channel: CDPSession | None = None
         self._frame_id = ""  # of the page itself, not of an iframe in it
-        self._refused: Origin | None = None  # where the page was sent and not let go
+        self._refused: Origin | None = None  # where the site sent the page and Pluto didn't let it go
 
     def watch(self, page: Page, channel: CDPSession) -> None:
         self._channel = channel
@@ -93,7 +93,7 @@ class Gate:
         self._refused, self.passing_since = None, None
 
     def refusal(self) -> PageTrouble | None:
-        """Why the page was not let go where it was sent; None if it wasn't sent away."""
+        """Why Pluto refused the redirect; None if there was none."""
         if self._refused is None:
             return None
         reason = f"asked {self._source}, was sent to {printable(str(self._refused))}"
@@ -116,7 +116,7 @@ class Gate:
         return may_lead(self._source, origin_of(url))
 
     def _may_embed(self, url: str) -> bool:
-        """Whether an iframe may be loaded: the site's own where somebody looks, and a wall's check while it shows."""
+        """Whether an iframe may load: only in a headed browser, the site's own, and a check's while a wall shows."""
         if self._is_headed and self.shows_wall and is_challenge(url, self._challenges):
             self._counters["challenge_iframes"] += 1
             self.challenged_at = time.monotonic()
@@ -124,7 +124,7 @@ class Gate:
         return self._is_headed and origin_of(url) == self._source
 
     def _refuse(self, url: str, *, is_page: bool) -> None:
-        """A page may show many iframes, which are advertisements, but has nowhere else to go."""
+        """Counts an iframe, such as an advertisement, as an event; the page's attempt to leave as a disturbance."""
         if is_page:
             self._refused = origin_of(url)
             self._guard.count_disturbance("navigations_refused", "the page keeps leaving")
@@ -133,7 +133,7 @@ class Gate:
             self._guard.count_event()
 
     def _may_go_on(self, event: dict[str, Any]) -> bool:
-        """Whether the request for the page's document may be sent, or the response to it be shown."""
+        """Whether to send the request for the page's document, or to show its response."""
         if (status := event.get("responseStatusCode")) is not None:
             return self._judge(status, event)
         if "redirectedRequestId" not in event:

@@ -1,8 +1,7 @@
-"""Groups: pages that share a browser context, and with it a renderer, a main thread, a heap and a crash.
+"""Groups: pages that share a browser context, and so a renderer, a main thread, a heap and a crash.
 
-This file owns the contexts, which page is in which, and what befalls all pages of one at once: endless loops, and a
-heap that grows. It never decides which ticker gets a page or when. Everything runs on the thread that drives
-Playwright.
+This file owns the contexts, which page is in which, and what affects all pages of a group: endless loops and a growing
+heap. It never decides which ticker gets a page or when. Everything runs on the thread that drives Playwright.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ HEAP_PARTS = ("totalSize", "embedderHeapUsedSize", "backingStorageSize")  # scri
 
 
 class Frozen(PageTrouble):
-    """The page's renderer is busy without end, and nobody knows by which page."""
+    """The page's renderer stays busy; which of its pages causes it is unknown."""
 
 
 class Group:
-    """A context, None while it is being made, and the tabs in it.
+    """A context (None while it is being made) and its tabs.
 
-    No page opens any more in a group that retires. A group that is apart has a single tab, of a ticker whose page was
-    cut off before.
+    No page opens in a retiring group. A group that is apart has a single tab, of a ticker whose page was cut off
+    before.
     """
 
     def __init__(self, loop: Loop, patience: Patience, counters: Counter[str], *, is_apart: bool) -> None:
@@ -40,8 +39,8 @@ class Group:
         self.tabs: set[Tab] = set()
         self.is_retiring, self.is_apart = False, is_apart
         self._loop, self._patience, self._counters = loop, patience, counters
-        self._is_tidy = True  # what opening left behind has been collected
-        self._stopped_at: float | None = None  # when an endless loop was stopped last
+        self._is_tidy = True  # the garbage of opening pages has been collected
+        self._stopped_at: float | None = None  # when an endless loop was last stopped
 
     def add(self, tab: Tab) -> None:
         self.tabs.add(tab)
@@ -53,7 +52,7 @@ class Group:
         return self.context
 
     def release(self, tab: Tab) -> None:
-        """Closes the page of a tab that has left the group; after the last one, the context."""
+        """Closes the page of a tab that has left the group; for the last tab, the context."""
         if self.tabs:
             tab.close()
             return
@@ -68,10 +67,10 @@ class Group:
         self._tidy(now)
 
     def _check_frozen(self, now: float) -> None:
-        """An endless loop in one page silences all, and one order ends it.
+        """Finds pages that froze. An endless loop in one page silences all; one order stops it.
 
-        While a page loads, its script may keep the renderer busy: until its deadline nothing is stopped, and a
-        neighbour's silence says nothing.
+        A loading page may keep the renderer busy: until its deadline nothing is stopped. A
+        neighbour's silence says nothing then.
         """
         silent = {tab for tab in self.tabs if tab.priced_at is not None and self._is_silent(tab, now)}
         if not silent or any(tab.is_loading(now) for tab in self.tabs):
@@ -86,13 +85,13 @@ class Group:
         return now - tab.heard_at > self._patience.frozen
 
     def _check_loop(self, silent: set[Tab], now: float) -> None:
-        """All is silent: first the script that runs is stopped, then the group is given up."""
+        """All pages are silent: stops the running script first; if that doesn't help, gives the group up."""
         if self._stopped_at is None or any(tab.heard_at > self._stopped_at for tab in silent):
             self._stopped_at = now
             self._counters["pages_frozen"] += len(silent)
             names = ", ".join(sorted(tab.ticker for tab in silent))
             log.warning("%s: frozen, the script that runs there is stopped", names)
-            # V8 ends an endless loop at this order even while the page's main thread is busy.
+            # V8 obeys this order even while the page's main thread is busy.
             self._loop.soon(next(iter(silent)).ask, "Runtime.terminateExecution")
         elif now - self._stopped_at > self._patience.frozen:
             self.is_retiring = True
@@ -100,15 +99,15 @@ class Group:
                 tab.fail(Frozen(State.ERROR, "the page is frozen"))
 
     def on_long_task(self, tab: Tab) -> None:
-        """The tab's page kept the renderer busy: if a loop was just stopped, it was this page's.
+        """The tab's page kept the renderer busy. If a loop was just stopped, it was this page's.
 
-        It is put apart at once, so that its neighbours don't pay twice.
+        The page is cut off at once, so that it can't freeze its neighbours again.
         """
         if self._stopped_at is not None and tab.heard_at - self._stopped_at < self._patience.frozen:
             tab.cut_off(f"the page kept its renderer busy for {self._patience.frozen:.0f} s and was stopped")
 
     def _reload(self, tab: Tab, now: float) -> None:
-        """A page that froze is loaded again once; when that was of no use, another takes its place."""
+        """Loads a frozen page again, once; if it freezes again soon, cuts it off."""
         if now - tab.reloaded_at < self._patience.reload_memory:
             tab.cut_off("the page freezes again and again")
             return
@@ -118,7 +117,7 @@ class Group:
         self._loop.soon(tab.load)
 
     def _tidy(self, now: float) -> None:
-        """Collects once what the opening of its pages left behind, a third of the heap; idle pages wouldn't soon."""
+        """Collects the garbage of opening pages once: a third of the heap, which idle pages would keep for long."""
         if not self._is_tidy and self.tabs and all(tab.has_settled(now) for tab in self.tabs):
             self._is_tidy = True
             self._loop.soon(next(iter(self.tabs)).ask, "HeapProfiler.collectGarbage")
@@ -126,7 +125,7 @@ class Group:
     # Called less often.
 
     def check_heap(self, page_max_mb: float) -> None:
-        """A renderer that has grown is renewed; one that grows at once, nobody knows by which page, is given up."""
+        """Retires a group whose heap has grown. Far above its limit, cuts off all its pages: any may be the cause."""
         tab = next((tab for tab in self.tabs if tab.began_at is not None), None)
         if tab is None:
             return
@@ -148,7 +147,7 @@ class Groups:
 
     @property
     def is_making(self) -> bool:
-        """Whether a context is being made: until then nobody knows how much room there is."""
+        """Whether a context is being made: until it is ready, the room is unknown."""
         return any(group.context is None for group in self.all)
 
     @property
@@ -159,9 +158,9 @@ class Groups:
         return next(group for group in self.all if tab in group.tabs)
 
     def with_room(self, sharing: int, *, is_apart: bool) -> Group:
-        """The emptiest of as few groups as hold `sharing` tickers: so that several renderers share the work of opening.
+        """The emptiest of the fewest groups that hold `sharing` tickers: several renderers share the work of opening.
 
-        A page that is to be apart gets a group of its own.
+        A page apart gets a group of its own.
         """
         groups = [group for group in self.all if not group.is_retiring and not group.is_apart]
         if is_apart or len(groups) < math.ceil(sharing / self._size) or not groups:
@@ -170,7 +169,7 @@ class Groups:
         return min(groups, key=lambda group: len(group.tabs))
 
     def close(self, tab: Tab) -> None:
-        """Closes the tab's page, soon: the caller may be a handler that Playwright waits for."""
+        """Closes the tab's page soon, not at once: the caller may be a handler that Playwright waits for."""
         group = self.of(tab)
         tab.is_closed = True
         group.tabs.discard(tab)

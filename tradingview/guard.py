@@ -1,7 +1,7 @@
-"""The guard of a page: how much it may cause Pluto to do.
+"""The guard of a page: limits how much work the page causes.
 
-This file refuses windows, dialogs and downloads, and counts what a page makes Pluto read; it says when that is too
-much, and never what happens to the page then. Everything runs on the thread that drives Playwright.
+This file refuses windows, dialogs and downloads, counts what a page makes Pluto read, and reports when that is too
+much. It never decides what happens to the page then. Everything runs on the thread that drives Playwright.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tradingview.patience import Patience
 
 
 class Guard:
-    """Watches one page. `on_harm` is called with the reason when the page causes too much, perhaps several times."""
+    """Watches one page. When it causes too much work, calls `on_harm` with the reason, perhaps several times."""
 
     def __init__(self, loop: Loop, patience: Patience, counters: Counter[str], on_harm: Callable[[str], None]) -> None:
         self._loop, self._patience, self._counters, self._on_harm = loop, patience, counters, on_harm
@@ -31,7 +31,7 @@ class Guard:
         channel.on("Runtime.executionContextCreated", lambda _: self._spend(self._patience.iframe_cost))
 
     def count_event(self, characters: int = 0) -> None:
-        """Pluto had to read something because of the page."""
+        """Counts something that Pluto had to read because of the page."""
         self._spend(1 + characters / self._patience.event_size)
 
     def count_disturbance(self, counter: str, reason: str) -> None:
@@ -44,7 +44,7 @@ class Guard:
             self._on_harm("the page floods")
 
     def _refuse_popups_of(self, page: Page) -> None:
-        """Those of a window that the page opened are the page's own."""
+        """Also refuses what the page's own popups do, and counts it for the page."""
         offers = "the page keeps offering downloads"
         page.on("popup", self._on_popup)
         page.on("dialog", self._on_dialog)

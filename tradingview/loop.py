@@ -1,8 +1,8 @@
-"""The loop of Playwright's thread: how work that calls the browser gets a turn on it.
+"""The loop of Playwright's thread: runs work that calls the browser.
 
-This file owns one rule: a sync Playwright call made in a bare callback of the event loop would hang, so work runs in a
-greenlet of its own. It never blocks and knows nothing of pages. `call` may be used from any thread, all else only on
-the thread that drives Playwright.
+This file owns one rule: a sync Playwright call in a bare callback of the event loop would hang, so work runs in a
+greenlet of its own. It never blocks and knows nothing of pages. Any thread may use `call`; all else runs on the thread
+that drives Playwright.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ log = logging.getLogger("pluto.browser")
 
 
 class Loop:
-    """The event loop that runs where this is made: after `sync_playwright().start()`, on its thread."""
+    """The event loop of the thread that makes this object, after `sync_playwright().start()`."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        # Nobody is left to take the errors of calls that are under way when the browser ends.
+        # When the browser ends, no caller is left for the errors of pending calls.
         self._loop.set_exception_handler(lambda _, context: log.debug("%s", context["message"]))
 
     def call(self, work: Callable[..., object], *arguments: object) -> None:
@@ -32,7 +32,7 @@ class Loop:
             self._loop.call_soon_threadsafe(_run, work, *arguments)
 
     def soon(self, work: Callable[..., object], *arguments: object) -> None:
-        """Runs the work at the loop's next turn, never at once: the caller may be a greenlet itself."""
+        """Runs the work at the loop's next turn, never at once: the caller may itself be a greenlet."""
         self._loop.call_soon(_run, work, *arguments)
 
     def later(self, seconds: float, work: Callable[..., object], *arguments: object) -> asyncio.TimerHandle:

@@ -1,9 +1,9 @@
-"""The machine: the folder where the browser writes its temporary files, and the processors it may use.
+"""The machine: the folder for the browser's temporary files, and the usable processors.
 
 This file owns both. It starts no process and knows no browser. Any thread may call it.
 
-A folder that Pluto made holds a lock file, locked for as long as the folder is in use: the lock ends with the process
-that holds it, however that ends, and containers that share the folder but not their process ids see it too.
+Pluto keeps a lock file in each folder it made, locked while the folder is in use. The lock ends with its process,
+however that ends. Containers that share the folder, but not their process ids, see it too.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ log = logging.getLogger("pluto.browser")
 
 FOLDER_PREFIX = "pluto-"
 LOCK = ".pluto-lock"  # marks a folder as Pluto's
-MAX_ROOT = 36  # characters of the folder around it: a socket's whole path has 103 at most, Chromium takes 45 of them
-CLEARINGS = 3  # a process of the browser that is still ending may write while its files are removed
+MAX_ROOT = 36  # characters of the parent folder: a socket's path has at most 103, Chromium takes 45 of them
+CLEARINGS = 3  # tries: a browser process that is still ending may write during the removal
 SPARE_BYTES = 4 * 1024 * 1024  # Chromium doesn't start with less
 
 
@@ -34,13 +34,13 @@ class FolderMissing(PlutoError):
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """How many processors this process may use, which in a container can be fewer than the machine has."""
+    """How many processors this process may use: in a container perhaps fewer than the machine has."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(allowed, _cpu_quota(root))))
 
 
 def _cpu_quota(root: Path) -> float:
-    """The least quota (`cpu.max` of cgroup v2) of this process's control group and those around it, in processors."""
+    """The least `cpu.max` (cgroup v2) of this process's control group and its parents, in processors."""
     mounted = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -58,9 +58,9 @@ def _cpu_quota(root: Path) -> float:
 
 
 def temporary_root() -> str:
-    """TMPDIR if files can be made there, even if it is full; else what Python takes. Raises FolderMissing.
+    """TMPDIR if it is writable, even if full; else Python's choice. Raises FolderMissing.
 
-    It is /tmp where that path would be too long for the browser's sockets.
+    It is /tmp if that path would be too long for the browser's sockets.
     """
     wanted = os.environ.get("TMPDIR")
     try:
@@ -87,9 +87,9 @@ def is_full(folder: str) -> bool:
 
 @contextmanager
 def temporary_folder() -> Iterator[str]:
-    """A new folder for all that driver and browser write: a browser that is killed leaves its profile behind.
+    """A new folder for everything that driver and browser write: a killed browser leaves its profile behind.
 
-    A Pluto that is killed leaves the whole folder behind; the next one removes it here.
+    If Pluto is killed, the whole folder stays; the next Pluto removes it here.
     """
     root = temporary_root()
     if (wanted := os.environ.get("TMPDIR")) and not _is_writable(wanted):
@@ -107,7 +107,7 @@ def temporary_folder() -> Iterator[str]:
 
 
 def _mark(folder: Path) -> int | None:
-    """The descriptor that holds the lock; None where files can't be locked. It appears locked: nobody finds it free."""
+    """The descriptor that holds the lock; None where files can't be locked. The file is locked before it is named."""
     with suppress(OSError):
         unnamed = folder / f"{LOCK}-new"
         descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -135,7 +135,7 @@ def _remove_if_left_behind(folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Removes the mark last, so that what an interruption leaves behind can be removed by the next Pluto."""
+    """Removes the lock file last: if interrupted, the next Pluto can remove the rest."""
     for _ in range(CLEARINGS):
         with suppress(OSError):
             for path in folder.iterdir():

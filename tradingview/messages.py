@@ -1,4 +1,4 @@
-"""How values in the probe's messages are read: whatever a page put there, what comes out is bounded and of its type.
+"""Reads values of the probe's messages: whatever a page put there, the result is bounded and has its type.
 
 This file owns these readers and a reading's shape. It believes and remembers nothing; any thread may use it.
 """
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
-MAX_TEXT = 200  # characters kept of a text the page gave us
-DISAGREEMENT_LIMIT_MS = 2_000  # the page paints what its socket said within 125 ms; this long apart is no throttle
-MAX_ITEMS = 64  # of a list the page gave us
+MAX_TEXT = 200  # characters kept of a page's text
+DISAGREEMENT_LIMIT_MS = 2_000  # the page paints a frame within 125 ms: throttling can't explain this much
+MAX_ITEMS = 64  # items kept of a page's list
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A price as one strategy had it: when the page showed it, by its clock, and the exchange's own time of it."""
+    """A price as one strategy read it: when the page showed it, by its clock, and the exchange's own time of it."""
 
     text: str
     at: float
@@ -24,7 +24,7 @@ class Reading:
 
 
 def printable(text: object) -> str:
-    """A text of the page made fit to keep, log and send: printable, on one line, of bounded length."""
+    """A page's text made safe to keep, log and send: printable, one line, of bounded length."""
     if not isinstance(text, str):
         return ""
     return "".join(character for character in text[:MAX_TEXT] if character.isprintable()).strip()
@@ -36,12 +36,12 @@ def texts(value: object) -> list[str]:
 
 
 def items(value: object) -> list[Any]:
-    """The first of a list's items; none of what is no list."""
+    """A list's first MAX_ITEMS items; empty if the value is no list."""
     return value[:MAX_ITEMS] if isinstance(value, list) else []
 
 
 def bounded(value: object) -> object:
-    """The value, no longer than is kept of one; None for what is neither text, list of texts nor number."""
+    """The value, cut to MAX_TEXT or MAX_ITEMS; None if it is neither text, list of texts nor number."""
     if isinstance(value, str):
         return value[:MAX_TEXT]
     if isinstance(value, list):
@@ -63,7 +63,7 @@ def milliseconds(seconds: object) -> int | None:
 
 
 def iso_milliseconds(text: object) -> int | None:
-    """A date without a time zone is UTC, as the pages are opened in that zone."""
+    """A date without a time zone is UTC: Pluto opens its pages in that zone."""
     try:
         moment = datetime.fromisoformat(str(text))
         return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

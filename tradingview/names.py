@@ -1,7 +1,7 @@
-"""The names under which a quote session can have a symbol: "BINANCE:BTCUSD", or a spec ={"symbol":"BINANCE:BTCUSD",…}.
+"""A symbol's names in a quote session: "BINANCE:BTCUSD", or a spec such as ={"symbol":"BINANCE:BTCUSD",…}.
 
-A spec can ask for another currency or for extended hours: that is another price. This file owns which names stand for
-the price that the page shows. It is pure and runs on the thread of its feed.
+A spec can ask for another currency or for extended hours, which is another price. This file decides which names stand
+for the price that the page shows. It is pure and runs on the thread of its feed.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 from tradingview.messages import MAX_TEXT, printable
 
-COIN_PREFIX = "XTVC"  # of a currency's id at TradingView, where the currency is a coin: XTVCUSDT
+COIN_PREFIX = "XTVC"  # of TradingView's id of a currency that is a coin: XTVCUSDT
 
 
 def symbol_in(name: str) -> object:
-    """The symbol that a name stands for; the name itself where it is no spec."""
+    """The symbol that a name stands for; the name itself if it is no spec."""
     return _spec_in(name).get("symbol") if name.startswith("=") else name
 
 
@@ -28,26 +28,26 @@ def _spec_in(name: str) -> dict[str, Any]:
 
 
 class Names:
-    """Which names stand for the page's own price. Until its currency is known, none that names one does."""
+    """Which names stand for the page's own price. While its currency is unknown, no name with a currency does."""
 
     def __init__(self, symbol: str) -> None:
         self._symbol = symbol
-        self._currencies: dict[str, str] = {}  # by who said so
-        self._extra_keys: dict[str, str | None] = {}  # remembered while the currencies are the same
+        self._currencies: dict[str, str] = {}  # by their source
+        self._extra_keys: dict[str, str | None] = {}  # cached until the currencies change
 
     def know_currency(self, source: str, currency: object) -> None:
-        """The page's currency, or its id, as the page or one of its frames says."""
+        """Learns the page's currency, or the currency's id, from the page or a frame."""
         code = printable(currency).removeprefix(COIN_PREFIX)
         if code and self._currencies.get(source) != code:
             self._currencies[source] = code
             self._extra_keys.clear()
 
     def mean_symbol(self, name: str) -> bool:
-        """Whether the name stands for the symbol, in whatever currency."""
+        """Whether the name stands for the symbol, in any currency."""
         return len(name) <= MAX_TEXT and symbol_in(name) == self._symbol
 
     def extra_key(self, name: str) -> str | None:
-        """The key of a spec that makes its price another than the page's; None when it is the page's."""
+        """The spec's key that makes its price differ from the page's; None if it is the page's."""
         if name == self._symbol:
             return None
         if name not in self._extra_keys:

@@ -1,6 +1,6 @@
-"""Origins: where a page was asked for, and where the site may send it.
+"""Origins: which host Pluto asked for a page, and where the site may redirect it.
 
-This file owns how two addresses are compared and the rule for redirects. It is pure; any thread may use it.
+This file owns the comparison of addresses and the rule for redirects. It is pure; any thread may use it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SITE = ".tradingview.com"
 
 @dataclass(frozen=True)
 class Origin:
-    """Scheme, host and port of an address, in one form only: `https://WWW.tradingview.com:443` has the default port."""
+    """Scheme, host and port of an address, normalized: `https://WWW.tradingview.com:443` has the default port."""
 
     scheme: str
     host: str
@@ -30,7 +30,7 @@ class Origin:
 
 
 def origin_of(url: str) -> Origin:
-    """The origin of any address; one that can't be read has an empty host, to which nothing may lead."""
+    """The origin of an address. An unreadable one has an empty host, to which no redirect may lead."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -42,10 +42,10 @@ def origin_of(url: str) -> Origin:
 
 
 def may_lead(source: Origin, target: Origin) -> bool:
-    """Whether a page that was asked for at one origin may be sent to the other.
+    """Whether the site may redirect a page from the first origin to the second.
 
-    TradingView may send to its regions' hosts. Another site may send to itself and, where its name begins with `www.`,
-    to that host's siblings. Nobody may send from https to http.
+    TradingView may redirect to its regions' hosts. Another site may redirect to itself and, if its name begins with
+    `www.`, to that host's siblings. No site may redirect from https to http.
     """
     is_same_port = (source.scheme, source.port) == (target.scheme, target.port)
     is_upgrade = (source.scheme, source.port, target.scheme, target.port) == ("http", 80, "https", 443)

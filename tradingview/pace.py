@@ -1,7 +1,7 @@
-"""Pace: how pages are opened, as learned from what came of those before.
+"""Pace: how Pluto opens pages, learned from the results of earlier ones.
 
-This file owns the spacing between two openings, when TradingView counts as blocking Pluto as a whole, whether slim
-pages are of use here, and how many there is room for. It never opens a page. It belongs to the scraper thread.
+This file owns the spacing between two openings, and decides when TradingView blocks Pluto as a whole, whether slim
+pages work here, and how many pages there is room for. It never opens a page. It belongs to the scraper thread.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from tradingview.patience import Patience
 
 log = logging.getLogger("pluto.pace")
 
-BLOCKED_PAGES = 3  # in a row: then TradingView blocks Pluto, not a page
+BLOCKED_PAGES = 3  # blocked in a row: TradingView blocks Pluto, not one page
 HELPED = 2  # tickers
 ROOM_KEPT = 0.9  # the part of the room that is used: pages grow
 UNSLIM = "slim pages showed no price, others did: all pages are laid out now, at some 20 MB more a page"
 
 
 class Pace:
-    """How fast pages are opened: the spacing grows with each refusal and shrinks with each page that is live."""
+    """How fast Pluto opens pages: the spacing grows with each refusal and shrinks with each page that is live."""
 
     def __init__(self, spacing: float, patience: Patience) -> None:
         self.spacing = spacing
         self._least, self._patience = spacing, patience
         self._next_at = 0.0
-        self._were_blocked: deque[bool] = deque(maxlen=BLOCKED_PAGES)  # the last pages
+        self._were_blocked: deque[bool] = deque(maxlen=BLOCKED_PAGES)  # the last pages, the newest at the end
 
     def wait(self, now: float) -> float:
         """Seconds until the next page may be opened."""
@@ -55,17 +55,17 @@ class Pace:
 
 
 class Slimness:
-    """Whether pages are opened slim: without layout, at a fraction of the memory.
+    """Whether Pluto opens pages slim: without layout, with a fraction of the memory.
 
-    A header that waits to be seen never fills there. So a ticker whose slim page showed no price gets one that isn't;
-    when this has helped two, and no slim page has shown a price, no further page is slim.
+    In a slim page, a header that fills only when visible stays empty. So if a ticker's slim page shows no price, its
+    next page isn't slim. If this has helped two tickers and no slim page has shown a price, no further page is slim.
     """
 
     def __init__(self) -> None:
-        self.is_wanted = False  # not where somebody looks at the pages
+        self.is_wanted = False  # only in a headless browser
         self.is_given_up = False
         self._has_worked = False
-        self._fat: set[Ticker] = set()  # whose next page isn't slim
+        self._fat: set[Ticker] = set()  # tickers whose next page isn't slim
         self._helped: set[Ticker] = set()
 
     def is_slim(self, ticker: Ticker) -> bool:
@@ -73,7 +73,7 @@ class Slimness:
         return self.is_wanted and not self.is_given_up and ticker not in self._fat
 
     def on_no_price(self, ticker: Ticker, *, was_slim: bool) -> None:
-        """Its page showed none: the next one is opened the other way."""
+        """The ticker's page showed no price: its next page is opened the other way."""
         if was_slim:
             self._fat.add(ticker)
         else:
@@ -89,7 +89,7 @@ class Slimness:
             log.warning("%s, those of %s among them", UNSLIM, " and ".join(sorted(self._helped)))
 
     def forget(self, ticker: Ticker) -> None:
-        """It is no longer tracked."""
+        """The ticker is no longer tracked."""
         self._fat.discard(ticker)
         self._helped.discard(ticker)
 
@@ -117,9 +117,9 @@ class Room:
 
 
 class Reopening:
-    """When one ticker's page is opened again because its feed gives no sign of life.
+    """When Pluto reopens a ticker's page because its feed gives no sign of life.
 
-    It has to have been live; the waits between two such openings grow, until it has been live for long.
+    The ticker must have been live. The waits between two reopenings grow, until it has been live for long.
     """
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ class Reopening:
         self._last_at = float("-inf")
 
     def judge(self, *, is_live: bool, is_silent: bool, wait: float, patience: Patience) -> None:
-        """Plans it after `wait` s of silence."""
+        """Plans a reopening after `wait` s of silence."""
         now = time.monotonic()
         if is_live:
             self._has_been_live = True
@@ -150,7 +150,7 @@ class Reopening:
             self.next_try_at = round((time.time() + self.due_at - now) * 1000)
 
     def begin(self) -> None:
-        """The page is opened again."""
+        """The page is being reopened."""
         self._count += 1
         self._last_at = time.monotonic()
         self._silent_since = self.due_at = self.next_try_at = None

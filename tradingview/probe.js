@@ -1,40 +1,40 @@
-// The probe: what Pluto runs inside a TradingView symbol page, before any script of the page's own.
+// The probe: the script that Pluto runs inside a TradingView symbol page, before the page's own scripts.
 //
-// It reads the page's own quote sockets as far as they concern the page's own symbol, the text of the price element, the
-// title, and the page's facts (resolved symbol, structured data), and tells each to Python through one CDP binding.
-// It judges nothing: what may be believed is decided in Python. It never changes what the page shows to its scripts,
-// never uses requestAnimationFrame (2/s in a page that isn't in front), and never waits for anything.
+// It reads what the page's quote sockets say about the page's own symbol, the text of the price element, the title, and
+// the page's facts (resolved symbol, structured data). It tells each to Python through one CDP binding. It judges
+// nothing: Python decides what to believe. It never changes what the page shows to its scripts, never uses
+// requestAnimationFrame (2/s in a background page), and never waits for anything.
 //
 // Every message is a JSON object with `kind`, `page` (performance.timeOrigin, which names the document), and `at`, the
 // page's clock in ms since the epoch:
 //   start   {}                                a document begins
 //   document {title, symbol, notFound, check, loaded}
-//                                             what sort of document it is, once it can be told, and whenever that changes
-//   page    {…facts}                          once they are there, and whenever address or symbol change
+//                                             the sort of document, once it is known, and whenever it changes
+//   page    {…facts}                          once they exist, and whenever address or symbol change
 //   frames  {socket, frames: [{session, name, status, fields, error}]}
 //                                             quote frames of the page's own symbol that came together; fields are
-//                                             partial, and no two prices are in one message, unless they are the same;
-//                                             a frame that can't be read has no name
-//   session {socket, event, session, names}   what the page ordered of a quote session, or how the server ended it
+//                                             partial; one message never holds two different prices; an unreadable
+//                                             frame has no name
+//   session {socket, event, session, names}   the page's order to a quote session, or the server's end of one
 //   price   {element}                         the price element, when no recent frame explains its text
-//   title   {title}                           a title with an arrow in it, while there is neither socket nor element
-//   long    {ms}                              this page kept the renderer busy for so long
+//   title   {title}                           a title with an arrow, while there is neither socket nor element
+//   long    {ms}                              how long this page kept the renderer busy
 //   pulse   {sockets: [{id, open, heard, beats}], header: {mode, market, chosen, count}, element, title}
-//                                             every 2 s, and at once when the page's feed speaks after a silence: the
-//                                             page is running, and this is how it is
+//                                             the state of a running page: every 2 s, and at once when its feed speaks
+//                                             after a silence
 // An element is {text, painted, changed, change, percent}, a title {text, changed}: `painted` is when the text became
-// that, `changed` when it, or another text of the header, changed last; 0 if all is as the document came.
+// what it is, `changed` when any text of the header last changed; 0 if none has since the document arrived.
 ((settings) => {
   const tell = window[settings.binding];
-  delete window[settings.binding]; // neither the page nor a frame in it may speak for us
-  // A service worker would answer for every page of the site; what Playwright puts in its way can be got round.
+  delete window[settings.binding]; // neither the page nor its iframes may send messages as the probe
+  // A service worker could answer for every page of the site, and pages can get round Playwright's block.
   delete Navigator.prototype.serviceWorker;
   delete window.ServiceWorkerContainer;
   if (window.top !== window || location.protocol === "chrome-error:") return;
 
   const LOOK_MS = 500;
   const LONG_MS = 2000;
-  const MAX_WALL_TEXT = 20_000; // characters of a document in which a wall's words are looked for
+  const MAX_WALL_TEXT = 20_000; // characters of a document that are searched for a wall's words
   const MAX_SOCKETS = 8;
   const MAX_SESSIONS = 64;
   const MAX_BEATS = 6; // heartbeats whose times are kept
@@ -47,7 +47,7 @@
   let sentSince = 0; // ms
   let sentCount = 0;
 
-  /** Python refuses what is longer, and whoever sends more for long: so no more than shows it is sent. */
+  /** Caps length and rate just above Python's limits, so that Python still notices an excess. */
   function send(kind, message) {
     const at = now();
     if (at - sentSince > 1000) [sentSince, sentCount] = [at, 0];
@@ -66,7 +66,7 @@
     "quote_fast_symbols",
     "quote_hibernate_all",
   ]);
-  const BEFORE_SYMBOLS = new Set(["quote_create_session", "quote_hibernate_all"]); // can come first of all
+  const BEFORE_SYMBOLS = new Set(["quote_create_session", "quote_hibernate_all"]); // can precede the first symbol
   const ENDS = new Set(["critical_error", "protocol_error"]);
   const BEAT = Symbol("heartbeat");
   const BROKEN = Symbol("broken");
@@ -75,7 +75,7 @@
   const NativeWebSocket = window.WebSocket;
   const nativeSend = NativeWebSocket.prototype.send;
   const records = new WeakMap(); // socket → {id, socket, heard, beats, sessions that have our symbol}
-  let kept = []; // the records of those sockets that Python knows of
+  let kept = []; // the records of the sockets that Python knows
   let nextId = 1;
 
   const isOpen = ({ socket }) => socket.readyState <= NativeWebSocket.OPEN;
@@ -87,21 +87,21 @@
     socket.addEventListener("close", () => kept.includes(record) && beat());
   }
 
-  /** From now on the socket is in every pulse, until it has closed. */
+  /** Puts the socket into every pulse until it has closed. */
   function keep(record) {
     if (kept.includes(record)) return;
     if (kept.length >= MAX_SOCKETS) kept.splice(Math.max(0, kept.findIndex((other) => !isOpen(other))), 1);
     kept.push(record);
   }
 
-  /** The payloads of a socket.io message: ~m~LENGTH~m~PAYLOAD, several to a message, LENGTH in UTF-16 units. */
+  /** The payloads of a socket.io message: one or more of ~m~LENGTH~m~PAYLOAD, LENGTH in UTF-16 units. */
   function* payloadsOf(data) {
     const header = /~m~(\d+)~m~/g;
     for (let match; (match = header.exec(data)); ) {
       const begin = header.lastIndex;
       const end = begin + Number(match[1]);
       const isWhole = end === data.length || (end < data.length && data.startsWith("~m~", end));
-      yield isWhole ? data.slice(begin, end) : BROKEN; // what comes after a wrong length may be right
+      yield isWhole ? data.slice(begin, end) : BROKEN; // after a wrong length, the rest may be right
       if (isWhole) header.lastIndex = end;
     }
   }
@@ -114,7 +114,7 @@
     }
   }
 
-  /** What a socket's message is made of: quotes and ends of sessions, BEAT, BROKEN or OTHER. */
+  /** The parts of a socket's message: quotes and ends of sessions, BEAT, BROKEN or OTHER. */
   function* partsOf(data) {
     for (const payload of payloadsOf(data)) {
       if (payload === BROKEN) yield BROKEN;
@@ -128,7 +128,7 @@
     const message = objectIn(payload);
     if (message === null) {
       yield BROKEN;
-      yield* partsOf(payload); // a length that was too great has swallowed what came after
+      yield* partsOf(payload); // a length that was too great has swallowed the next parts
     } else if (message.m === "qsd" || ENDS.has(message.m)) {
       yield Array.isArray(message.p) ? message : BROKEN;
     } else {
@@ -136,7 +136,7 @@
     }
   }
 
-  /** "BINANCE:BTCUSD" from a name, which can be a spec: ={"symbol":"BINANCE:BTCUSD",…} */
+  /** "BINANCE:BTCUSD" from a name or a spec: ={"symbol":"BINANCE:BTCUSD",…} */
   function symbolOf(name) {
     return typeof name === "string" && name.startsWith("=") ? objectIn(name.slice(1))?.symbol : name;
   }
@@ -163,7 +163,7 @@
     }
   }
 
-  /** A quote frame of the page's own symbol, one that can't be read and may be, or null: it is another's. */
+  /** A quote frame of the page's own symbol, or an unreadable one that may be its; null for another symbol's. */
   function frameIn(record, [session, quote]) {
     const { n: name, s: status, v, errmsg: error } = Object(quote);
     if (typeof name !== "string" || (status === "ok" && (typeof v !== "object" || v === null))) {
@@ -173,11 +173,11 @@
     if (!isOurs(name)) return null;
     addSession(record, session);
     const fields = {};
-    for (const field of settings.fields) if (v?.[field] != null) fields[field] = v[field]; // null says nothing new
+    for (const field of settings.fields) if (v?.[field] != null) fields[field] = v[field]; // null means no news
     return { session, name, status, fields, error };
   }
 
-  /** Adds a frame to those that came with it. Parts of one change are told as one; no price instead of another. */
+  /** Adds a frame to those that came with it. Merges parts of one change; a different price starts a new message. */
   function addFrame(record, frames, frame) {
     const isSame = (other) => ["session", "name", "status"].every((key) => other[key] === frame[key]);
     const price = frame.fields.lp;
@@ -187,7 +187,7 @@
     }
     const part = frame.name === null ? -1 : frames.findIndex(isSame);
     const merged = part < 0 ? {} : frames.splice(part, 1)[0].fields;
-    frames.push({ ...frame, fields: { ...merged, ...frame.fields } }); // the last one that can be read counts
+    frames.push({ ...frame, fields: { ...merged, ...frame.fields } }); // the last readable frame counts
     if (price !== undefined) rememberPrice(`${record.id} ${frame.session} ${frame.name}`, Number(price));
   }
 
@@ -216,9 +216,9 @@
     if (wasSilent && isHeard && !isTold && kept.includes(record)) beat();
   }
 
-  // What frames explain: prices that are said now, and those that others replaced a moment ago.
+  // Prices that frames explain: the current ones, and those replaced a moment ago.
 
-  let said = new Map(); // who says it → price
+  let said = new Map(); // session and name → price
   let replaced = []; // [{price, until}]
 
   function rememberPrice(who, price) {
@@ -230,7 +230,7 @@
     said.set(who, price);
   }
 
-  /** Whether a recent frame said this price; a page that prints fewer decimals than the frame has rounds it. */
+  /** Whether a recent frame told this price. A page that prints fewer decimals than the frame rounds it. */
   function isExplained(text) {
     const shown = text.replaceAll(",", "");
     const step = 10 ** -(shown.split(".")[1]?.length ?? 0);
@@ -263,10 +263,10 @@
   const PRICES = `${MARKED}, .js-symbol-last`;
   let header = { node: null, chosen: 0, count: 0 };
   let nodes = []; // the elements of price, change and time
-  let texts = ["", "", ""]; // and what they show
-  let painted = 0; // when the first became that
-  let changed = 0; // when any of them changed last; not before the document was there
-  let standing = 0; // the timer that tells what has stood for a while
+  let texts = ["", "", ""]; // their texts
+  let painted = 0; // when the price became this text
+  let changed = 0; // when any of them last changed, since the document arrived
+  let standing = 0; // timer: a pulse once the texts have not changed for a while
   let headerNodes = [];
   const repaints = new MutationObserver(() => onRepaint());
   const headerChanges = new MutationObserver((changes) => {
@@ -276,7 +276,7 @@
   const isHidden = (node) => node.closest(".i-hidden") !== null;
   const isAnothers = (node) => ![null, settings.symbol].includes(node.closest("[data-symbol]")?.dataset.symbol ?? null);
 
-  /** Of several header tickers, the symbol's own; where none says whose it is, the first. Never a hidden one. */
+  /** The symbol's own header ticker; the first if none names its symbol. Never a hidden one. */
   function chooseHeader() {
     const all = [...document.querySelectorAll(TICKERS)];
     const inside = all.filter((ticker) => ticker.closest(ROOTS) !== null);
@@ -289,13 +289,13 @@
     return { node: root !== null && !isHidden(root) ? root : null, chosen: 0, count: 0 };
   }
 
-  /** An element of the header; what stands beside the ticker is its own only where there is no other. */
+  /** An element of the header. Elements beside the ticker count only if there is a single ticker. */
   function inHeader(selector) {
     const root = header.count <= 1 ? header.node?.closest(ROOTS) : null;
     return header.node?.querySelector(selector) ?? root?.querySelector(selector) ?? null;
   }
 
-  /** The page's own price element: the one in the header, else the only one marked so; never a menu's or a card's. */
+  /** The page's own price element: in the header, else the only marked one. Never a menu's or a card's. */
   function findElement() {
     const marked = header.count ? [] : document.querySelectorAll(MARKED);
     const found = header.node?.querySelector(PRICES) ?? (marked.length === 1 ? marked[0] : null);
@@ -325,7 +325,7 @@
     onRepaint(isFirst);
   }
 
-  /** A header can become another symbol's in the very task that changes its text. */
+  /** One task can change a header's text and turn it into another symbol's. */
   function isStillOurs() {
     tellFacts();
     return !isHidden(nodes[0]) && !isAnothers(nodes[0]);
@@ -333,7 +333,7 @@
 
   const textOf = (node) => (node?.isConnected ? node.textContent.slice(0, settings.maxText) : "");
 
-  /** Only a text that changes says that the feed lives: those that are there `isFirst` came with the document. */
+  /** Only a changed text shows that the feed lives: the texts of the first look (`isFirst`) came with the document. */
   function onRepaint(isFirst = false) {
     const found = [0, 1, 2].map((index) => textOf(nodes[index]));
     if (found.every((text, index) => text === texts[index])) return;
@@ -357,7 +357,7 @@
     return { text, painted, changed, change, percent };
   }
 
-  /** What the header says beside the price: "realtime", "delayed" …, and "delisted" … */
+  /** The header's marks beside the price: "realtime", "delayed" …, and "delisted" … */
   function headerNow() {
     const mark = inHeader(".js-data-mode");
     const mode = mark === null || isHidden(mark) ? "" : mark.className.match(/tv-data-mode--(\w+)/)?.[1];
@@ -397,7 +397,7 @@
         const data = JSON.parse(block.textContent);
         if (data["@type"] === "FinancialProduct" && data.offers) return data.offers;
       } catch {
-        // a block of another kind, or broken: not ours to judge
+        // another kind of block, or a broken one: skip it
       }
     }
     return null;
@@ -422,7 +422,7 @@
     });
   }
 
-  // --- what sort of document this is: a wall's facts are told too -------------------------------------------------
+  // --- the sort of document: walls too ----------------------------------------------------------------------------
 
   const wallTexts = new RegExp(settings.wallTexts, "i");
   let isLoaded = false;
@@ -435,7 +435,7 @@
   function tellDocument() {
     const symbol = window.initData?.symbolInfo != null || document.querySelector(`${ROOTS}, ${TICKERS}`) !== null;
     const facts = {
-      title: symbol ? "" : shownTitle(), // a symbol page's can change with every price
+      title: symbol ? "" : shownTitle(), // a symbol page's title can change with every price
       symbol,
       notFound: document.querySelector(".tv-http-error-page") !== null,
       check: !symbol && asksForCheck(),
@@ -447,10 +447,10 @@
     send("document", facts);
   }
 
-  // --- slimming: what a page nobody looks at needn't do ------------------------------------------------------------
+  // --- slimming: drops work that only a visible page needs ---------------------------------------------------------
 
   function slim() {
-    // Each change of the title costs the browser process about 1.5 ms; the page can still read back what it set.
+    // Each change of the title costs the browser process about 1.5 ms. The page can still read its own title.
     Object.defineProperty(document, "title", {
       configurable: true,
       get: fullTitle,
@@ -482,7 +482,7 @@
     kept = kept.filter(isOpen);
   }
 
-  /** Facts are read before the page's deferred scripts run, so that no frame comes earlier. */
+  /** Reads the facts before the page's deferred scripts run, so that no frame comes earlier. */
   function start() {
     if (document.readyState === "loading") return;
     document.removeEventListener("readystatechange", start);
@@ -493,7 +493,7 @@
   send("start");
   if (settings.slim) slim();
   setInterval(beat, settings.pulse);
-  // An endless loop freezes every page of the renderer; only the page it runs in sees it as its own.
+  // An endless loop freezes every page of the renderer; only the page that runs it sees it as "self".
   new PerformanceObserver((list) => {
     for (const { name, duration } of list.getEntries()) if (name === "self" && duration > LONG_MS) send("long", { ms: duration });
   }).observe({ entryTypes: ["longtask"] });

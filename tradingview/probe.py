@@ -1,6 +1,6 @@
-"""The probe: the script that runs in a page before its own scripts, with the settings that it shares with Python.
+"""The probe: the script that runs in a page before the page's own scripts, and the settings it shares with Python.
 
-This file owns these settings. The script is probe.js; what its messages are worth is decided in document.py. Any thread
+This file owns these settings. The script is probe.js. It never judges the script's messages (document.py). Any thread
 may use it.
 """
 
@@ -12,11 +12,11 @@ from tradingview.frames import FRAME_FIELDS
 from tradingview.messages import DISAGREEMENT_LIMIT_MS, MAX_TEXT
 from tradingview.site import BINDING, PROBE, WALL_FORMS, WALL_TEXTS
 
-EXPLAINED_MS = 2_500  # a repaint of a price that a frame said until so recently is no news (the page paints late)
+EXPLAINED_MS = 2_500  # the page paints late: a repaint of a price that a frame told this recently is no news
 
 
 def probe_script(symbol: str, *, slim: bool, pulse: float, max_message: int, max_rate: float) -> str:
-    """What a page runs first. `pulse` is in seconds, `max_message` in characters, `max_rate` in messages a second."""
+    """The script text. `pulse` is in seconds, `max_message` in characters, `max_rate` in messages a second."""
     settings = {
         "symbol": symbol,
         "binding": BINDING,

@@ -1,7 +1,7 @@
-"""The proof that a page's price is current: until when it holds, and how the page's clock is told in ours.
+"""The proof that a page's price is current: until when it holds, and how to convert the page's clock to ours.
 
-This file owns the limits of a proof and the rules by which one counts. It is pure: no clock of its own, no thread. All
-times are ms; `at` is by the page's clock, `now` and `moment` by ours.
+This file owns the limits of a proof and the rules for accepting one. It is pure: it reads no clock and has no thread.
+Times are ms; `at` is by the page's clock, `now` and `moment` by ours.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from statistics import median
 from quotes import Source
 
 # The wire contract's figures.
-HEARTBEAT_MS = 10_000  # what a socket's heartbeat interval counts as until it has sent two
+HEARTBEAT_MS = 10_000  # assumed heartbeat interval of a socket that has sent fewer than two
 HEARTBEATS_PER_PROOF = 1.5
 MIN_SOCKET_PROOF_MS, MAX_SOCKET_PROOF_MS = 15_000, 22_000
 TEXT_PROOF_MS = 30_000  # of the price element or the title alone
-GAPS = 5  # of which the interval is the median
+GAPS = 5  # the interval is the median of this many
 
-SETTLING_MS = 1_000  # after a silence, what was held up meanwhile comes within this time: it is true no longer
-CLOCK_WINDOW_MS = 60_000  # how long the least delay seen between a page's clock and ours is remembered
+SETTLING_MS = 1_000  # after a silence, outdated messages of the backlog arrive within this time
+CLOCK_WINDOW_MS = 60_000  # how long the least delay of a page's messages is remembered
 
 
 def heartbeat_interval(beats: Sequence[float]) -> float | None:
@@ -37,7 +37,7 @@ def socket_proof_limit(beats: Sequence[float]) -> float:
 
 
 class PageClock:
-    """Tells a page's time in ours: the least delay of a message seen in the last minute or two is taken for none."""
+    """Converts a page's time to ours. The least message delay of the last one to two minutes counts as no delay."""
 
     def __init__(self) -> None:
         self._least = self._least_before = float("inf")
@@ -58,29 +58,29 @@ class PageClock:
 class Proofs:
     """Until when each strategy's feed is proven alive.
 
-    A proof that comes after the one before has run out counts a second later, whether or not another comes: what was
-    held up meanwhile is read first.
+    A proof that arrives after the last one has run out counts only SETTLING_MS later: Pluto first reads the backlog of
+    messages that were held up.
     """
 
     def __init__(self, doubt: str | None) -> None:
-        self.doubt = doubt  # why no sign of life counts yet
+        self.doubt = doubt  # why no proof counts yet
         self._until: dict[Source, float] = {}
-        self._settling: dict[Source, tuple[float, float]] = {}  # from when it counts, and until when
-        self._counts_after: float | None = float("-inf")  # by the page's clock; None: the next message says
+        self._settling: dict[Source, tuple[float, float]] = {}  # when the proof begins to count, and its end
+        self._counts_after: float | None = float("-inf")  # by the page's clock; None: the next message sets it
 
     def distrust(self, reason: str) -> None:
-        """Nothing counts that the page saw before, or until SETTLING_MS after the next message it sends."""
+        """Drops all proofs, and ignores evidence until SETTLING_MS after the page's next message."""
         self._until.clear()
         self._settling.clear()
         self._counts_after, self.doubt = None, reason
 
     def hear(self, at: float) -> None:
-        """The page said something."""
+        """Notes a message that the page sent."""
         if self._counts_after is None:
             self._counts_after = at + SETTLING_MS
 
     def renew(self, source: Source, at: float, moment: float, limit: float, now: float) -> None:
-        """The strategy's feed was alive `at` this time of the page's, which is `moment` by our clock."""
+        """The strategy's feed was alive `at` this page time, `moment` by our clock; that proves `limit` ms."""
         if self._counts_after is None or at <= self._counts_after:
             return
         self.settle(now)
@@ -93,7 +93,7 @@ class Proofs:
             self._settling[source] = counts_at, max(end, settling_end)
 
     def settle(self, now: float) -> None:
-        """Lets those proofs count that came long enough ago."""
+        """Accepts the proofs that have waited SETTLING_MS."""
         for source, (counts_at, until) in list(self._settling.items()):
             if now >= counts_at:
                 del self._settling[source]
@@ -101,7 +101,7 @@ class Proofs:
                 self.doubt = None
 
     def until(self, source: Source) -> float | None:
-        """The end of the proof; None if it was never proven."""
+        """The end of the strategy's proof; None if it never had one."""
         return self._until.get(source)
 
     def holds(self, source: Source, now: float) -> bool:

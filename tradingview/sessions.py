@@ -1,8 +1,8 @@
 """The quote sessions on a page's sockets: which of them would tell a new price of the page's symbol.
 
-This file owns what becomes of sessions and sockets (opened, hibernated, taken back, closed), and so what a socket's
-message proves. What the sessions' frames say of the price is told in frames.py. It is pure and runs on the thread of
-its feed. Times are ms by the page's clock. A session is a quote session.
+This file owns the state of sessions and sockets (opened, hibernated, removed, closed), and so what a socket's message
+proves. It never reads prices (frames.py). It is pure and runs on the thread of its feed. Times are ms by the page's
+clock. A session is a quote session.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from tradingview.messages import is_time, items, printable, texts
 from tradingview.names import Names
 from tradingview.proof import GAPS, heartbeat_interval, socket_proof_limit
 
-SNAPSHOT_SESSIONS = "qs_snapshoter"  # how the names of sessions begin that tell once, and not what is now
-MAX_SOCKETS, MAX_SESSIONS, MAX_NAMES = 8, 32, 16  # of a page, of a socket, of a session
+SNAPSHOT_SESSIONS = "qs_snapshoter"  # name prefix of sessions that quote once and never update
+MAX_SOCKETS, MAX_SESSIONS, MAX_NAMES = 8, 32, 16  # per page, per socket, per session
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -24,7 +24,7 @@ V = TypeVar("V")
 
 @dataclass(eq=False, slots=True)
 class Line:
-    """What a session has told of the symbol under one name, merged: each frame holds only what changed."""
+    """All fields that a session has told under one name of the symbol; each frame holds only changes."""
 
     session: Session
     name: str
@@ -37,14 +37,14 @@ class Line:
 
 @dataclass(eq=False, slots=True)
 class Session:
-    """A quote session, as far as it has to do with the symbol."""
+    """A quote session, as far as it concerns the symbol."""
 
     id: str
-    lines: dict[str, Line] = field(default_factory=dict)  # by the names under which it has told of the symbol
-    removed: set[str] = field(default_factory=set)  # which the page has taken back
-    fast: set[str] = field(default_factory=set)  # which the page wants to be told fast
+    lines: dict[str, Line] = field(default_factory=dict)  # by the symbol's names in it
+    removed: set[str] = field(default_factory=set)  # names that the page has removed
+    fast: set[str] = field(default_factory=set)  # names that the page wants fast
     is_hibernated: bool = False
-    is_unreadable: bool = False  # a frame of it could not be read: so the price may be another by now
+    is_unreadable: bool = False  # a frame couldn't be read: the price may have changed
     is_over: bool = False
 
     @property
@@ -52,7 +52,7 @@ class Session:
         return self.id.startswith(SNAPSHOT_SESSIONS)
 
     def line(self, name: str) -> Line:
-        """Raises ValueError when it has too many names already."""
+        """The line of this name, new if need be. Raises ValueError when there are too many names."""
         if name not in self.lines:
             if len(self.lines) >= MAX_NAMES:
                 raise ValueError("too many names for a symbol")
@@ -70,7 +70,7 @@ class Session:
 
 @dataclass(eq=False, slots=True)
 class Socket:
-    """One socket of the page. `heard_at` is its last message, `beats` its last heartbeats."""
+    """One socket of the page. `heard_at` is the time of its last message, `beats` those of its last heartbeats."""
 
     id: int
     heard_at: float = 0.0
@@ -91,7 +91,7 @@ class Socket:
         return session
 
     def end(self) -> None:
-        """It is closed: its sessions are over. It proves nothing any more, and takes no proof away."""
+        """The socket is closed, its sessions are over. It proves nothing more; earlier proofs stay."""
         self.is_open = False
         for session in self.sessions.values():
             session.is_over = True
@@ -104,11 +104,11 @@ class Socket:
 
 
 class Sessions:
-    """All sockets of one document that have to do with the page's symbol, and their sessions."""
+    """All sockets of one document that concern the page's symbol, and their sessions."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
-        self.heard_at = 0.0  # when a socket on which a session had the symbol was heard last
+        self.heard_at = 0.0  # last message of any socket with the symbol
         self._sockets: dict[int, Socket] = {}
 
     def socket(self, number: object) -> Socket:
@@ -120,7 +120,7 @@ class Sessions:
         return socket
 
     def hear(self, message: dict[str, Any]) -> None:
-        """Something happened to a session: the page ordered it, or the server ended it."""
+        """Takes a change of a session: an order of the page, or an end by the server."""
         socket, event = self.socket(message.get("socket")), message.get("event")
         if event == "protocol_error":
             socket.end()
@@ -144,7 +144,7 @@ class Sessions:
                 raise ValueError(f"an event of unknown kind {printable(event)!r}")
 
     def hear_sockets(self, told: object, at: float) -> Iterator[tuple[float, float]]:
-        """How the page's sockets are. Gives the time of each proof that their last messages are, and its limit."""
+        """Takes the state of the page's sockets. Yields the time and limit of each proof in their last messages."""
         if not isinstance(told, list):
             return
         seen = set()
@@ -166,13 +166,13 @@ class Sessions:
             self.heard_at = max(self.heard_at, socket.heard_at)
 
     def has(self, session: Session) -> bool:
-        """Whether the session has told of the symbol, and has it still."""
+        """Whether the session has quoted the symbol, and still does."""
         if session.is_over or session.is_snapshot:
             return False
         return any(map(self._is_own, session.lines))
 
     def _proves(self, session: Session) -> bool:
-        """Whether, as its socket lives, the session would tell a new price: one that never told a price would not."""
+        """Whether the session would tell a new price while its socket lives. It must have told a price before."""
         is_awake = bool(session.fast) or not session.is_hibernated
         is_able = any("lp" in line.fields for name, line in session.lines.items() if self._is_own(name))
         return self.has(session) and is_able and is_awake and not session.is_unreadable
@@ -182,11 +182,11 @@ class Sessions:
 
     @property
     def have_symbol(self) -> bool:
-        """Whether any session has the symbol."""
+        """Whether any session quotes the symbol."""
         return any(self.has(session) for socket in self._sockets.values() for session in socket.sessions.values())
 
     def why(self, at: float, giver: Line | None) -> list[dict[str, Any]]:
-        """Each socket with its sessions, for a person; `at` is now by the page's clock, `giver` has told the price."""
+        """For a person: each socket with its sessions. `at` is now by the page's clock, `giver` is the price's line."""
         return [
             {
                 "isOpen": socket.is_open,
@@ -212,6 +212,6 @@ class Sessions:
 
 
 def _make_room(kept: dict[K, V], most: int, is_dispensable: Callable[[V], bool]) -> None:
-    """Forgets what can be spared, else the oldest, when there is no room for one more."""
+    """When full, forgets the first dispensable entry, or else the oldest."""
     while len(kept) >= most:
         del kept[next((key for key, value in kept.items() if is_dispensable(value)), next(iter(kept)))]

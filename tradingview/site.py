@@ -1,7 +1,7 @@
-"""TradingView's site, as facts: its addresses and hosts, what its walls look like, its cookie, and the probe's text.
+"""Facts about TradingView's site (addresses, hosts, walls, cookie, errors), and the probe's text.
 
-This file owns what is known of the site and nothing that is done with it. Any thread may read it. Sources of the facts:
-recordings and the site's own bundles, 2018 to September 2026.
+This file owns the facts and never acts on them. Any thread may read it. Sources: recordings and the site's own bundles,
+2018 to September 2026.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from quotes import Ticker, split_ticker
 BINDING = "plutoProbe"
 PROBE = (Path(__file__).parent / "probe.js").read_text(encoding="utf-8")
 
-# No price comes from these hosts. They are refused where names are resolved, which costs nothing per request.
+# No price comes from these hosts. Chromium refuses to resolve their names, which costs nothing per request.
 BLOCKED_HOSTS = (
     "telemetry.*",  # TradingView's own measurements
     "snowplow-pixel.*",
-    "pushstream.*",  # notices; the quotes come from the data. socket
+    "pushstream.*",  # notices; quotes come from the data. socket
     "s3-symbol-logo.*",  # images
     "*.googletagmanager.com",
     "*.google-analytics.com",
@@ -33,13 +33,13 @@ BLOCKED_HOSTS = (
 )
 COOKIE_NAME, COOKIE_CHOICE = "cookiePrivacyPreferenceBannerProduction", "ignored"  # no banner, nothing accepted
 
-QUOTE_SOCKET_PATH = "/socket.io/websocket"  # of the sockets that quotes come from, whatever their host
+QUOTE_SOCKET_PATH = "/socket.io/websocket"  # of quote sockets, on any host
 
-# What stands in place of a symbol page.
+# What the site shows instead of a symbol page.
 NOT_FOUND_TITLE = "Page not found"
 WALL_STATUSES = (403, 405, 429)
 WALL_HEADERS = ("cf-mitigated", "x-amzn-waf-action")
-WALL_TITLES = (  # how they begin
+WALL_TITLES = (  # beginnings of titles
     "Just a moment",
     "Verify you are human",
     "Attention Required!",
@@ -49,8 +49,8 @@ WALL_TITLES = (  # how they begin
 WALL_FORMS = "form[action*='captcha'], #challenge-form, .g-recaptcha, .h-captcha, .cf-turnstile, #captcha-container"
 WALL_TEXTS = "just one more step|confirm that you are not a robot|verify you are human"  # a pattern, in any case
 
-# Where the iframes of a check come from: host and beginning of the path; a host that begins with a dot stands for all
-# below it. A person may solve the check in a headed window; all other iframes of a wall are refused.
+# Sources of a check's iframes: host and beginning of the path; a host that begins with a dot means all its subdomains.
+# A person may solve the check in a headed window; Pluto refuses all other iframes of a wall.
 CHALLENGES = (
     "challenges.cloudflare.com/",
     "hcaptcha.com/",
@@ -60,7 +60,7 @@ CHALLENGES = (
     ".awswaf.com/",
 )
 
-# What Chromium calls a failed request, in a user's words.
+# Chromium's names of network errors, in a user's words.
 NETWORK_ERRORS = {
     "ERR_NAME_NOT_RESOLVED": "its name is not resolved",
     "ERR_CONNECTION_REFUSED": "the connection was refused",

@@ -1,9 +1,9 @@
-"""One TradingView page: how it is opened, how long it may take, and when it is given up.
+"""One TradingView page: how Pluto opens it, how long it may take, and when Pluto gives it up.
 
-This file owns a page and its CDP channel from the first request to the close: it visits the symbol's address and hands
-the probe's messages to the page's feed. What may be loaded is decided in gate.py, what stands in place of the page in
-walls.py, what it may cost in guard.py, and which prices are believed in feed.py. It never decides when a ticker is
-tried again and knows no other page. Everything runs on the thread that drives Playwright.
+This file owns a page and its CDP channel from the first request to the close. It visits the symbol's address and hands
+the probe's messages to the page's feed. It never decides what may load (gate.py), what counts as a wall (walls.py),
+what the page may cost (guard.py), which prices to believe (feed.py), or when to try a ticker again. It knows no other
+page. Everything runs on the thread that drives Playwright.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ class Harmful(PageTrouble):
 
 
 class Crashed(PageTrouble):
-    """The page's renderer died: perhaps by this page, perhaps by another."""
+    """The page's renderer died; this page or another one in it is the cause."""
 
 
 class NoPrice(PageTrouble):
-    """The page was there in time, but no price that can be read."""
+    """The page loaded in time, but showed no readable price."""
 
 
 class Tab:
     """One page of one symbol, and what it tells its feed. Times are monotonic seconds.
 
-    `on_message` is called with each message of the probe after the feed has heard it. `on_trouble` is called when the
-    page is of no use; the callee then closes the tab. Only a tab whose `wall` is set is to be kept: a person may solve
-    the check in its window. Both are called on the loop and must not block.
+    The tab calls `on_message` with each message of the probe, after the feed. It calls `on_trouble` when the page is
+    useless; the callee then closes the tab, unless its `wall` is set: a person may solve the check in its window. Both
+    are called on the loop and must not block.
 
-    `slack` is the factor by which this page may take longer than usual. A slim page isn't laid out.
+    `slack` is the factor by which this page may take longer than usual. A slim page has no layout.
     """
 
     def __init__(
@@ -80,9 +80,9 @@ class Tab:
         self.feed, self.is_headed, self.is_slim, self.slack = feed, is_headed, is_slim, slack
         self.counters: Counter[str] = Counter() if counters is None else counters
         self.page: Page | None = None
-        self.wall: Wall | None = None  # what is shown in place of the page, in a window
-        self.born_at = self.asked_at = time.monotonic()  # when it was last asked for a price
-        self.began_at: float | None = None  # when its document came
+        self.wall: Wall | None = None  # the wall that its window shows instead of the page
+        self.born_at = self.asked_at = time.monotonic()  # asked_at: when it was last asked for a price
+        self.began_at: float | None = None  # when its document arrived
         self.loaded_at: float | None = None  # DOMContentLoaded
         self.priced_at: float | None = None  # when its document showed its first price
         self.document: dict[str, Any] = {}  # what the probe said last of what sort of document it is
@@ -90,7 +90,7 @@ class Tab:
         self.reloaded_at = float("-inf")
         self.is_closed = False
         self._is_symbol_page = False
-        self._started_at: float | None = None  # the last document, since the page was last asked for
+        self._started_at: float | None = None  # when the last document began, since asked_at
         self._source_url, self._source, self._loop = source_url, origin_of(source_url), loop
         self._patience = patience or Patience()
         self._on_message_heard, self._on_trouble = on_message, on_trouble
@@ -115,7 +115,7 @@ class Tab:
     # Opening, loading, closing. These call Playwright.
 
     def open(self, context: BrowserContext) -> None:
-        """Opens the page and returns when its first document is there, or after `on_trouble`."""
+        """Opens the page. Returns when its first document has arrived, or after `on_trouble`."""
         self.counters["pages_opened"] += 1
         try:
             page = self.page = context.new_page()
@@ -124,11 +124,11 @@ class Tab:
             self.load()
         except BrowserError as error:
             self.fail(PageTrouble(State.ERROR, network_reason(str(self._source), error, self._patience.answer)))
-        if self.is_closed:  # while it was being opened
+        if self.is_closed:  # closed while it was opening
             self.close()
 
     def load(self) -> None:
-        """Visits the symbol's page, for the first time or once more."""
+        """Visits the symbol's address, for the first time or again."""
         if self.page is None or self.is_closed:
             return
         self._gate.begin()
@@ -148,7 +148,7 @@ class Tab:
             self.page.close()
 
     def ask(self, method: str) -> dict[str, Any]:
-        """What the browser answers about this page; nothing once it has no channel."""
+        """The browser's answer about this page; empty without a channel."""
         return {} if self._channel is None or self.is_closed else self._channel.send(method)
 
     def _attach(self, page: Page, channel: CDPSession) -> None:
@@ -171,7 +171,7 @@ class Tab:
     # Judging.
 
     def check(self, now: float) -> None:
-        """Gives the page up when it has closed itself or missed a deadline. Call it about once a second."""
+        """Gives the page up if it has closed itself or missed a deadline. Call it about once a second."""
         if self.page is not None and self.page.is_closed():
             self.fail(PageTrouble(State.ERROR, "the page closed itself"))
         elif self.began_at is None:
@@ -197,15 +197,15 @@ class Tab:
 
     @property
     def deadline(self) -> float:
-        """When it has taken too long for a price, whatever it waited for."""
+        """The latest time for its first price, whatever delays it."""
         return self.asked_at + self._patience.first_price_in_all * self.slack
 
     def is_loading(self, now: float) -> bool:
-        """Whether it still may show its first price: then its silence says nothing."""
+        """Whether it may still show its first price. Until then its silence means nothing."""
         return self.priced_at is None and self.wall is None and now <= self.deadline
 
     def holds_up_others(self, now: float) -> bool:
-        """Whether further pages had better wait: without a price, its scripts still load, or did so a moment ago."""
+        """Whether other pages should wait: it has no price, and its scripts are loading or have just loaded."""
         if self.feed.has_price:
             return False
         if self.loaded_at is None:
@@ -214,18 +214,18 @@ class Tab:
 
     @property
     def has_spoken(self) -> bool:
-        """Whether its probe has said anything since its document came."""
+        """Whether its probe has sent a message since its document arrived."""
         return self.began_at is not None and self.heard_at > self.began_at
 
     def has_settled(self, now: float) -> bool:
         return self.priced_at is not None and now - self.priced_at > self._patience.settled
 
     def is_being_solved(self, now: float) -> bool:
-        """Whether a person seems to be at the wall's check."""
+        """Whether a person seems to be solving the wall's check."""
         return self.wall is not None and now - self._gate.challenged_at < self._patience.solving
 
     def fail(self, trouble: PageTrouble) -> None:
-        """The page is of no use any more, unless a person solves the check in its window."""
+        """Reports that the page is useless. A headed page with a wall stays: a person may solve the check."""
         if self.is_closed:
             return
         if self.is_headed and isinstance(trouble, Wall) and not isinstance(trouble, SocketRefused):
@@ -235,7 +235,7 @@ class Tab:
         self._on_trouble(self, trouble)
 
     def cut_off(self, reason: str) -> None:
-        """The page would hurt other pages."""
+        """Gives the page up because it would hurt other pages."""
         if self.is_closed:
             return
         self.counters["pages_cut_off"] += 1
@@ -253,7 +253,7 @@ class Tab:
         if answer.date is not None:
             self.feed.hear_date(answer.date, steady_ms())
 
-    # What the probe says. Runs in Playwright's dispatcher, so no error may escape.
+    # Messages of the probe. These run in Playwright's dispatcher, so no error may escape.
 
     def _on_binding(self, event: dict[str, Any]) -> None:
         payload = event["payload"]
@@ -282,7 +282,7 @@ class Tab:
         if kind == "document":
             self._on_document(message)
             return
-        if kind != "start" and self.wall is not None:  # it stands in place of the page
+        if kind != "start" and self.wall is not None:  # the messages are the wall's
             return
         self.feed.hear(message, steady_ms(), time.time() * 1000)
         if kind == "start":
@@ -291,7 +291,7 @@ class Tab:
             self.priced_at = self.heard_at
 
     def _on_start(self) -> None:
-        """Another document. What reloads itself before it showed a price gains no time by it."""
+        """A new document begins. A page that reloads before its first price gains no time."""
         if self.priced_at is not None:
             self.asked_at = self.heard_at
         self._is_symbol_page, self.loaded_at, self.priced_at = False, None, None
@@ -303,7 +303,7 @@ class Tab:
             self._guard.count_disturbance("pages_begun_again", "the page keeps loading itself again")
 
     def _on_document(self, facts: dict[str, Any]) -> None:
-        """What sort of document it is; while the site says that it will lead on by itself, it isn't judged."""
+        """Judges the document. While the site shows a check that passes by itself, a wall is no trouble."""
         self.document, self._is_symbol_page = facts, is_symbol_page(facts)
         if facts.get("loaded") is True and self.loaded_at is None:
             self.loaded_at = self.heard_at
@@ -317,7 +317,7 @@ class Tab:
 
 
 def new_context(browser: Browser, source_url: str) -> BrowserContext:
-    """A place for pages in en-US and UTC, whatever the machine's: prices are parsed in that locale only."""
+    """A context in en-US and UTC, whatever the machine's settings: Pluto parses prices in that locale only."""
     agent = (
         "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
         f"Chrome/{browser.version.partition('.')[0]}.0.0.0 Safari/537.36"
@@ -335,7 +335,7 @@ def new_context(browser: Browser, source_url: str) -> BrowserContext:
 
 
 def network_reason(host: str, error: BrowserError, limit_s: float) -> str:
-    """Why a page could not be loaded within `limit_s`, in a user's words."""
+    """Why a page could not load within `limit_s`, in a user's words."""
     text = first_line(error)
     if found := re.search(r"net::(ERR_\w+)", text):
         return f"{host} can't be reached: {NETWORK_ERRORS.get(found[1], found[1])}"
@@ -345,7 +345,7 @@ def network_reason(host: str, error: BrowserError, limit_s: float) -> str:
 
 
 def why_unreachable(context: BrowserContext, source_url: str, limit_s: float) -> str | None:
-    """Why the pages' host can't be reached, if so; a small file of it is asked for."""
+    """Why the pages' host can't be reached; None if it can. Requests a small file from it."""
     page = context.new_page()
     try:
         page.goto(f"{source_url}/robots.txt", timeout=limit_s * 1000)

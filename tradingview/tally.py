@@ -1,7 +1,7 @@
-"""The tally of what was read of a ticker's pages and what was refused, for the metrics and for whoever asks why.
+"""The tally: counts what was read on a ticker's pages and what was refused, for the metrics and for "why".
 
-This file owns the counting and its bound: pages choose some of the names. It judges nothing and runs on the thread of
-its feed.
+This file owns the counting and its bound: pages choose some of the counters' names. It judges nothing and runs on the
+thread of its feed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ OTHERS = "others"
 
 
 class Tally:
-    """`counters` are the scraper's, of all tickers; the rest is of this one."""
+    """`counters` are the scraper's, for all tickers; the rest is for this one."""
 
     def __init__(self, counters: Counter[str]) -> None:
         self.counters = counters
-        self.read: Counter[Source] = Counter()  # texts and numbers that were a price, by strategy
-        self.unread: Counter[Source] = Counter()  # and that were none
+        self.read: Counter[Source] = Counter()  # valid prices, by strategy
+        self.unread: Counter[Source] = Counter()  # invalid prices, by strategy
         self.refused: Counter[str] = Counter()  # by strategy and reason
 
     def refuse(self, source: Source, reason: str) -> None:
@@ -30,12 +30,12 @@ class Tally:
         self.refused[key] += 1
 
     def success_rate(self, source: Source) -> float | None:
-        """The share of what was to be a price that was one, 0 to 1; None while there was nothing."""
+        """The share of valid prices among all read, 0 to 1; None before the first."""
         all_told = self.read[source] + self.unread[source]
         return round(self.read[source] / all_told, 4) if all_told else None
 
     def note_price(self, source: Source, refused: str | None) -> None:
-        """What was to be a price was one, or was refused for this reason."""
+        """Counts a valid price, or one refused for this reason."""
         if refused is None:
             self.read[source] += 1
             return

@@ -1,6 +1,6 @@
-"""The dom and title strategies: what a page shows as text, and how much of it is a price.
+"""The dom and title strategies: read prices from what a page shows as text.
 
-This file owns how the price element and the title are read. Whether they are believed is decided in feed.py. It is
+This file owns reading the price element and the title. It never decides whether to believe them (document.py). It is
 pure and runs on the thread of its feed. Times are ms by the page's clock.
 """
 
@@ -17,18 +17,18 @@ _CHANGE = re.compile(r"(?P<sign>[+\-\u2212]?)(?P<number>\d{1,3}(?:,\d{3})+(?:\.\
 
 
 class Element:
-    """The price element of the symbol's own header, as the probe saw it last."""
+    """The price element of the symbol's own header, as the probe last saw it."""
 
     def __init__(self) -> None:
         self.reading: Reading | None = None
         self.unreadable: str | None = None  # why its text is no price
-        self.changed_at = 0.0  # when the text of price, change or time changed last
-        self.seen_at = 0.0  # when it was looked at last
+        self.changed_at = 0.0  # when the text of price, change or time last changed
+        self.seen_at = 0.0  # when the probe last looked
         self.values: dict[str, float | None] = {}
-        self._text: object = ...  # the last one told
+        self._text: object = ...  # the last text told
 
     def hear(self, told: dict[str, Any], at: float) -> bool:
-        """Takes what the probe tells of it. Whether its text is another than before."""
+        """Takes the probe's element. Returns whether its text has changed."""
         text, painted, changed = told.get("text"), told.get("painted"), told.get("changed")
         is_new, self._text = text != self._text, text
         self.seen_at = at
@@ -43,14 +43,14 @@ class Element:
 
 
 class Title:
-    """A live title: symbol, price and arrow. Other titles hold numbers that are no price."""
+    """A live title: symbol, price and arrow. Numbers in other titles are no prices."""
 
     def __init__(self) -> None:
         self.reading: Reading | None = None
         self.changed_at = 0.0
 
     def hear(self, told: object, at: float, short_name: str) -> bool:
-        """Takes what the probe tells of it. Whether that is a new price; raises UnreadablePrice where it should be."""
+        """Takes the probe's title. Returns whether its price is new. Raises UnreadablePrice when it can't be read."""
         before, self.reading = self.reading, None
         if not isinstance(told, dict) or not is_time(changed := told.get("changed")) or changed > at:
             return False

@@ -1,6 +1,6 @@
-"""What can be wrong with a page: the error that ends it, and what is remembered of it until its ticker is tried again.
+"""Trouble with a page: the error that ends it, and what Pluto remembers of it until the next try.
 
-This file owns these two words. It judges nothing and keeps no state; any thread may use it.
+This file owns these two types. It judges nothing and keeps no state; any thread may use it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from tradingview.messages import printable
 class PageTrouble(PlutoError):
     """A page that can't give a price: the state its ticker gets, the reason, and whether the last price is void.
 
-    `delay` is in how many seconds to try again; None leaves it to the backoff. `alternative` is the symbol that
-    TradingView shows instead of the one that was asked for.
+    `delay` is the seconds until the next try; None leaves it to the backoff. `alternative` is the symbol that
+    TradingView shows instead of the requested one.
     """
 
     code = "page_trouble"
@@ -36,7 +36,7 @@ class PageTrouble(PlutoError):
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why a ticker has no page that works; when it is tried again, in ms since the epoch and by our own clock.
+    """Why a ticker has no working page, and when Pluto tries again: in ms since the epoch and by our clock.
 
     `alternative` is the symbol that TradingView shows instead.
     """
@@ -49,6 +49,6 @@ class Trouble:
 
 
 def other_symbol(asked: str, shown: str) -> PageTrouble:
-    """The page is, or will only be, another symbol's: it was renamed, or visitors don't get it."""
+    """The page shows another symbol: TradingView renamed ours, or doesn't show it to visitors."""
     reason = f"TradingView shows visitors {shown} instead of {asked}; to see it, track {shown}"
     return PageTrouble(State.ERROR, reason, void_price=True, alternative=shown)

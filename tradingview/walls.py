@@ -1,7 +1,7 @@
-"""Walls: what stands in place of a symbol page, told by a response or by the document itself.
+"""Walls: recognises, from a response or a document, what the site shows instead of a symbol page.
 
 This file owns the judgement and its order: not found, a fault of the site, a bot wall. It is pure and knows no browser;
-what a wall looks like is in site.py. Any thread may use it.
+site.py says what a wall looks like. Any thread may use it.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from quotes import State
 from tradingview.feed import PageTrouble, printable
 from tradingview.site import NOT_FOUND_TITLE, WALL_HEADERS, WALL_STATUSES, WALL_TITLES
 
-PASSING_STATUS = 202  # a challenge that may lead on to the page by itself
+PASSING_STATUS = 202  # a challenge that may pass by itself
 LONGEST_RETRY_AFTER_S = 3600.0
 
 
 class Wall(PageTrouble):
-    """TradingView asks for a check, or refuses, in place of the page."""
+    """TradingView asks for a check or refuses, instead of showing the page."""
 
     def __init__(self, reason: str, *, delay: float | None = None) -> None:
         super().__init__(State.BLOCKED, reason, delay=delay)
 
 
 def judge_response(status: int, headers: Mapping[str, str]) -> PageTrouble | None:
-    """What is wrong with the response to a request for a symbol page; its headers' names are in lower case."""
+    """What is wrong with a response to the request for a symbol page; None if nothing. Header names are lower case."""
     delay = retry_after(headers.get("retry-after", ""))
     if status == 404:
         return PageTrouble(State.NOT_FOUND, "TradingView has no such symbol (HTTP 404)", void_price=True)
@@ -44,7 +44,7 @@ def judge_response(status: int, headers: Mapping[str, str]) -> PageTrouble | Non
 
 
 def judge_document(facts: Mapping[str, Any]) -> PageTrouble | None:
-    """What is wrong with a document, by what the probe says of it."""
+    """What is wrong with a document, from the probe's facts; None if nothing."""
     title = printable(facts.get("title"))
     if facts.get("notFound") is True or title.startswith(NOT_FOUND_TITLE):
         return PageTrouble(State.NOT_FOUND, "TradingView has no such symbol (its page says so)", void_price=True)
@@ -56,12 +56,12 @@ def judge_document(facts: Mapping[str, Any]) -> PageTrouble | None:
 
 
 def is_symbol_page(facts: Mapping[str, Any]) -> bool:
-    """Whether the document has the symbol's facts or its header. A wall has neither."""
+    """Whether the document has a symbol's facts or header. A wall has neither."""
     return facts.get("symbol") is True
 
 
 def retry_after(text: str) -> float | None:
-    """The seconds that a response asks us to wait, given as such or as a date; an hour at most."""
+    """The seconds that a response asks Pluto to wait, from a number or a date; an hour at most."""
     try:
         seconds = float(text) if text.isdecimal() else parsedate_to_datetime(text).timestamp() - time.time()
     except (ValueError, OverflowError):
@@ -70,7 +70,7 @@ def retry_after(text: str) -> float | None:
 
 
 def is_challenge(url: str, places: Iterable[str]) -> bool:
-    """Whether an iframe with this address is a wall's check; `places` are as CHALLENGES in site.py."""
+    """Whether an iframe's address is a wall's check. `places` have the form of CHALLENGES in site.py."""
     parts = urlsplit(url)
     host = parts.netloc.lower()
     for place in places:
