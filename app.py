@@ -1,16 +1,16 @@
-"""Pluto, composed: which parts there are, how they are joined, and in which order they start and stop.
+"""Pluto, composed: which parts exist, how they connect, and in which order they start and stop.
 
-Read this file first. It owns the composition and the life of the process: the settings become parts, the parts become
-a Flask application beside Connect, a signal ends them from the top down. It decides nothing about prices, clients or
-requests. `main` runs on the hub thread, so nothing here may block once the parts run: the browser lives on the
-scraper's thread, the simulator in a process of its own.
+Read this file first. It owns the composition and the life of the process: it makes the parts from the settings, makes a
+Flask application beside Connect from the parts, and on a signal stops them from the top down. It decides nothing about
+prices, clients or requests. `main` runs on the hub thread, so nothing here may block once the parts run. The browser
+lives on the scraper's thread, the simulator in its own process.
 """
 
 from __future__ import annotations
 
 import sys
 
-if sys.platform == "win32":  # said before an import fails for it
+if sys.platform == "win32":  # before an import fails because of it
     sys.exit("pluto: Pluto doesn't run on Windows itself: install WSL2 (wsl --install), and start ./run.sh in there.")
 
 import atexit
@@ -65,11 +65,13 @@ log = logging.getLogger("pluto")
 def assemble(
     settings: Settings, bound: str = "127.0.0.1", *, open_files: int | None = None, **patience: float
 ) -> Parts:
-    """The parts, joined and not yet started. Of each change of the watchlist hear the broadcaster, then the store, then
-    the scraper; of each quote the broadcaster, by way of what is remembered from before the restart, and the store.
+    """The parts, connected but not started.
 
-    `bound` is the address that the server listens on. `open_files` is the browser's soft limit of descriptors; None:
-    Pluto's own. `patience` are times of StreamLimits, in seconds; the product leaves them as they are.
+    A change of the watchlist goes to the broadcaster, the store and the scraper, in this order. A quote goes through
+    `Remembered` (prices from before the restart) to the broadcaster, and to the store.
+
+    `bound` is the server's listening address. `open_files` is the browser's soft limit of descriptors; None: Pluto's
+    own. `patience` overrides times of StreamLimits, in seconds; only tests do.
     """
     limits = StreamLimits(settings.max_streams, settings.max_streams_per_address, **patience)
     broadcaster = Broadcaster(limits, simulated=settings.demo)
@@ -112,7 +114,7 @@ def _scraper_settings(settings: Settings, open_files: int | None) -> ScraperSett
 
 
 def create_app(parts: Parts) -> Flask:
-    """Flask and Connect beside each other. Each is behind the checks of who may call."""
+    """Flask and Connect side by side, each behind the access checks."""
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.converters["default"] = Segment
@@ -132,12 +134,12 @@ def create_app(parts: Parts) -> Flask:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs Pluto until SIGINT or SIGTERM. Returns the exit code: 0, or after one sentence CANT_START or GAVE_UP."""
+    """Runs Pluto until SIGINT or SIGTERM. Returns the exit code: 0, or CANT_START or GAVE_UP after a sentence why."""
     settings = read_settings(arguments)
-    os.environ.pop(variable_of("access_token"), None)  # the browser and the simulator have no use for it
+    os.environ.pop(variable_of("access_token"), None)  # the browser and the simulator don't need it
     console = start_logging(settings.log_level, settings.log_format)
-    atexit.register(gc.freeze)  # else the interpreter looks for garbage in all libraries before it ends: 0.2 s and more
-    sys.setswitchinterval(0.0005)  # else a busy scraper thread keeps the hub waiting for 5 ms at a time
+    atexit.register(gc.freeze)  # skip garbage collection at exit: it takes 0.2 s and more
+    sys.setswitchinterval(0.0005)  # else the hub waits up to 5 ms at a time for a busy scraper thread
     try:
         run(settings, console)
     except GaveUp as error:
@@ -150,7 +152,7 @@ def main(arguments: list[str]) -> int:
 
 
 class GaveUp(PlutoError):
-    """Pluto runs no more, and only a new process can help."""
+    """Pluto can't go on, and only a new process helps."""
 
     code = "gave_up"
 
@@ -164,8 +166,8 @@ def _start_failure(error: Exception, settings: Settings) -> str:
 
 
 def run(settings: Settings, console: Console) -> None:
-    """Starts the layers from the bottom up, waits for a signal, stops them from the top down. Raises GaveUp."""
-    environment = dict(os.environ)  # the user's own: the scraper's thread changes it for the driver
+    """Starts the layers from the bottom up, waits for a signal, and stops them from the top down. Raises GaveUp."""
+    environment = dict(os.environ)  # the user's own: the scraper's thread changes os.environ for the driver
     if settings.browser:
         find_browser(settings.browser)
     check_sandbox(settings.sandbox)
@@ -177,7 +179,7 @@ def run(settings: Settings, console: Console) -> None:
         simulator = layers.enter_context(Simulator().running()) if settings.demo else None
         if simulator is not None:
             settings = replace(settings, source_url=simulator.url)
-        open_files = raise_limit()  # after the simulator's start: that keeps the old one
+        open_files = raise_limit()  # after the simulator's start, which keeps the old limit
         settings = replace(settings, max_streams=_possible_streams(settings))
         parts = replace(assemble(settings, bound, open_files=open_files), simulator=simulator)
         scraper, broadcaster, supervisor = parts.source, parts.broadcaster, parts.supervisor
@@ -220,7 +222,7 @@ def serving(listeners: list[socket.socket], app: Flask) -> Iterator[None]:
 
 
 def _start_store(parts: Parts) -> list[Ticker]:
-    """Returns the watchlist from before the restart; what of it can only be read later is tracked then."""
+    """Returns the watchlist from before the restart. Tickers that the store reads later are tracked then."""
     loop = gevent.get_hub().loop
 
     def restore(tickers: list[Ticker]) -> None:
@@ -230,7 +232,7 @@ def _start_store(parts: Parts) -> list[Ticker]:
 
 
 def _track(watchlist: Watchlist, tickers: list[Ticker]) -> None:
-    """Tracks what there is room for, and says what has none; the store doesn't forget it."""
+    """Tracks the tickers up to the limit, and logs the rest; the store keeps those."""
     for number, ticker in enumerate(tickers):
         try:
             watchlist.add(ticker)
@@ -240,7 +242,7 @@ def _track(watchlist: Watchlist, tickers: list[Ticker]) -> None:
 
 
 def _on_signal() -> AsyncResult[None]:
-    """What is set when Pluto is to end."""
+    """Set when a signal tells Pluto to end."""
     stop: AsyncResult[None] = AsyncResult()
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, stop.set)
@@ -248,7 +250,7 @@ def _on_signal() -> AsyncResult[None]:
 
 
 def _possible_streams(settings: Settings) -> int:
-    """--max-streams, or as many as there are descriptors for."""
+    """--max-streams, or fewer if the descriptors allow fewer."""
     if settings.max_streams <= (room := room_for_streams()):
         return settings.max_streams
     log.warning("%d streams at most, not --max-streams %d: raise ulimit -n for more", room, settings.max_streams)
@@ -256,14 +258,14 @@ def _possible_streams(settings: Settings) -> int:
 
 
 def host_in_url(host: str) -> str:
-    """The listening host as it is called from this machine."""
+    """The listening host's name for clients on this machine."""
     if host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::"):
         return "localhost"
     return f"[{host}]" if ":" in host else host
 
 
 def _announcement(settings: Settings, address: str, made_token: str) -> str:
-    """Where Pluto is, and the token it made: the only time that one is written anywhere."""
+    """Pluto's address, and the token it made: the only place where Pluto writes that."""
     mode = "headed" if settings.headed else "headless"
     simulated = "SIMULATED, livelier than real ones, by a simulator at " if settings.demo else ""
     token = (f"  token    {made_token}",) if made_token else ()

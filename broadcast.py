@@ -6,10 +6,10 @@ on the hub thread except `Broadcaster.put`, which any thread may call: quotes cr
 
     put → hand-off (newest per ticker) → flush → table → one frame per audience → one non-blocking send per client
 
-    Table        the newest quote per ticker, what changed since a given flush, which price is no longer proven
-    Frames       what is sent, encoded once for all who need the same bytes
-    Client       one client's socket, and how it lags behind and catches up
-    Clients      which clients are admitted and which are closed, the audiences, the sending
+    Table        the newest quote per ticker, the changes since a given flush, the end of each proof
+    Frames       the bytes to send, encoded once for all clients that need the same
+    Client       one client's socket, how it lags and how it catches up
+    Clients      admits and drops clients, owns the audiences, sends
     Broadcaster  the hand-off, the flush every 50 ms and the tick every 0.5 s
 
 An audience is the clients that want the same bytes: one format, one set of tickers, one rate. A client has no greenlet
@@ -46,40 +46,40 @@ from quotes import PlutoError, Quote, State, Ticker, parse_tickers, steady_ms, w
 log = logging.getLogger("pluto.broadcast")
 
 FLUSH_INTERVAL_S = 0.05  # the design card's figure
-TICK_S = 0.5  # how often proofs, clients and silence are looked at
+TICK_S = 0.5  # between two checks of proofs, clients and heartbeats
 MIN_RATE, MAX_RATE = 0.1, 20.0  # batches per second that a stream may ask for
-LEAVE_LIMIT_S = 1.0  # for a client to take its last bytes and close its side
-VANISHED_AFTER = 4 / 3  # of the lag limit: a peer that acknowledges nothing for this long is gone
-CHECKS_A_ROUND = 10  # each tick checks this fraction of all peers
+LEAVE_LIMIT_S = 1.0  # for a client to read its last bytes and close its side
+VANISHED_AFTER = 4 / 3  # times the lag limit: a peer that acknowledges nothing for this long is gone
+CHECKS_A_ROUND = 10  # each tick checks one in so many peers
 SEND_BUFFER = 32 * 1024  # bytes that the kernel keeps per client
 DRAIN_LIMIT = 256  # quotes taken from the hand-off at once; the rest goes with the next flush
-SLICE = 1_000  # clients of one audience sent to before the hub gets a turn
-TURN_S = 0.001  # for other audiences before the hub gets a turn
-MAX_UNREAD = 64 * 1024  # bytes that a client may send although nobody reads them
-MAX_TAIL = 256 * 1024  # unsent bytes at which a lagging client gets no more answers
+SLICE = 1_000  # clients of one audience served before the hub gets a turn
+TURN_S = 0.001  # spent on other audiences before the hub gets a turn
+MAX_UNREAD = 64 * 1024  # bytes that a client may send although no handler reads them
+MAX_TAIL = 256 * 1024  # unsent bytes at which Pluto drops a lagging client
 MAX_REMOVED = 1_000  # removals remembered for clients that resume
-MAX_FRAMES = 256  # frames kept for clients that need the same one
+MAX_FRAMES = 256  # frames cached
 WHOLE_EVERY_S = 1.0  # how often whole frames are sent again
 RETRY_MS = 2_000  # how long a client waits before it connects again
-TCP_INFO = struct.Struct("=3xB20xI28xI")  # of Linux's struct tcp_info, see _unacknowledged_ms
+TCP_INFO = struct.Struct("=3xB20xI28xI")  # Linux's struct tcp_info, see _unacknowledged_ms
 DELAY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)  # of histograms
-READABLE, WRITABLE = 1, 2  # libev's names of what an io watcher waits for
+READABLE, WRITABLE = 1, 2  # libev's events of an io watcher
 LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Selection(frozenset[Ticker]):
-    """The tickers that a client asked for. What derives from them is computed once."""
+    """The tickers that a client asked for. It computes derived values once."""
 
     _list: list[Ticker] | None = None
     _found: list[Ticker]
 
     @cached_property
     def mark(self) -> str:
-        """What tells it from other selections in the id of a batch."""
+        """Identifies the selection in the id of a batch."""
         return f"{crc32(','.join(sorted(self)).encode()):08x}"
 
     def of(self, tickers: list[Ticker]) -> list[Ticker]:
-        """Those of this list, in its order. The list never changes afterwards."""
+        """Its tickers among those of this list, in the list's order. The list must never change afterwards."""
         if self._list is not tickers:
             self._list, self._found = tickers, [ticker for ticker in tickers if ticker in self]
         return self._found
@@ -91,22 +91,21 @@ Filter = Selection | None
 
 @dataclass(frozen=True)
 class StreamLimits:
-    """How many streams there may be; the times are in seconds."""
+    """Limits of the streams. Times are in seconds."""
 
     max_streams: int = 10_000
     max_streams_per_address: int = 100
     interval: float = FLUSH_INTERVAL_S
-    heartbeat: float = 5.0  # an audience that was sent nothing for this long gets its format's heartbeat
-    lag_limit: float = 15.0  # a client that drains nothing for this long is closed
+    heartbeat: float = 5.0  # Pluto sends an audience a heartbeat after this silence
+    lag_limit: float = 15.0  # Pluto closes a client that drains nothing for this long
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A ticker's newest quote, and the flushes with which the quote and the ticker came.
+    """A ticker's newest quote, the flush it came with (`sequence`), and the one the ticker came with (`tracked`).
 
-    `wire_json` is the quote as REST, SSE and WebSocket send it. `encoded` is for formats that write it differently:
-    each keeps its own bytes there under a name of its own. A later proof replaces `quote` by one that is equal to it;
-    any other change makes a new entry.
+    `wire_json` is the quote as REST, SSE and WebSocket send it. In `encoded` every other format keeps its own bytes,
+    under its own name. A later proof replaces `quote` by an equal one; any other change makes a new entry.
     """
 
     quote: Quote
@@ -210,7 +209,7 @@ class InvalidRate(PlutoError):
 
 
 class Histogram:
-    """How often something took how long: `counts` has one place per bound, in seconds, and one for the rest."""
+    """Counts durations: `counts` has one place per upper bound, in seconds, and one for the rest."""
 
     __slots__ = ("bounds", "counts", "total_s")
 
@@ -226,27 +225,27 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """How long a price waits on each part of its way; observed beside the hot loop, never in it.
+    """How long a price takes on each part of its way. Observed outside the hot loop.
 
     `page` and `handoff` are computed from the quote's own times: whole milliseconds of the machine's clock.
     """
 
-    page: Histogram = field(default_factory=Histogram)  # from the page showing a price to Pluto having it
+    page: Histogram = field(default_factory=Histogram)  # from the page showing a price to Pluto receiving it
     handoff: Histogram = field(default_factory=Histogram)  # from there to the flush that sends it
     flush: Histogram = field(default_factory=Histogram)  # a flush itself
-    lateness: Histogram = field(default_factory=Histogram)  # of a flush after its time
-    lag: Histogram = field(default_factory=Histogram)  # from a client's socket being full to its having caught up
+    lateness: Histogram = field(default_factory=Histogram)  # how late a flush was
+    lag: Histogram = field(default_factory=Histogram)  # from a client's socket being full to its catching up
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
 class Table:
-    """The newest quote of every tracked ticker, numbered by the flush with which it came.
+    """The newest quote of every tracked ticker, numbered by the flush it came with.
 
-    `sequence` is the number of the last flush. What changes after it belongs to the next flush, but may be read at
-    once: whoever reads gets each quote as it may be shown at that moment. `version` grows with every change.
-    `on_change` is called when something changes outside of a flush.
+    `sequence` is the number of the last flush. Later changes belong to the next flush, but readers see them at once,
+    with expired prices already stale. `version` grows with every change. `on_change` is called when something changes
+    outside a flush.
     """
 
     def __init__(
@@ -256,7 +255,7 @@ class Table:
         self.sequence = 0
         self.version = 0
         self._clock, self._on_change, self._counters = clock, on_change, counters
-        self._simulated = simulated  # every quote of a ticker whose page has shown nothing yet
+        self._simulated = simulated  # marks the quotes of tickers that are starting
         self._entries: dict[Ticker, Entry] = {}
         self._tickers: list[Ticker] = []  # sorted
         self._removed: dict[Ticker, int] = {}  # the flush with which a ticker was removed
@@ -279,7 +278,7 @@ class Table:
         return self._entries.get(ticker)
 
     def add(self, ticker: Ticker) -> None:
-        """Accepts quotes of this ticker from now on; until the first one comes, it is starting."""
+        """Accepts quotes of this ticker from now on. Until the first one, its state is starting."""
         self._removed.pop(ticker, None)
         quote = Quote(ticker, State.STARTING, simulated=self._simulated, reason="its page has not been opened yet")
         self._set(quote, self.sequence + 1)
@@ -300,9 +299,9 @@ class Table:
         self._on_change()
 
     def put(self, quote: Quote) -> Quote | None:
-        """Takes a ticker's newest quote, and returns the one before if anything but its proof is new.
+        """Takes a ticker's newest quote. Returns the previous one, or None if only its proof is new.
 
-        A quote of a ticker that isn't tracked came too late, and is dropped.
+        Drops a quote of an untracked ticker, which came too late.
         """
         entry = self._entries.get(quote.ticker)
         if entry is None:
@@ -368,14 +367,14 @@ class Table:
         return any(sequence > since for sequence in (*added, *removed))
 
     def resume_point(self, last_event_id: str, tickers: Filter) -> int | None:
-        """The flush that a client has, by the id of its last batch; None if that id means nothing here."""
+        """The flush that a client has, from the id of its last batch; None if that id is unknown here."""
         epoch, _, text = last_event_id.partition("-")
         if epoch != self._epoch_of(tickers) or not (text.isascii() and text.isdecimal()) or len(text) > 18:
             return None
         return int(text) if self._forgotten <= int(text) <= self.sequence else None
 
     def _epoch_of(self, tickers: Filter) -> str:
-        """Of this run and these tickers: a sequence says nothing about tickers that the client did not ask for then."""
+        """Names this run and these tickers: a sequence is meaningless for tickers that the client hadn't asked for."""
         return self.epoch if tickers is None else self.epoch + tickers.mark
 
 
@@ -385,14 +384,14 @@ class Frames:
     def __init__(self, table: Table, counters: Counter[str]) -> None:
         self._table, self._counters = table, counters
         self._frames: dict[tuple[object, ...], bytes] = {}
-        self._version = table.version  # of the table that they were made of
+        self._version = table.version  # of the table when the frames were made
 
     def payload(self, subscription: Subscription, since: int) -> bytes:
         """Everything that changed after flush `since`."""
         return self._encode(subscription, since, None)
 
     def first_payload(self, subscription: Subscription, since: int | None) -> bytes:
-        """The first batch of a stream: everything, or if it resumes what changed after flush `since`, as it is now."""
+        """The first batch of a stream: everything, or (if it resumes) all that changed after flush `since`."""
         self._table.expire()
         return self._encode(subscription, -1 if since is None else since, since is not None)
 
@@ -417,14 +416,14 @@ class Frames:
 
 
 class Audience:
-    """The clients with one subscription: they get the same bytes object. `sequence` is the flush that all have."""
+    """The clients with one subscription: they share one bytes object. `sequence` is the flush that all have."""
 
     __slots__ = ("due_at", "members", "sent_at", "sequence", "subscription")
 
     def __init__(self, subscription: Subscription, sequence: int) -> None:
         self.subscription = subscription
         self.sequence = sequence
-        self.members: dict[Client, None] = {}  # in the order of joining, which is that of memory
+        self.members: dict[Client, None] = {}  # in the order of joining, which is also memory order
         self.sent_at = time.monotonic()
         self.due_at = 0.0
 
@@ -435,9 +434,9 @@ class Audience:
 class Client:
     """One client: admitted, then started on its socket, then dropped. `Clients` makes them.
 
-    `first` is the first bytes of its stream, until they are sent. `receive` takes what the client sends; without it,
-    that is thrown away. `tail` is None while the client keeps up, otherwise the unsent rest of the current frame;
-    `sequence` is the flush it has when lagging. `address` is where its stream counts; empty if it isn't counted.
+    `first` is the first bytes of its stream, until they are sent. `receive` takes the client's bytes; without it they
+    are discarded. `tail` is None while the client keeps up, otherwise the unsent rest of the current frame; `sequence`
+    is the flush that a lagging client has. Its stream counts for `address`; empty: for none.
     """
 
     __slots__ = (
@@ -453,7 +452,7 @@ class Client:
         self.tail: bytes | None = None
         self.drained_at = 0.0
         self.left_at: float | None = None
-        self.was_silent = False  # it had acknowledged nothing for too long at the last check
+        self.was_silent = False  # at the last check it had acknowledged nothing for too long
         self._clients = clients
         self._socket: socket.socket | None = None
         self._reader: Any = None
@@ -467,7 +466,7 @@ class Client:
         return self._clients.table.sequence if self.audience is None else self.audience.sequence
 
     def start(self, connection: socket.socket) -> None:
-        """Goes on with the stream on this socket, which is the broadcaster's from now on; `first` has been sent."""
+        """Continues the stream on this socket, which the broadcaster owns from now on. `first` has been sent."""
         if self not in self._clients:
             connection.close()
             return
@@ -481,7 +480,7 @@ class Client:
         self._clients.join(self, self.sequence)
 
     def subscribe(self, subscription: Subscription) -> None:
-        """Sends this from now on, beginning with all of it."""
+        """Changes the subscription, and sends everything in it once."""
         if self not in self._clients or self.left_at is not None:
             return
         self._clients.quit_audience(self)
@@ -490,7 +489,7 @@ class Client:
         self.write(self._clients.frames.first_payload(subscription, None))
 
     def write(self, data: bytes) -> None:
-        """Sends bytes to this client alone, and never inside a frame that is half sent."""
+        """Sends bytes to this client alone, never inside a half-sent frame."""
         if self.tail is not None:
             if len(self.tail) + len(data) > MAX_TAIL:
                 self.drop("flooding")
@@ -516,7 +515,7 @@ class Client:
         self.leave(self.subscription.format.expired, "deadline")
 
     def leave(self, last_bytes: bytes, reason: str) -> None:
-        """Ends the stream in order. A lagging client can't be told, and is dropped."""
+        """Ends the stream in order: last bytes, then the end. Drops a lagging client, which can't receive them."""
         if self._socket is None or self.tail is not None or self.left_at is not None:
             self.drop(reason)
             return
@@ -551,13 +550,13 @@ class Client:
     # --- lagging ------------------------------------------------------------------------------------------------------
 
     def fall_behind(self, tail: bytes, has: int) -> None:
-        """The socket is full: `tail` is unsent, and after it everything that came after flush `has`."""
+        """The socket is full: `tail` and everything after flush `has` are unsent."""
         self._clients.counters["lagging"] += 1
         self._lagging_since = time.monotonic()
         self.catch_up(tail, has)
 
     def catch_up(self, tail: bytes, has: int) -> None:
-        """Sends the tail as the socket takes it, then everything that came after flush `has`."""
+        """Sends the tail as the socket accepts it, then everything after flush `has`."""
         assert self._socket is not None
         self.tail, self.sequence, self.drained_at = tail, has, time.monotonic()
         self._writer = gevent.get_hub().loop.io(self._socket.fileno(), WRITABLE)
@@ -583,7 +582,7 @@ class Client:
             self._lagging_since = None
 
     def _refill(self) -> bool:
-        """The tail is sent: the next one is everything that changed meanwhile. Returns whether anything did."""
+        """Once the tail is sent, makes the next one of all that changed meanwhile. Returns whether anything did."""
         if self.audience is None or self.sequence >= self._clients.table.sequence:
             return False
         had, self.sequence = self.sequence, self._clients.table.sequence
@@ -627,8 +626,8 @@ class Clients:
         self._vanished_after_ms = 1000 * VANISHED_AFTER * limits.lag_limit
         self._clients: set[Client] = set()
         self._audiences: dict[Subscription, Audience] = {}
-        self._streams_of: Counter[str] = Counter()  # by address; none that has no stream
-        self._unchecked: list[Client] = []  # whose peers are still to be checked in this round
+        self._streams_of: Counter[str] = Counter()  # open streams by address, without zeros
+        self._unchecked: list[Client] = []  # clients still to check in this round
         self._is_closed = False
 
     def __contains__(self, client: Client) -> bool:
@@ -656,9 +655,9 @@ class Clients:
             )
 
     def admit(self, subscription: Subscription, last_event_id: str = "", address: str = "") -> Client:
-        """A place for a client, with the first bytes of its stream: a greeting, and what it doesn't have yet.
+        """Admits a client. Its `first` bytes are a greeting and everything that it doesn't have yet.
 
-        It counts until it is dropped. Raises TooManyStreams, TooManyStreamsPerAddress or ShuttingDown.
+        It takes a place until it is dropped. Raises TooManyStreams, TooManyStreamsPerAddress or ShuttingDown.
         """
         try:
             self.check_room(address)
@@ -683,7 +682,7 @@ class Clients:
                 del self._streams_of[client.address]
 
     def join(self, client: Client, has: int) -> None:
-        """Puts a client that has flush `has` into the audience of its subscription, and catches up on later ones."""
+        """Puts a client that has flush `has` into its subscription's audience, and sends it later flushes."""
         audience = self._audiences.get(client.subscription)
         if audience is None:
             audience = self._audiences[client.subscription] = Audience(client.subscription, self.table.sequence)
@@ -702,7 +701,7 @@ class Clients:
     # --- sending ------------------------------------------------------------------------------------------------------
 
     def deliver(self) -> None:
-        """Sends each audience that is due what it doesn't have."""
+        """Sends each due audience the changes that it doesn't have."""
         now = time.monotonic()
         for audience in self._in_turns():
             if audience.sequence < self.table.sequence and audience.due_at <= now:
@@ -721,12 +720,12 @@ class Clients:
                 yield audience
 
     def seconds_until_due(self) -> float | None:
-        """When the next audience that asked for a lower rate may get what it doesn't have yet."""
+        """Seconds until an audience with a lower rate may get its next changes; None if none waits."""
         due = [audience.due_at for audience in self._audiences.values() if audience.sequence < self.table.sequence]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _deliver(self, audience: Audience, now: float) -> None:
-        """Sends an audience what it doesn't have, slice by slice; only then does the audience have it."""
+        """Sends an audience its changes slice by slice; it has them only after the last slice."""
         sequence = self.table.sequence
         if frame := audience.frame(self.frames.payload(audience.subscription, audience.sequence)):
             audience.sent_at, audience.due_at = now, now + audience.subscription.interval
@@ -734,7 +733,7 @@ class Clients:
         audience.sequence = sequence
 
     def _send_in_slices(self, audience: Audience, frame: bytes, sequence: int) -> None:
-        """Sends to all who are members now, and gives the hub a turn after each slice."""
+        """Sends to all current members, and gives the hub a turn after each slice."""
         members = list(audience.members)
         self._send(members[:SLICE], frame, sequence)
         for start in range(SLICE, len(members), SLICE):
@@ -743,7 +742,7 @@ class Clients:
             self._send(still_members, frame, sequence)
 
     def _send(self, members: list[Client], frame: bytes, sequence: int) -> None:
-        """The hot loop: the same bytes to each, one system call per client. With them they have flush `sequence`."""
+        """The hot loop: the same bytes to each client, one system call each. After it they have flush `sequence`."""
         size, conflated = len(frame), 0
         for client in members:
             if client.tail is not None:
@@ -765,7 +764,7 @@ class Clients:
     # --- every tick ---------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Drops clients that are stuck, gone or told to go, and sends heartbeats."""
+        """Drops clients that are stuck, vanished or have left, and sends heartbeats."""
         self._drop_overdue(time.monotonic())
         self._drop_vanished()
         self._send_heartbeats(time.monotonic())
@@ -779,16 +778,16 @@ class Clients:
                 client.drop("left")
 
     def _drop_vanished(self) -> None:
-        """Drops clients whose machine or network is gone: they never acknowledge what was sent, and never say goodbye.
+        """Drops clients whose machine or network is gone: they acknowledge nothing and never close.
 
-        Linux's own TCP_USER_TIMEOUT would also end a peer that reads, but slowly and with a small window.
+        Linux's TCP_USER_TIMEOUT would also end a slow peer with a small window.
         """
         if not self._unchecked:
             self._unchecked = list(self._clients)
         for _ in range(min(len(self._unchecked), 1 + len(self._clients) // CHECKS_A_ROUND)):
             client = self._unchecked.pop()
             is_silent = client.unacknowledged_ms() > self._vanished_after_ms
-            if is_silent and client.was_silent:  # once may be a packet that is on its way after a quiet time
+            if is_silent and client.was_silent:  # once may be a packet in flight after a quiet time
                 client.drop("vanished")
             client.was_silent = is_silent
 
@@ -805,10 +804,10 @@ class Clients:
                 self._deliver(audience, now)
 
     def close(self) -> None:
-        """Ends every stream in order: last bytes, then the end of what we send, then the client's own close."""
+        """Ends every stream in order: last bytes, then our end of the connection, then the client's."""
         self._is_closed = True
         for client in list(self._clients):
-            spread = random.uniform(0, max(RETRY_MS, len(self._clients)))  # at most 1,000 come back a second
+            spread = random.uniform(0, max(RETRY_MS, len(self._clients)))  # at most 1,000 reconnect a second
             client.leave(client.subscription.format.end(round(RETRY_MS + spread)), "shutdown")
         deadline = time.monotonic() + LEAVE_LIMIT_S
         while self._clients and time.monotonic() < deadline:
@@ -821,9 +820,9 @@ class Clients:
 
 
 class Broadcaster:
-    """Takes quotes from any thread, and sends every client what changed.
+    """Takes quotes from any thread, and sends every client the changes.
 
-    `clock` gives the time by which proofs run out, in ms as `steady_ms` does.
+    `clock` is the clock of proofs, in ms like `steady_ms`.
     """
 
     def __init__(
@@ -832,14 +831,14 @@ class Broadcaster:
         limits = limits or StreamLimits()
         self.counters: Counter[str] = Counter()
         self.delays = Delays()
-        self.lateness_max_s = 0.0  # of a flush after its time
+        self.lateness_max_s = 0.0  # how late a flush was, at most
         self.flush_max_s = 0.0
         self._dirty = Event()
         self.table = Table(clock, self._dirty.set, self.counters, simulated=simulated)
         self.clients = Clients(self.table, self.counters, self.delays, limits)
         self._interval = limits.interval
         self._lock = threading.Lock()  # of the hand-off
-        self._handoff: dict[Ticker, Quote] = {}  # newest per ticker: bounded by their number, never overflows
+        self._handoff: dict[Ticker, Quote] = {}  # newest per ticker: bounded by their number
         self._taken: dict[Ticker, Quote] = {}  # taken from the hand-off and not yet flushed
         self._is_stopping = False
         self._wakeup = gevent.get_hub().loop.async_()
@@ -862,7 +861,7 @@ class Broadcaster:
         self._wakeup.send()
 
     def add(self, ticker: Ticker) -> None:
-        """The ticker is tracked from now on: what was put before doesn't count."""
+        """Tracks the ticker from now on, and drops quotes put before."""
         with self._lock:
             self._handoff.pop(ticker, None)
         self._taken.pop(ticker, None)
@@ -873,7 +872,7 @@ class Broadcaster:
 
     @property
     def is_flushing(self) -> bool:
-        """Whether the flush loop runs, as it should until the end; without it nobody is sent anything."""
+        """Whether flush and tick loops run, as they must until the end; without them clients receive nothing."""
         return self._is_stopping or all(not greenlet.dead for greenlet in self._greenlets)
 
     @property
@@ -884,7 +883,7 @@ class Broadcaster:
     # --- the flush ----------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        """Leading edge: the first change after a quiet time is sent at once, then at most one batch per interval."""
+        """Sends the first change after a quiet time at once, then at most one batch per interval."""
         while True:
             self._dirty.wait(self.clients.seconds_until_due())
             self._dirty.clear()
@@ -905,7 +904,7 @@ class Broadcaster:
         self.delays.lateness.observe(lateness_s)
 
     def flush(self) -> bool:
-        """Puts what waits in the hand-off into the table, and sends it. Returns whether anything changed."""
+        """Moves quotes from the hand-off into the table, and sends them. Returns whether anything changed."""
         now_ms = _now_ms()
         for quote in self._take():
             if (before := self.table.put(quote)) is not None:
@@ -918,21 +917,21 @@ class Broadcaster:
         return has_changed
 
     def _take(self) -> list[Quote]:
-        """A bounded part of the hand-off; all of it has its turn before any ticker has the next."""
+        """Takes a bounded part of the hand-off. Every waiting ticker has its turn before any has a second."""
         if not self._taken:
             with self._lock:
                 self._taken, self._handoff = self._handoff, self._taken
         return [self._taken.pop(ticker) for ticker in list(islice(self._taken, DRAIN_LIMIT))]
 
     def _note_way(self, before: Quote, quote: Quote, now_ms: int) -> None:
-        """Observes a price that is new and live; any other was shown long before Pluto looked, or is sent again."""
+        """Observes new, live prices only: any other was on the page long before, or is a repetition."""
         shown_at, received_at = quote.timestamp, quote.received_at
         if quote.state is State.LIVE and shown_at and received_at and received_at != before.received_at:
             self.delays.page.observe(max(0, received_at - shown_at) / 1000)
             self.delays.handoff.observe(max(0, now_ms - received_at) / 1000)
 
     def _tick(self) -> None:
-        """Every TICK_S, without drifting: looks for what nobody reports."""
+        """Every TICK_S, without drift: finds what no event reports."""
         due = time.monotonic()
         while True:
             due = max(due + TICK_S, time.monotonic())
@@ -949,16 +948,16 @@ def http_chunk(payload: bytes) -> bytes:
 
 
 def _unacknowledged_ms(connection: socket.socket) -> int:
-    """For how long the peer has acknowledged nothing although it should; 0 where the system can't tell.
+    """For how long the peer has failed to acknowledge, in ms; 0 where the system can't tell.
 
-    The fields of Linux's struct tcp_info, which only grows at its end: unanswered probes of a closed window (the
-    fourth byte), unacknowledged packets (at 24), and ms since the last acknowledgement (at 56).
+    Reads Linux's struct tcp_info, which only grows at its end: unanswered probes of a closed window (byte 3),
+    unacknowledged packets (at 24), ms since the last acknowledgement (at 56).
     """
     if sys.platform != "linux" or connection.family not in (socket.AF_INET, socket.AF_INET6):
         return 0
     try:
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO.size)
-    except OSError:  # it is closed
+    except OSError:  # closed
         return 0
     probes, packets, silent_ms = TCP_INFO.unpack(info)
     return silent_ms if probes or packets else 0

@@ -1,17 +1,17 @@
-"""The scraper layer: one TradingView page per tracked ticker in a real Chromium, and every price those pages show.
+"""The scraper layer: keeps one TradingView page per tracked ticker open in a real Chromium, and emits their prices.
 
-This file owns the browser's life, which ticker has which page, and how each comes back after a failure. It never does
-what concerns one page (tab.py) or one renderer (group.py), nor decides which prices are believed (feed.py). It imports
+This file owns the browser's life, which ticker has which page, and how each recovers from a failure. It never handles
+what concerns one page (tab.py) or one renderer (group.py), nor decides which prices to believe (feed.py). It imports
 neither Flask nor gevent and knows nothing of clients: quotes leave through one callable, `emit`.
 
-Threads: `Scraper`'s public methods may be called from any thread; all else runs on the scraper thread, which sleeps in
-one Playwright call while events, commands and the tick run as greenlets of its loop.
+Threads: any thread may call `Scraper`'s public methods. All else runs on the scraper thread, which sleeps in one
+Playwright call; events, commands and the tick run as greenlets of its loop.
 
-    Scraper    the thread, and starting the browser again when it ends
-    Session    one life of the browser: its groups of tabs, reconciled with the tracked tickers
-    Processes  the browser's processes: whether they answer, what they weigh, and their end
-    Tickers    the tracked tickers, and what was told of each
-    Pace       how fast pages are opened
+    Scraper    the thread; starts the browser again when it ends
+    Session    one browser session: its groups of tabs, reconciled with the tracked tickers
+    Processes  the browser's processes: whether they answer, their memory, and their end
+    Tickers    the tracked tickers, and the last quote of each
+    Renewal    replaces old and grown pages
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ from tradingview.tab import Crashed, Harmful, NoPrice, Tab, first_line, why_unre
 
 log = logging.getLogger("pluto.scraper")
 
-HELD_MS = 1_000  # a ticker that is held back is due this much later than the one that asks for all
+HELD_MS = 1_000  # a held ticker is due this much later than the asker
 
 
 class BrowserEnded(PlutoError):
@@ -75,12 +75,12 @@ class BrowserEnded(PlutoError):
 class ScraperSettings:
     """`source_url` has no trailing slash; `simulated` marks every quote from the start.
 
-    `browser`, `headed`, `or_headless` and `sandbox` are those of LaunchSettings.
+    `browser`, `headed`, `or_headless` and `sandbox` are as in LaunchSettings.
 
     `group_size` is how many tickers share a renderer, `opening_spacing` the seconds between two openings,
-    `page_max_age` the hours after which a page is renewed. `page_max_heap` (a page's share of its renderer's heap) and
+    `page_max_age` the hours until a page is renewed. `page_max_heap` (a page's share of its renderer's heap) and
     `browser_max_memory` (PSS of all the browser's processes) are in MB. `open_files` is the soft limit of descriptors
-    that driver and browser get; None: Pluto's own.
+    for driver and browser; None: Pluto's own.
     """
 
     source_url: str = "https://www.tradingview.com"
@@ -107,34 +107,34 @@ class ScraperSettings:
 
 @dataclass(eq=False)
 class Tracked:
-    """A tracked ticker: the feed of its page, and what is remembered of it whichever page it has. Scraper thread."""
+    """A tracked ticker: the feed of its page, and what outlives a page. Used on the scraper thread."""
 
     feed: Feed
     told: Quote | None = None  # the quote last emitted
     failures: int = 0  # in a row
-    cut_offs: int = 0  # how often its page had to be kept from hurting others, since it was renewed last
+    cut_offs: int = 0  # how often its pages were cut off, since its last renewal
     complaint: str | None = None  # the reason last logged
-    renew_at: float = float("-inf")  # monotonic s; no renewal before: the last one failed
-    asked_at: float = float("-inf")  # monotonic s; when a user asked for a try last
-    is_held: bool = False  # another ticker asks TradingView for all
+    renew_at: float = float("-inf")  # monotonic s; no renewal before, after a failed one
+    asked_at: float = float("-inf")  # monotonic s; when a user last asked for a try
+    is_held: bool = False  # waits while another ticker asks for all
     reopening: Reopening = field(default_factory=Reopening)
 
 
 class Tickers:
-    """The tracked tickers, and what was told of each. They outlive pages and browsers.
+    """The tracked tickers, and the last quote of each. They outlive pages and browsers.
 
-    `add` and `remove` may be called from any thread, all else on the scraper thread.
+    Any thread may call `add` and `remove`; all else runs on the scraper thread, except where a method says so.
     """
 
     def __init__(self, pace: Pace, patience: Patience, counters: Counter[str], emit: Callable[[Quote], None]) -> None:
-        self.asker: Ticker | None = None  # asks TradingView for all while it blocks Pluto
-        self.has_been_live = False  # whether any was, since this was set to False
+        self.asker: Ticker | None = None  # while TradingView blocks Pluto: the only ticker that tries
+        self.has_been_live = False  # whether any ticker was, since the last reset
         self._pace, self._patience, self._counters, self._emit = pace, patience, counters, emit
         self._lock = threading.Lock()
-        self._tracked: dict[Ticker, Tracked] = {}  # changed by any thread, under the lock
+        self._tracked: dict[Ticker, Tracked] = {}  # any thread changes it, under the lock
 
     def add(self, feed: Feed) -> None:
-        """Tracks the feed's ticker, unless it is tracked already."""
+        """Tracks the feed's ticker, if it isn't tracked yet."""
         with self._lock:
             self._tracked.setdefault(feed.ticker, Tracked(feed))
 
@@ -147,18 +147,18 @@ class Tickers:
             return dict(self._tracked)
 
     def tracked_of(self, feed: Feed) -> Tracked | None:
-        """The ticker that this feed speaks for now; None if it was removed, or its page was renewed."""
+        """The ticker that this feed serves now; None if it was removed or its page renewed."""
         one = self._tracked.get(feed.ticker)
         return one if one is not None and one.feed is feed else None
 
     def doubt_all(self, reason: str, *, slept: bool = False) -> None:
-        """No price is live any more until its page has proven it anew."""
+        """Makes every price stale until its page proves it again."""
         for one in self.tracked().values():
             one.feed.doubt(reason, slept=slept)
             self.tell(one.feed)
 
     def replace(self, old: Feed, new: Feed) -> bool:
-        """Puts the feed of a renewed page in the place of the old one, if its ticker is still tracked."""
+        """Replaces the old page's feed by the renewed page's, if the ticker is still tracked."""
         if (one := self.tracked_of(old)) is None:
             return False
         new.succeed(old)
@@ -167,7 +167,7 @@ class Tickers:
         return True
 
     def tell(self, feed: Feed, *, renews: bool = False) -> None:
-        """Emits the feed's quote if it says anything new; a later proof alone only when it `renews`."""
+        """Emits the feed's quote if it has news. A later proof alone is news only with `renews`."""
         if (one := self.tracked_of(feed)) is None:
             return
         quote = feed.quote(now := steady_ms()).as_of(now)
@@ -194,20 +194,20 @@ class Tickers:
             one.complaint = quote.reason
 
     def why(self, ticker: Ticker) -> dict[str, Any] | None:
-        """Why the ticker's quote is what it is; None when it isn't tracked."""
+        """Why the ticker's quote is what it is; None if the ticker isn't tracked."""
         if (one := self.tracked().get(ticker)) is None:
             return None
         why = one.feed.why(steady_ms(), _wall_ms()) | {"failures": one.failures}
         return why if why["nextTryAt"] else why | {"nextTryAt": one.reopening.next_try_at}
 
     def clock_problem(self) -> str | None:
-        """Any thread: what is wrong with this machine's clock, as most pages tell; None: nothing that is known."""
+        """Any thread: what is wrong with this machine's clock, by the median of all pages; None if nothing is known."""
         told = [one.feed.clock_behind_ms(steady_ms(), _wall_ms()) for one in self.tracked().values()]
         known = [behind for behind in told if behind is not None]
         return clock_problem(median(known)) if known else None
 
     def fail(self, feed: Feed, trouble: PageTrouble) -> None:
-        """Says why the ticker has no page, and when it is tried again."""
+        """Emits why the ticker has no page, and when Pluto tries again."""
         if (one := self.tracked_of(feed)) is None:
             return
         trouble = self._weigh(one, trouble)
@@ -223,10 +223,10 @@ class Tickers:
         feed.fail(remembered, void_price=trouble.void_price)
         self.tell(feed)
 
-    # While TradingView blocks Pluto as a whole, one ticker asks for all.
+    # While TradingView blocks Pluto as a whole, only one ticker tries: the asker.
 
     def hold_back(self, busy: Container[Ticker]) -> None:
-        """Lets all tickers but one wait until that one has got through; those that are `busy` have a page open."""
+        """While Pluto is blocked, all tickers but the asker wait. Tickers in `busy`, whose page is open, don't."""
         tracked = self.tracked()
         if not self._pace.is_blocked or any(one.told and one.told.state is State.LIVE for one in tracked.values()):
             self.asker = None
@@ -260,7 +260,7 @@ class Tickers:
         one.is_held = False
 
     def _weigh(self, one: Tracked, trouble: PageTrouble) -> PageTrouble:
-        """An accident's page is opened again at once, the first time; a harmful one waits, longer each time."""
+        """Reopens at once after a first crash or freeze. A harmful page waits, longer each time."""
         if isinstance(trouble, Crashed | Frozen) and not one.failures:
             return PageTrouble(trouble.state, trouble.reason, delay=0.0)
         if isinstance(trouble, Crashed):
@@ -276,16 +276,16 @@ class Tickers:
 
 
 class Processes:
-    """The browser's processes: whether they answer, what they weigh, and that none outlives the browser."""
+    """The browser's processes: whether they answer, how much memory they use. Kills those that outlive the browser."""
 
     def __init__(self, loop: Loop, patience: Patience, counters: Counter[str]) -> None:
         self._loop, self._patience, self._counters = loop, patience, counters
         self._channel: CDPSession | None = None
         self._pids: set[int] = set()
-        self._asked_at: float | None = None  # when the browser was asked something it hasn't answered yet
+        self._asked_at: float | None = None  # time of the question that the browser hasn't answered
 
     def watch(self, channel: CDPSession) -> None:
-        """Asks the browser from now on, by its own channel."""
+        """Starts to ping the browser through its own channel."""
         self._channel = channel
         self._ask()
 
@@ -298,18 +298,18 @@ class Processes:
         self._loop.later(self._patience.ping, self._ask)
 
     def hang(self, now: float) -> bool:
-        """Whether browser or driver hang: a stopped one says nothing at all, so it was asked and didn't answer."""
+        """Whether browser or driver hangs: the last question has had no answer for too long."""
         return self._asked_at is not None and now - self._asked_at > self._patience.ping_limit
 
     def excuse(self, now: float) -> None:
-        """Pluto itself was late or asleep: an answer may be waiting."""
+        """Restarts the wait: Pluto itself was late or asleep, so an answer may be waiting."""
         self._asked_at = None if self._asked_at is None else now
 
     def weight_mb(self) -> float:
         return sum(_memory_mb(pid) for pid in self._pids)
 
     def end(self) -> None:
-        """After the end: kills what is left of the browser, such as a renderer that was stopped."""
+        """After the browser's end: kills its remaining processes, such as a stopped renderer."""
         left = [process for pid in self._pids if (process := _browser_process(pid)) is not None]
         for process in psutil.wait_procs(left, timeout=self._patience.end_grace)[1]:
             self._counters["processes_left"] += 1
@@ -318,14 +318,14 @@ class Processes:
 
 
 class Renewal:
-    """Long-lived pages grow: which one is renewed next, and the successor beside it. One at a time."""
+    """Long-lived pages grow: chooses the next one to renew, and keeps its successor. One at a time."""
 
     def __init__(self, groups: Groups, tickers: Tickers, max_age_s: float) -> None:
         self.successor: Tab | None = None
         self._groups, self._tickers, self._max_age_s = groups, tickers, max_age_s
 
     def due(self, tabs: dict[Ticker, Tab], now: float) -> Tracked | None:
-        """The ticker of a page that is too old, or in a group too big."""
+        """A ticker whose page is too old, or whose group is too big."""
         for tab in tabs.values():
             group = self._groups.of(tab)
             group.is_retiring |= now - tab.born_at > self._max_age_s
@@ -342,13 +342,13 @@ class Renewal:
             tab.fail(NoPrice(State.ERROR, "the page that was to take over is not live"))
 
     def is_good(self, old: Tab) -> bool:
-        """Whether the successor is live; or, where the old page isn't either, in the same state."""
+        """Whether the successor is live, or in the same state as the old page."""
         now, new = steady_ms(), self.successor
         state = None if new is None or not new.feed.has_price else new.feed.quote(now).as_of(now).state
         return state in (State.LIVE, old.feed.quote(now).as_of(now).state)
 
     def take(self, ticker: Ticker) -> Tab | None:
-        """Gives up the ticker's successor, if there is one."""
+        """Takes the ticker's successor out; None if there is none."""
         tab = self.successor
         if tab is None or tab.ticker != ticker:
             return None
@@ -357,7 +357,7 @@ class Renewal:
 
 
 class Session:
-    """One life of the browser: groups of tabs that are kept in step with the tracked tickers."""
+    """One life of the browser: keeps its groups of tabs in step with the tracked tickers."""
 
     def __init__(self, playwright: Playwright, scraper: Scraper) -> None:
         self.loop = Loop()
@@ -368,7 +368,7 @@ class Session:
         self._room, self._counters = scraper.room, scraper.counters
         self.groups = Groups(self.loop, self._patience, self._counters, size=self._settings.group_size)
         self._browser: Browser | None = None
-        self._control: BrowserContext | None = None  # stays empty; the thread sleeps until it closes
+        self._control: BrowserContext | None = None  # an empty context: the thread sleeps until it closes
         self._processes = Processes(self.loop, self._patience, self._counters)
         self._renewal = Renewal(self.groups, self._tickers, self._settings.page_max_age * 3600)
         self._end_reason = "it ended by itself"
@@ -377,7 +377,7 @@ class Session:
         self._opening_timer: asyncio.TimerHandle | None = None
 
     def run(self) -> None:
-        """Starts the browser and returns when `Scraper.stop` was called; raises BrowserEnded when it ends otherwise."""
+        """Starts the browser. Returns after `Scraper.stop`; raises BrowserEnded if the browser ends otherwise."""
         self.loop.soon(self._tick)
         browser, _ = self._scraper.launcher.launch(self._playwright, self._scraper.end_browsers)
         self._browser = browser
@@ -402,7 +402,7 @@ class Session:
             raise BrowserEnded(self._end_reason)
 
     def _check_source(self) -> None:
-        """Says so once, when the pages' host can't be reached: there is no ticker yet to say it."""
+        """Logs once if the pages' host can't be reached: no ticker is tracked yet that could show it."""
         if self._control is None:
             return
         reason = why_unreachable(self._control, self._settings.source_url, self._patience.answer)
@@ -410,14 +410,14 @@ class Session:
             log.warning("%s; its prices come as soon as it can be", reason)
 
     def wake(self) -> None:
-        """Any thread: the tracked tickers changed, or the end was asked for."""
+        """Any thread: the tracked tickers changed, or Pluto stops."""
         self.loop.call(self._reconcile)
 
     def end_processes(self) -> None:
-        """After the end: no process of the browser is left."""
+        """After the browser's end: kills its remaining processes."""
         self._processes.end()
 
-    # Once a second: what nobody tells.
+    # Once a second: finds what no event reports.
 
     def _tick(self) -> None:
         self.loop.later(self._patience.tick, self._tick)
@@ -425,7 +425,7 @@ class Session:
         if self._control is None:
             return
         self._notice_sleep(now)
-        if now - self._ticked_at > 3 * self._patience.tick:  # we were late: what we haven't heard may be waiting
+        if now - self._ticked_at > 3 * self._patience.tick:  # this thread was late: messages may be waiting
             self._excuse_silence(now)
         self._ticked_at = now
         if self._processes.hang(now):
@@ -468,7 +468,7 @@ class Session:
             self.loop.soon(tab.load)
 
     def _check_life(self, one: Tracked, tab: Tab, now: float) -> None:
-        """A page that was live and whose feed gives no sign of life is opened again."""
+        """Reopens a page that was live if its feed gives no sign of life."""
         quote, patience = tab.feed.quote(at := steady_ms()).as_of(at), self._patience
         is_silent = quote.state is State.STALE and quote.reason == NO_SIGN_OF_LIFE and tab.priced_at is not None
         wait = patience.no_life if quote.source is Source.SOCKET else patience.no_life_of_element
@@ -481,12 +481,12 @@ class Session:
             self._replace(tab)
 
     def _replace(self, tab: Tab) -> None:
-        """Closes the ticker's page, so that another is opened for it."""
+        """Closes the ticker's page, so that a new one opens."""
         self._drop_successor(tab.ticker)
         self._close(self.tabs.pop(tab.ticker))
 
     def retry(self, ticker: Ticker) -> None:
-        """Opens the ticker's page again as soon as a page may be opened, unless it is just being opened."""
+        """Reopens the ticker's page as soon as the pace allows, unless it is loading."""
         one, tab = self._tickers.tracked().get(ticker), self.tabs.get(ticker)
         if one is None or (tab is not None and tab.is_loading(time.monotonic())):
             return
@@ -514,7 +514,7 @@ class Session:
             self.loop.soon(group.check_heap, self._settings.page_max_heap)
 
     def _renew(self, now: float) -> None:
-        """Opens a page beside one that is too old or too big; it takes over once it is as good."""
+        """Opens a successor for a page that is too old or too big."""
         renewal = self._renewal
         if renewal.successor is not None:
             renewal.check(now)
@@ -522,7 +522,7 @@ class Session:
             renewal.successor = self._begin(one, self._scraper.new_feed(one.feed.ticker))
 
     def _take_over(self, tab: Tab) -> None:
-        """The successor is good: from this moment it is the ticker's page."""
+        """Makes the successor the ticker's page."""
         old = self.tabs[tab.ticker]
         self._renewal.successor = None
         if not self._tickers.replace(old.feed, tab.feed):
@@ -553,7 +553,7 @@ class Session:
         self._tickers.hold_back([tab.ticker for tab in self.tabs.values() if tab.wall is None])
         asker = self._tickers.asker
         waiting = [one for ticker, one in tracked.items() if ticker not in self.tabs and asker in (None, ticker)]
-        for one in sorted(waiting, key=lambda one: one.feed.due_at):  # who failed waits behind who was never tried
+        for one in sorted(waiting, key=lambda one: one.feed.due_at):  # new tickers first, then failed ones
             if one.feed.due_at > steady_ms():
                 return
             if self._room.is_full(len(self.tabs)):
@@ -571,7 +571,7 @@ class Session:
         return PageTrouble(State.ERROR, reason, delay=self._patience.no_room_retry)
 
     def _may_open(self) -> bool:
-        """Pages open with some spacing and few at a time: nobody is hammered, and the first price comes soon."""
+        """Whether a page may open now. Pages open spaced and few at a time, which spares the site and the processor."""
         now = time.monotonic()
         if (wait := self._pace.wait(now)) > 0:
             if self._opening_timer is not None:
@@ -584,7 +584,7 @@ class Session:
         return opening < self._patience.max_opening and loading < self._patience.max_loading
 
     def _begin(self, tracked: Tracked, feed: Feed) -> Tab | None:
-        """A tab that starts to open, in a group with room; None while a new group is being made."""
+        """Starts to open a tab, in a group with room. Returns None while a new group is being made."""
         if self.groups.is_making:
             return None
         sharing = sum(one.cut_offs == 0 for one in self._tickers.tracked().values())
@@ -619,12 +619,12 @@ class Session:
             tab.fail(PageTrouble(State.ERROR, f"the page could not be opened: {first_line(error)}"))
         else:
             tab.open(context)
-        if tab.is_closed:  # while it was being opened
+        if tab.is_closed:  # closed while it was opening
             self.groups.release(group, tab)
         self._reconcile()
 
     def _on_message(self, tab: Tab, message: dict[str, Any]) -> None:
-        if tab.priced_at == tab.heard_at:  # its first price: another page may load now
+        if tab.priced_at == tab.heard_at:  # its first price: the next page may open
             self._pace.on_price()
             self._slimness.on_price(tab.ticker, was_slim=tab.is_slim)
             self.loop.soon(self._reconcile)
@@ -635,9 +635,9 @@ class Session:
             self._take_over(tab)
 
     def _fail(self, tab: Tab, trouble: PageTrouble) -> None:
-        """The one place where a page is given up: its ticker says why and when it is tried again.
+        """The only place that gives a page up. Its ticker says why, and when Pluto tries again.
 
-        Only a page that shows a wall in a window stays: a person may solve the check.
+        A page that shows a wall in a window stays open: a person may solve the check.
         """
         if isinstance(trouble, NoPrice):
             self._slimness.on_no_price(tab.ticker, was_slim=tab.is_slim)
@@ -653,7 +653,7 @@ class Session:
                 self._close(tab)
 
     def _close(self, tab: Tab) -> None:
-        """Closes the tab's page, soon: the caller may be a handler that Playwright waits for."""
+        """Closes the tab's page soon, not at once: the caller may be a handler that Playwright waits for."""
         self.groups.close(tab)
         self.loop.soon(self._reconcile)
 
@@ -662,10 +662,10 @@ class Session:
 
 
 class Scraper:
-    """Keeps one page open per tracked ticker, for as long as it runs, and emits a quote at every change.
+    """Keeps one page open per tracked ticker, and emits a quote at every change.
 
-    `emit` is called on the scraper thread with each new quote and must return at once. `last_tick` is the monotonic
-    time at which the thread was last seen running, about once a second: where it stops, nothing told is current.
+    It calls `emit` on the scraper thread with each new quote; `emit` must return at once. `last_tick` is the monotonic
+    time at which the thread last ran, updated about once a second. If it stops, no quote is current.
     """
 
     def __init__(
@@ -676,7 +676,7 @@ class Scraper:
         self.pace = Pace(settings.opening_spacing, self.patience)
         self.slimness, self.room = Slimness(), Room()
         self.tickers = Tickers(self.pace, self.patience, self.counters, emit)
-        self.session: Session | None = None  # the browser that runs now
+        self.session: Session | None = None  # of the running browser
         self.stopping = False
         self.last_tick = time.monotonic()
         launch = LaunchSettings(settings.browser, settings.headed, settings.or_headless, settings.sandbox)
@@ -688,9 +688,9 @@ class Scraper:
         self._thread.start()
 
     def restart(self) -> None:
-        """Any thread: a new thread in the place of one that died, for the same tickers, whose prices are doubted.
+        """Any thread: replaces a dead scraper thread. It has the same tickers; their prices need new proof.
 
-        The thread that died left its browser behind: that is killed.
+        Kills the browser that the dead thread left behind.
         """
         self.kill_driver()
         self.session = None
@@ -700,17 +700,17 @@ class Scraper:
         self._thread.start()
 
     def add(self, ticker: Ticker) -> None:
-        """Any thread: from now on this ticker has a page."""
+        """Any thread: opens a page for this ticker."""
         self.tickers.add(self.new_feed(ticker))
         self._wake()
 
     def remove(self, ticker: Ticker) -> None:
-        """Any thread: from now on this ticker has none."""
+        """Any thread: closes this ticker's page."""
         self.tickers.remove(ticker)
         self._wake()
 
     def retry(self, ticker: Ticker) -> str:
-        """Any thread: opens the ticker's page again now. See QuoteSource."""
+        """Any thread: reopens the ticker's page now. See QuoteSource."""
         one, session = self.tickers.tracked().get(ticker), self.session
         if one is None or one.told is None or session is None:
             raise RetryRefused(f"{ticker} has no page now that could be opened again; it is opened by itself.")
@@ -726,7 +726,7 @@ class Scraper:
         return f"{ticker}: its page is opened now."
 
     def why(self, ticker: Ticker) -> dict[str, Any] | None:
-        """Any thread but the scraper's: see QuoteSource. Without a browser nothing is waited for."""
+        """Any thread but the scraper's: see QuoteSource. Without a browser it answers at once."""
         if (session := self.session) is None:
             return self.tickers.why(ticker)
         answers: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
@@ -741,12 +741,12 @@ class Scraper:
         return Feed(ticker, simulated=settings.simulated, counters=self.counters, host=settings.host)
 
     def begin_stop(self) -> None:
-        """Any thread: the browser ends soon, and its end is no news: Ctrl-C in a terminal may have ended it already."""
+        """Any thread: from now on the browser's end is expected. Ctrl-C in a terminal may have ended it already."""
         self.stopping = True
         self._wake()
 
     def stop(self, timeout: float = 2.0) -> None:
-        """Any thread but the scraper's: ends the browser and the thread; what doesn't end in `timeout` s is killed."""
+        """Any thread but the scraper's: ends browser and thread. After `timeout` s it kills the browser."""
         self.begin_stop()
         self._thread.join(timeout)
         if self._thread.is_alive():
@@ -775,7 +775,7 @@ class Scraper:
         if (session := self.session) is not None:
             session.wake()
 
-    # The scraper thread's part.
+    # On the scraper thread.
 
     def _run(self) -> None:
         failures = 0
@@ -808,11 +808,11 @@ class Scraper:
                     self.session = None
 
     def _show_alive(self) -> None:
-        """Also from another thread, while driver or browser keep this one waiting in their start."""
+        """Also called from another thread, while the start of driver or browser blocks this one."""
         self.last_tick = time.monotonic()
 
     def _pause(self, reason: str, seconds: float) -> None:
-        """Tells every ticker that there is no browser, and waits until it is tried again."""
+        """Emits for every ticker that there is no browser, and waits until the next try."""
         if self.stopping:
             return
         self.counters["browser_failures"] += 1
@@ -829,12 +829,12 @@ class Scraper:
                 break
             time.sleep(0.1)
         for feed, was in before:
-            if was is not None and was.retry_at > steady_ms():  # the site is not asked sooner because of this
+            if was is not None and was.retry_at > steady_ms():  # the browser's failure must not shorten the site's wait
                 feed.fail(was, void_price=False)
                 self.tickers.tell(feed)
 
     def kill_driver(self) -> None:
-        """Kills Playwright's driver and all it started. The browser's session then ends as after any other death."""
+        """Kills Playwright's driver and all it started. The browser session then ends as after a crash."""
         if self._driver is not None:
             self._driver.kill()
 
@@ -857,7 +857,7 @@ def _session_reason(error: BaseException) -> str:
 
 
 def _browser_process(pid: int) -> psutil.Process | None:
-    """The process, if it is one of the browser's; None if it has ended, or its number is somebody else's now."""
+    """The browser's process with this id; None if it has ended, even if another process has the id now."""
     try:
         process = psutil.Process(pid)
         command = " ".join(process.cmdline())
@@ -867,9 +867,9 @@ def _browser_process(pid: int) -> psutil.Process | None:
 
 
 def _memory_mb(pid: int) -> float:
-    """PSS, which counts shared memory once; where it can't be read, what a process has for itself; RSS but on Linux.
+    """In MB: PSS, which counts shared memory once; if unreadable, private memory; on other systems than Linux, RSS.
 
-    On macOS psutil's memory_full_info() is refused, or hangs for good.
+    On macOS psutil's memory_full_info() is refused, or hangs forever.
     """
     with suppress(psutil.Error):
         process = psutil.Process(pid)
@@ -892,5 +892,5 @@ def _note_rss() -> None:
 
 
 def _wall_ms() -> float:
-    """The time of day, which jumps when the machine's clock is set."""
+    """ms since the epoch; jumps when the machine's clock is set."""
     return time.time() * 1000

@@ -1,8 +1,8 @@
-"""The watchlist: which tickers are tracked, and nobody else's business.
+"""The watchlist: which tickers are tracked.
 
-This file owns the list: the only place that adds and removes a ticker, whatever the transport. Whoever must follow the
-list (the scraper, the broadcaster) subscribes and is told of each change, in the order of subscription. It never opens
-a page, never does I/O and imports only `quotes`. It belongs to the hub thread.
+This file owns the list: only it adds and removes tickers, for every transport. It tells each subscriber (the
+broadcaster, the store, the scraper) of each change, in the order of subscription. It never opens a page, never does
+I/O and imports only `quotes`. It belongs to the hub thread.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Watchlist:
         return beyond
 
     def remove(self, ticker: Ticker) -> Outcome:
-        """Stops tracking a ticker; one that isn't tracked changes nothing."""
+        """Stops tracking a ticker. An untracked one changes nothing."""
         if ticker not in self._tickers:
             return Outcome(False, f"{ticker} was not tracked.")
         self._tickers.remove(ticker)

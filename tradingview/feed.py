@@ -30,12 +30,7 @@ FUTURE_MS = 60_000  # a trade dated further ahead of the site's clock counts as 
 KEPT_MS = 60_000  # how long the socket's figures stay beside a price from the page's text
 
 Status = tuple[State, str | None, int | None, float | None]  # state, reason, next try, end of its proof
-COLUMNS = {
-    "change_percent": "change",
-    "volume": "volume",
-    "high": "high",
-    "low": "low",
-}  # the page's columns, by a quote's figures
+COLUMNS = {"change_percent": "change", "volume": "volume", "high": "high", "low": "low"}  # a quote's figures in words
 PLACES = {
     Source.SOCKET: "the page's quotes have",
     Source.DOM: "the price element shows",
