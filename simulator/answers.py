@@ -26,13 +26,16 @@ FRAME_PATH = "/challenge-frame"
 
 
 def answer(simulation: Simulation, symbol: Symbol) -> Response:
-    """What the first fault that is in the way says, or else the symbol's page."""
+    """What the first fault that is in the way says, or a recording; else the symbol's page."""
     for name in simulation.faults_of(symbol):
         fault = FAULTS[name]
         if fault.notice:
             return notice(fault.notice)
         if fault.answer:
             return ANSWERS[fault.answer](simulation, symbol)
+    recording = simulation.recordings.get(symbol)
+    if recording and recording.notice:
+        return notice(recording.notice)
     return own_page(simulation, symbol)
 
 

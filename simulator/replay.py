@@ -15,10 +15,13 @@ Three formats are understood:
       "messages": [                     of the page's quote sockets, oldest first
         {"at_ms": 1417, "direction": "received" or "sent", "text": "~m~…"}      text: a message, or one payload of it
       ],
-      "changes": [{"at_ms": 1500, "price": "67012.45"}]     of the header; used where there are no messages
+      "changes": [{"at_ms": 1500, "price": "67012.45"}],    of the header; used where there are no messages
+      "answers": [{"status": 403, "headers": {…}}],         to the request for the page; the last one counts
+      "document": {"title": "Just a moment", "symbol": false, "notFound": false, "check": false}
     }
 
-   Only `symbol` must be there, and messages or changes; what is missing is filled from the simulator's own page.
+   Only `symbol` must be there, and messages, changes, or a document that has no symbol: then that is served in place of
+   the page. What is missing is filled from the simulator's own page.
 2. `{"messages": [[seconds, [part, …]], …]}`, a part being {"session", "n", "s", "v"}, {"m": "quote_completed"} or
    {"heartbeat": 1}: what one quote socket received. The symbol is the one that is named most often.
 3. `{"runs": {"BTCUSD": [[[seconds, "price"], …], …]}}`: price changes of BINANCE's symbols, run after run.
@@ -38,6 +41,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from simulator.faults import NOT_FOUND, Notice
 from simulator.frames import as_json, frame, unframe
 from simulator.markup import clean
 from simulator.scale import Scale
@@ -45,6 +49,7 @@ from simulator.symbols import Symbol, Unknown, find_symbol
 
 SIZE_LIMIT = 50_000_000  # bytes of a recording
 RUN_PAUSE_S = 10.0  # between two runs; what was between them is not known
+NOTICE_HEADERS = ("cf-mitigated", "x-amzn-waf-action", "retry-after")
 TRADE_TIME = re.compile(r'("(?:lp|rtc)_time":)(\d{10})\b')
 
 
@@ -62,6 +67,7 @@ class Recording:
     header: str = ""
     messages: list[tuple[float, str]] = field(default_factory=list)
     changes: list[tuple[float, Decimal]] = field(default_factory=list)
+    notice: Notice | None = None  # what answered in place of the page
 
 
 def read_recordings(path: str) -> list[Recording]:
@@ -97,7 +103,8 @@ def read_report(data: dict[str, Any]) -> Iterator[Recording]:
     received = [each for each in data.get("messages", ()) if each["direction"] == "received"]
     messages = [(each["at_ms"] / 1000, as_message(each["text"])) for each in received]
     changes = [(each["at_ms"] / 1000, Decimal(each["price"])) for each in data.get("changes", ())]
-    if messages or changes:
+    notice = notice_of(data)
+    if messages or changes or notice:
         facts = data.get("facts") or {}
         yield Recording(
             symbol=make_symbol(data["symbol"], fields_of(data["symbol"], messages), facts, changes),
@@ -106,7 +113,22 @@ def read_report(data: dict[str, Any]) -> Iterator[Recording]:
             header=clean(data.get("header_html") or ""),
             messages=messages,
             changes=[] if messages else changes,
+            notice=notice,
         )
+
+
+def notice_of(data: dict[str, Any]) -> Notice | None:
+    """What was served in place of the symbol's page; None if it was the page."""
+    answers, document = data.get("answers") or [], data.get("document") or {"symbol": True}
+    if not answers or document["symbol"]:
+        return None
+    status, title = int(answers[-1]["status"]), str(document.get("title") or "")
+    headers = {name: str(value) for name, value in answers[-1]["headers"].items() if name in NOTICE_HEADERS}
+    if status == 404 or document.get("notFound"):
+        return NOT_FOUND
+    if document.get("check"):
+        return Notice(status, title, "captcha.html", headers)
+    return Notice(status, title, headers=headers) if title or status != 200 else Notice(200, "", "empty.html", headers)
 
 
 def read_socket(data: dict[str, Any]) -> Iterator[Recording]:

@@ -62,12 +62,13 @@ class Line:
 
 
 class QuoteSite:
-    """`html` is what every address gives."""
+    """`html` is what every address gives, with these `headers` beside its own."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
         self.host = f"127.0.0.1:{listener.getsockname()[1]}"
         self.html = ""
+        self.headers: tuple[str, ...] = ()
         self.lines: list[Line] = []
 
     def accept(self) -> None:
@@ -88,7 +89,7 @@ class QuoteSite:
                 line.listen()
             body = self.html.encode()
             about = ("HTTP/1.1 200 OK", "Content-Type: text/html; charset=utf-8", f"Content-Length: {len(body)}")
-            connection.sendall("\r\n".join([*about, "Connection: close", "", ""]).encode() + body)
+            connection.sendall("\r\n".join([*about, *self.headers, "Connection: close", "", ""]).encode() + body)
 
 
 @contextmanager

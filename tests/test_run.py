@@ -344,6 +344,14 @@ def test_test_hands_its_options_to_pytest(ready: Machine) -> None:
     assert ready.run().said == []  # what tests need includes what a start needs
 
 
+def test_doctor_hands_its_options_on_and_stays_in_the_users_folder(ready: Machine) -> None:
+    doctor = "import os, sys; print(os.getcwd(), *sys.argv[1:], sep='|')"
+    (ready.folder / "tradingview" / "doctor.py").write_text(doctor)
+    assert ready.run("doctor", "BTCUSD", "--report", "a b.zip").out == [
+        f"{ready.base / 'home'}|BTCUSD|--report|a b.zip"
+    ]
+
+
 def test_test_says_how_long_all_the_tests_take(ready: Machine) -> None:
     assert ready.run("test").said[1:] == ["Running all the tests, which takes about 7 minutes…"]
     assert ready.run("test", "-x").said == []

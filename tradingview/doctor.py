@@ -14,14 +14,15 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, Page, WebSocket
+from playwright.sync_api import Browser, Page, WebSocket
 from playwright.sync_api import Error as BrowserError
 
-from quotes import InvalidTicker, PlutoError, Source, Ticker, parse_ticker, steady_ms
+from quotes import InvalidTicker, PlutoError, Source, State, Ticker, parse_ticker, steady_ms
 from settings import Settings, add_options, settings_of
 from tradingview.browser import Launcher, LaunchSettings
 from tradingview.driver import Driver, waiting
@@ -32,89 +33,111 @@ from tradingview.machine import temporary_folder
 from tradingview.patience import Patience
 from tradingview.report import CONTENTS, Report, Sockets
 from tradingview.site import QUOTE_SOCKET_PATH
-from tradingview.tab import Tab
+from tradingview.tab import Tab, first_line
 from tradingview.verdict import Observed, Verdict, judge
+from tradingview.walls import Wall
 
 TICK_S = 0.25
 SECONDS = 30.0  # a page is watched for so long after its first price
 MARKUP_LIMIT_MS = 3_000  # for the page to give the header's markup
-GRACE_S = 60.0  # by which the browser may be late in all
+GRACE_S = 120.0  # by which driver and browser may be late in all
+INTERRUPTED = 130  # exit code, as a shell has it
 OPTIONS = ("source_url", "browser", "browser_mode", "sandbox", "page_max_heap")
 HEADER = ".js-symbol-page-header-root, .js-symbol-header-ticker"
 
 
-class Examination:
-    """One page in a browser of its own, watched until `seconds` after its first price, or until it is given up."""
+@dataclass
+class Record:
+    """What one examination leaves: what was seen, and what a report needs beside it."""
 
-    def __init__(self, ticker: Ticker, settings: Settings, seconds: float, patience: Patience | None = None) -> None:
-        self._settings, self._seconds = settings, seconds
-        self._patience = patience or Patience()
-        self._source_url = settings.source_url.rstrip("/")
-        host = urlsplit(self._source_url).netloc
-        self._counters: Counter[str] = Counter()
-        self.feed = Feed(ticker, simulated=False, counters=self._counters, host=host)
-        self.seen = Observed(ticker, self.feed.symbol, host, heap_limit_mb=settings.page_max_heap)
-        self.sockets = Sockets(self.feed.symbol)
-        self.document: dict[str, Any] = {}  # what sort of document the page had
-        self.markup = ""  # of the header
-        self.began_at = time.time()  # when the page was asked for
-        self._began = 0.0  # the same by the clock that doesn't jump
+    seen: Observed
+    sockets: Sockets
+    document: dict[str, Any] = field(default_factory=dict)  # what sort of document the page had
+    markup: str = ""  # of the header
+    began_at: float = 0.0  # when the page was asked for, in seconds since the epoch
+
+
+def examine(ticker: Ticker, settings: Settings, seconds: float) -> Record:
+    """Watches the ticker's page in a browser of its own. A browser that doesn't start is among what was seen."""
+    source_url, patience, counters = settings.source_url.rstrip("/"), Patience(), Counter[str]()
+    host = urlsplit(source_url).netloc
+    feed = Feed(ticker, simulated=False, counters=counters, host=host)
+    seen = Observed(ticker, feed.symbol, host, heap_limit_mb=settings.page_max_heap)
+    record = Record(seen, Sockets(feed.symbol))
+    or_headless = settings.browser_mode == "auto"
+    launcher = Launcher(LaunchSettings(settings.browser or None, settings.headed, or_headless, settings.sandbox))
+    limit = patience.first_price_in_all + seconds + GRACE_S
+    try:
+        with temporary_folder() as folder:
+            driver = Driver(folder)
+            with driver.running(_do_nothing) as playwright, waiting(_do_nothing, limit, driver.kill):
+                browser, _ = launcher.launch(playwright, driver.kill_browsers)
+                try:
+                    Watch(feed, source_url, seconds, patience, counters, browser, launcher, record).run()
+                finally:
+                    with suppress(BrowserError):
+                        browser.close()
+    except (BrowserError, PlutoError, OSError) as error:
+        if not seen.why:
+            seen.browser_failure = first_line(error)
+    return record
+
+
+def _do_nothing() -> None:
+    """Nobody watches whether this thread is alive."""
+
+
+class Watch:
+    """One page in a browser, watched until `seconds` after its first price, or until it is given up."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        source_url: str,
+        seconds: float,
+        patience: Patience,
+        counters: Counter[str],
+        browser: Browser,
+        launcher: Launcher,
+        record: Record,
+    ) -> None:
+        self._feed, self._source_url, self._seconds = feed, source_url, seconds
+        self._patience, self._counters, self._browser, self._record = patience, counters, browser, record
+        self._seen = record.seen
+        self._seen.browser = _how_it_runs(browser, launcher)
+        self._began = time.monotonic()  # when the page was asked for
         self._trouble: PageTrouble | None = None
         self._is_over = False
-
-    def run(self) -> None:
-        """Watches the page. A browser that doesn't start is among what was seen."""
-        settings = self._settings
-        launch = LaunchSettings(
-            settings.browser or None, settings.headed, settings.browser_mode == "auto", settings.sandbox
-        )
-        launcher = Launcher(launch)
-        limit = self._patience.first_price_in_all + self._seconds + 2 * GRACE_S
-        try:
-            with temporary_folder() as folder:
-                driver = Driver(folder)
-                with driver.running(lambda: None) as playwright, waiting(lambda: None, limit, driver.kill):
-                    browser, _ = launcher.launch(playwright, driver.kill_browsers)
-                    try:
-                        self._watch(browser, launcher)
-                    finally:
-                        with suppress(BrowserError):
-                            browser.close()
-        except (BrowserError, PlutoError, OSError) as error:
-            if not self.seen.why:
-                self.seen.browser_failure = str(error).splitlines()[0]
-
-    def _watch(self, browser: Browser, launcher: Launcher) -> None:
-        mode = "headed" if launcher.headed else "headless"
-        without = "" if launcher.sandbox is None or launcher.sandbox.is_on else ", without its sandbox"
-        self.seen.browser = f"Chromium {browser.version}, {mode}{without}"
-        self._loop, self._browser = Loop(), browser
-        self._control = browser.new_context()
-        groups = Groups(self._loop, self._patience, self._counters, size=1)
-        self._group = groups.with_room(1, is_apart=False)
+        self._loop = Loop()
+        self._control = browser.new_context()  # stays empty; the thread sleeps until it closes
+        self._group = Groups(self._loop, patience, counters, size=1).with_room(1, is_apart=False)
         self._tab = Tab(
-            self.feed,
-            self._source_url,
+            feed,
+            source_url,
             self._loop,
             on_message=self._on_message,
             on_trouble=self._on_trouble,
-            patience=self._patience,
-            counters=self._counters,
+            patience=patience,
+            counters=counters,
             is_headed=launcher.headed,
             is_slim=not launcher.headed,
         )
         self._group.add(self._tab)
+
+    def run(self) -> None:
         self._loop.soon(self._open)
         with suppress(BrowserError):
             self._control.wait_for_event("close", timeout=0)
+        if not self._is_over and self._trouble is None:
+            self._trouble = PageTrouble(State.ERROR, "the browser ended while the page was watched")
         self._observe()
 
     # The page. These run on the loop.
 
     def _open(self) -> None:
-        context: BrowserContext = self._group.prepare(self._browser, self._source_url)
+        context = self._group.prepare(self._browser, self._source_url)
         context.on("page", lambda page: page.on("websocket", self._on_socket))
-        self.began_at, self._began = time.time(), time.monotonic()
+        self._record.began_at, self._began = time.time(), time.monotonic()
         self._loop.later(TICK_S, self._tick)
         self._tab.open(context)
 
@@ -122,27 +145,28 @@ class Examination:
         if self._is_over:
             return
         now, tab = time.monotonic(), self._tab
-        if tab.wall is None and self._trouble is not None and tab.document.get("symbol") is True:
+        if tab.wall is None and isinstance(self._trouble, Wall):
             self._trouble = None  # a person has solved the check
         if tab.began_at is not None:
-            self.feed.choose(steady_ms(), time.time() * 1000)
+            self._feed.choose(steady_ms(), time.time() * 1000)
         self._group.check(now)
         tab.check(now)
-        waited_for_a_person = tab.wall is not None and not tab.is_being_solved(now) and now > tab.deadline
-        if waited_for_a_person or (tab.priced_at is not None and now - tab.priced_at > self._seconds):
+        is_unsolved = tab.wall is not None and not tab.is_being_solved(now) and now > tab.deadline
+        if is_unsolved or (tab.priced_at is not None and now - tab.priced_at > self._seconds):
             self._finish()
         else:
             self._show_progress()
             self._loop.later(TICK_S, self._tick)
 
     def _on_message(self, tab: Tab, message: dict[str, Any]) -> None:
-        self.seen.frames += len(message["frames"]) if message["kind"] == "frames" else 0
-        if tab.loaded_at is not None and self.seen.loaded_after is None:
-            self.seen.loaded_after = self._since_start
-        strategies = self.feed.why(steady_ms(), time.time() * 1000)["strategies"]
+        seen = self._seen
+        seen.frames += len(message["frames"]) if message["kind"] == "frames" else 0
+        if tab.loaded_at is not None and seen.loaded_after is None:
+            seen.loaded_after = self._since_start
+        strategies = self._feed.why(steady_ms(), time.time() * 1000)["strategies"]
         for source in Source:
             if strategies[source.value]["priceText"] is not None:
-                self.seen.first.setdefault(source, self._since_start)
+                seen.first.setdefault(source, self._since_start)
 
     def _on_trouble(self, tab: Tab, trouble: PageTrouble) -> None:
         if self._trouble is None:
@@ -152,50 +176,58 @@ class Examination:
 
     def _on_socket(self, socket: WebSocket) -> None:
         if urlsplit(socket.url).path == QUOTE_SOCKET_PATH:
-            socket.on("framereceived", lambda text: self._record("received", text))
-            socket.on("framesent", lambda text: self._record("sent", text))
+            socket.on("framereceived", lambda text: self._take("received", text))
+            socket.on("framesent", lambda text: self._take("sent", text))
 
-    def _record(self, direction: str, text: str | bytes) -> None:
+    def _take(self, direction: str, text: str | bytes) -> None:
         if isinstance(text, str):
-            self.sockets.hear(round(self._since_start * 1000), direction, text)
+            self._record.sockets.hear(round(self._since_start * 1000), direction, text)
 
     @property
     def _since_start(self) -> float:
         return time.monotonic() - self._began
 
     def _finish(self) -> None:
-        """Takes from the page what only an open one can give, then ends the wait."""
+        """Takes from the page what only an open one can give, then ends the wait. A frozen one would never answer."""
         if self._is_over:
             return
         self._is_over = True
-        if (page := self._tab.page) is not None and self._tab.began_at is not None and not page.is_closed():
+        page, tab = self._tab.page, self._tab
+        is_silent = time.monotonic() - tab.heard_at > self._patience.frozen
+        if page is not None and tab.began_at is not None and not is_silent:
             with suppress(BrowserError):
-                usage = self._tab.ask("Runtime.getHeapUsage")
-                self.seen.heap_mb = sum(usage.get(part, 0) for part in HEAP_PARTS) / 1e6
-                self.markup = _header_of(page)
+                usage = tab.ask("Runtime.getHeapUsage")
+                self._seen.heap_mb = sum(usage.get(part, 0) for part in HEAP_PARTS) / 1e6
+                self._record.markup = _header_of(page)
         self._control.close()
 
     # What was seen.
 
     def _observe(self) -> None:
+        seen, tab, feed = self._seen, self._tab, self._feed
         if (trouble := self._trouble) is not None:
             told = Trouble(trouble.state, trouble.reason, round(time.time() * 1000))
-            self.feed.fail(told, void_price=trouble.void_price)
-        seen, tab = self.seen, self._tab
-        seen.why = self.feed.why(steady_ms(), time.time() * 1000)
-        seen.is_simulated = self.feed.quote(steady_ms()).simulated
+            feed.fail(told, void_price=trouble.void_price)
+        seen.why = feed.why(steady_ms(), time.time() * 1000)
+        seen.is_simulated = feed.quote(steady_ms()).simulated
         seen.answers = tab.answers
         seen.answered_after = None if tab.began_at is None else tab.began_at - self._began
         seen.disagreements = self._counters["disagreements"]
-        self.document = tab.document
+        self._record.document = tab.document
 
     def _show_progress(self) -> None:
         if not sys.stderr.isatty():
             return
-        quote = self.feed.quote(now := steady_ms()).as_of(now)
-        waiting_for = quote.reason or quote.price_text or ""
+        quote = self._feed.quote(now := steady_ms()).as_of(now)
+        told = quote.reason or quote.price_text or ""
         person = "; you may solve the check in its window" if self._tab.wall is not None else ""
-        print(f"\r\033[K{self._since_start:3.0f} s  {quote.state} {waiting_for}{person}", end="", file=sys.stderr)
+        print(f"\r\033[K{self._since_start:3.0f} s  {quote.state} {told}{person}", end="", file=sys.stderr, flush=True)
+
+
+def _how_it_runs(browser: Browser, launcher: Launcher) -> str:
+    mode = "headed" if launcher.headed else "headless"
+    without = "" if launcher.sandbox is None or launcher.sandbox.is_on else ", without its sandbox"
+    return f"Chromium {browser.version}, {mode}{without}"
 
 
 def _header_of(page: Page) -> str:
@@ -228,16 +260,10 @@ def read_options(arguments: list[str]) -> tuple[argparse.Namespace, Settings]:
     return options, settings_of(parser, options)
 
 
-def write_report(path: Path, examination: Examination, verdict: Verdict) -> None:
+def write_report(path: Path, record: Record, verdict: Verdict) -> None:
     """Writes the report and says what is in it. Raises OSError."""
-    report = Report(
-        verdict,
-        examination.seen,
-        examination.sockets,
-        examination.document,
-        examination.markup,
-        began_at_ms=round(examination.began_at * 1000),
-    )
+    began_at_ms = round(record.began_at * 1000)
+    report = Report(verdict, record.seen, record.sockets, record.document, record.markup, began_at_ms=began_at_ms)
     report.write(path)
     print(f"\n{path} is written. {CONTENTS}")
 
@@ -245,16 +271,19 @@ def write_report(path: Path, examination: Examination, verdict: Verdict) -> None
 def main(arguments: list[str]) -> int:
     options, settings = read_options(arguments)
     logging.getLogger().addHandler(logging.NullHandler())
-    examination = Examination(options.ticker, settings, options.seconds)
-    print(f"Opening the page of {options.ticker} at {examination.seen.host}: up to 2 minutes…", file=sys.stderr)
-    examination.run()
+    host = urlsplit(settings.source_url).netloc
+    print(f"Watching the page of {options.ticker} at {host}, for up to 2 minutes…", file=sys.stderr)
+    try:
+        record = examine(options.ticker, settings, options.seconds)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
-    verdict = judge(examination.seen)
+    verdict = judge(record.seen)
     print(verdict)
     if options.report:
         try:
-            write_report(Path(options.report), examination, verdict)
+            write_report(Path(options.report), record, verdict)
         except OSError as error:
             print(f"doctor: {options.report} can't be written: {error.strerror}", file=sys.stderr)
             return 1

@@ -1,0 +1,209 @@
+"""The doctor says of one page what works and what to do; its report shows that again, and holds nothing personal.
+
+It runs as the program that it is, with a real Chromium and the product's own patience.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from quote_site import QuoteSite, quote_site
+from running import PROJECT, Simulator, clean_environment, running_simulator, wait_until
+
+from quotes import State, Ticker
+from tradingview.gate import Answer
+from tradingview.report import Sockets, harmless, harmless_answer, known_title, skeleton
+from tradingview.verdict import ELEMENT_ONLY, FINE, NO_BROWSER, Observed, judge
+
+REPORTS = sorted((PROJECT / "tests" / "reports").glob("*.zip"))
+SECRETS = ("Wanda Sekrit", "Wanda", "sekrit", "wanda@sekrit.example", "T0KEN", "10.11.12.13", "555-0199")
+
+
+def examine(url: str, ticker: str, report: Path, *options: str) -> tuple[int, str, dict[str, Any]]:
+    """The exit code, what was printed, and the report's JSON."""
+    command = [sys.executable, "-m", "tradingview.doctor", ticker, "--source-url", url, "--report", str(report)]
+    done = subprocess.run(
+        [*command, "--browser-mode", "headless", *options],
+        cwd=report.parent,
+        env={**clean_environment(), "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout, read(report)
+
+
+def read(report: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(report) as archive:
+        assert archive.namelist() == ["report.json", "report.md"]
+        told: dict[str, Any] = json.loads(archive.read("report.json"))
+    return told
+
+
+def essence(report: dict[str, Any]) -> dict[str, Any]:
+    """What of a verdict doesn't depend on the machine."""
+    verdict = report["verdict"]
+    findings = {finding["name"]: finding["is_good"] for finding in verdict["findings"]}
+    return {"state": verdict["state"], "is_good": verdict["is_good"], "advice": verdict["advice"], "findings": findings}
+
+
+def test_a_live_price_is_proven(simulator: Simulator, tmp_path: Path) -> None:
+    code, printed, report = examine(simulator.url, "ARBUSDC", tmp_path / "arb.zip", "--seconds", "5")
+    assert code == 0, printed
+    assert printed.startswith("Pluto's doctor on ARBUSDC\n")
+    assert "✔ socket     first price after " in printed
+    assert "a heartbeat every 2.0 s" in printed
+    assert "✘ title      no price in the title" in printed
+    assert "✔ price      live 0.5" in printed
+    assert "(SIMULATED)" in printed
+    assert FINE in printed
+    assert "arb.zip is written. It holds the verdict" in printed
+    assert report["symbol"] == "BINANCE:ARBUSDC"
+    assert "js-symbol-last" in report["header_html"]
+    assert {"received", "sent"} == {message["direction"] for message in report["messages"]}
+    assert any('"lp":0.5' in message["text"] for message in report["messages"])
+    assert {"NASDAQ:AAPL"} < {other["name"] for other in report["others"]}
+    assert "127.0.0.1" not in json.dumps(report)
+
+
+@pytest.mark.parametrize("path", REPORTS, ids=lambda path: path.stem)
+def test_a_report_that_is_replayed_has_its_verdict_again(path: Path, tmp_path: Path) -> None:
+    recorded = read(path)
+    with running_simulator("--weight", "0", "--replay", str(path)) as site:
+        code, _, again = examine(site.url, recorded["verdict"]["ticker"], tmp_path / "again.zip", "--seconds", "1")
+    assert essence(again) == essence(recorded)
+    assert code == (0 if recorded["verdict"]["is_good"] else 1)
+
+
+def test_there_are_reports_of_several_kinds() -> None:
+    assert {read(path)["verdict"]["state"] for path in REPORTS} == {State.LIVE, State.BLOCKED, State.STALE}
+
+
+# --- nothing personal -------------------------------------------------------------------------------------------------
+
+PLANTED = """<!doctype html><html lang="en"><head><title>BTCUSD for Wanda Sekrit</title>
+<script>
+document.cookie = "sessionid=T0KEN";
+localStorage.user = "wanda@sekrit.example";
+window.initData = {user: "Wanda", symbolInfo: {resolved_symbol: "BINANCE:BTCUSD", currency: "USD", user: "Wanda"}};
+const socket = new WebSocket("ws://" + location.host + "/socket.io/websocket?auth=T0KEN");
+const say = (m, ...p) => { const text = JSON.stringify({m, p}); socket.send(`~m~${text.length}~m~${text}`); };
+socket.onopen = () => {
+  say("set_auth_token", "T0KEN");
+  say("quote_create_session", "qs_Wanda_T0KEN");
+  say("quote_add_symbols", "qs_Wanda_T0KEN", "BINANCE:BTCUSD", "NASDAQ:AAPL", {user: "Wanda"});
+};
+</script></head><body data-user="Wanda"><p>Wanda Sekrit, wanda@sekrit.example, T0KEN</p>
+<div class="js-symbol-page-header-root user-wanda wanda_sekrit" id="T0KEN" title="Wanda Sekrit" data-user="T0KEN">
+<a href="/u/wanda/?token=T0KEN">Wanda Sekrit</a><script>"T0KEN"</script><img alt="Wanda" src="/wanda.png">
+<!-- Wanda --><wanda-sekrit>555-0199</wanda-sekrit>
+<div class="js-symbol-header-ticker" data-symbol="BINANCE:BTCUSD"><span class="js-symbol-last last-KLji300y"
+ data-qa-id="symbol-last-value" data-mail="wanda@sekrit.example">67,<b>012.45</b></span>
+<i class="js-symbol-lp-time">Wanda, 555-0199</i></div></div></body></html>"""
+
+
+def speak(site: QuoteSite) -> None:
+    line = wait_until(lambda: site.lines, 30)[0]
+    session, other = "qs_Wanda_T0KEN", {"lp": 1.5, "description": "Wanda Sekrit", "user": "T0KEN"}
+    ours = {"lp": 67012.45, "pricescale": 100, "user": "Wanda", "token": "T0KEN"}
+    line.say({"session_id": "T0KEN", "via": "10.11.12.13:443", "auth": "wanda@sekrit.example"})
+    line.say({"m": "qsd", "p": [session, {"n": "BINANCE:BTCUSD", "s": "ok", "v": ours}]}, "~h~1")
+    line.say({"m": "qsd", "p": [session, {"n": "NASDAQ:AAPL", "s": "ok", "v": other}]})
+    spec = '={"symbol":"BINANCE:BTCUSD","currency-id":"EUR","user":"Wanda Sekrit"}'
+    line.say({"m": "qsd", "p": [session, {"n": spec, "s": "ok", "v": ours}]})
+    line.say({"m": "critical_error", "p": ["qs_other", "Wanda Sekrit"]}, {"m": "user_T0KEN", "p": ["Wanda"]})
+
+
+def test_no_secret_gets_into_a_report(tmp_path: Path) -> None:
+    with quote_site() as site:
+        site.html = PLANTED
+        site.headers = ("Set-Cookie: sessionid=T0KEN; Path=/", "X-User: Wanda Sekrit", "Server: wanda/T0KEN")
+        threading.Thread(target=speak, args=[site], daemon=True).start()
+        _, _, report = examine(f"http://{site.host}", "BTCUSD", tmp_path / "wanda.zip", "--seconds", "3")
+    with zipfile.ZipFile(tmp_path / "wanda.zip") as archive:
+        texts = [archive.read(name).decode() for name in archive.namelist()]
+    assert not [secret for secret in SECRETS for text in texts if secret.lower() in text.lower()]
+    assert site.host not in texts[0]
+    assert report["verdict"]["state"] == "live", "it was the page that was meant"
+    told = [message["text"] for message in report["messages"]]
+    assert '{"m":"quote_add_symbols","p":["qs_1","BINANCE:BTCUSD"]}' in told
+    assert '{"m":"qsd","p":["qs_1",{"n":"BINANCE:BTCUSD","s":"ok","v":{"lp":67012.45,"pricescale":100}}]}' in told
+    assert "~h~1" in told
+    assert report["left_out"] == {"set_auth_token": 1, "…": 2}
+    assert "<b>012.45</b></span>" in report["header_html"]
+    assert [name["name"] for name in report["others"]] == ["NASDAQ:AAPL", "NASDAQ:AAPL"]
+
+
+def test_a_sentence_loses_what_may_be_personal() -> None:
+    reason = "asked 10.11.12.13:80, was sent to wanda.sekrit.example:8443; if that is where your prices are, use …"
+    assert harmless(reason) == "asked …, was sent to …; if that is where your prices are, use …"
+    assert harmless("asked www.tradingview.com, was sent to de.tradingview.com") == (
+        "asked www.tradingview.com, was sent to de.tradingview.com"
+    )
+    assert harmless("asked for BINANCE:BTCUSD, page went to /u/wanda/") == "asked for BINANCE:BTCUSD, page went to …"
+    assert harmless('TradingView asks "Just a moment"') == 'TradingView asks "Just a moment"'
+    assert harmless('TradingView asks "Just a moment, Wanda"') == 'TradingView asks "…"'
+    assert harmless("try ./run.sh doctor (docs/reports.md)") == "try ./run.sh doctor (docs/reports.md)"
+    assert known_title("Just a moment, Wanda") == "Just a moment"
+    assert known_title("Wanda's page") == ""
+
+
+def test_of_an_answer_only_harmless_headers_are_kept() -> None:
+    headers = {
+        "set-cookie": "T0KEN",
+        "server": "wanda",
+        "cf-mitigated": "challenge",
+        "retry-after": "Wanda",
+        "age": "7",
+    }
+    answer = Answer("https://www.tradingview.com/u/wanda/?token=T0KEN", 403, headers)
+    kept = {"age": "7", "cf-mitigated": "challenge"}
+    assert harmless_answer(answer) == {"status": 403, "host": "www.tradingview.com", "headers": kept}
+
+
+@pytest.mark.parametrize(
+    "text", ["~m~3~m~[1]", '~m~9~m~{"m":"qsd"}', "no frame", '~m~2~m~{"m":"qsd","p":[{},{}]}', "~h~x"]
+)
+def test_a_message_that_cannot_be_read_is_left_out(text: str) -> None:
+    sockets = Sockets("BINANCE:BTCUSD")
+    sockets.hear(1, "received", text)
+    assert sockets.messages == []
+
+
+@pytest.mark.parametrize("markup", ["<div", "</p></div>x", "<p><b></p></b>", "<script>Wanda", "<!--", "<" * 5000])
+def test_markup_that_is_broken_stays_harmless(markup: str) -> None:
+    assert "Wanda" not in skeleton(markup)
+
+
+# --- the verdict ------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_browser_it_says_what_the_browser_needs() -> None:
+    verdict = judge(Observed(Ticker("BTCUSD"), "BINANCE:BTCUSD", "x", browser_failure="No Chromium found: install it"))
+    assert (verdict.is_good, verdict.state, verdict.advice) == (False, State.ERROR, NO_BROWSER)
+    assert "✘ browser    No Chromium found: install it" in str(verdict)
+
+
+def test_a_host_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
+    code, printed, _ = examine("http://127.0.0.1:1", "BTCUSD", tmp_path / "none.zip")
+    assert code == 1
+    assert "✘ reachable  127.0.0.1:1 can't be reached" in printed
+    assert "Check the internet connection" in printed
+
+
+def test_a_page_whose_socket_is_not_seen_gives_prices_all_the_same(simulator: Simulator, tmp_path: Path) -> None:
+    simulator.fault("SUIUSDC", "socket_in_worker")
+    code, printed, _ = examine(simulator.url, "SUIUSDC", tmp_path / "sui.zip", "--seconds", "1")
+    simulator.clear("SUIUSDC")
+    assert code == 0, printed
+    assert "✘ socket     no price in quote frames" in printed
+    assert "✔ element    first price after" in printed
+    assert ELEMENT_ONLY in printed
