@@ -31,6 +31,7 @@ from urllib.parse import unquote
 
 import gevent
 from gevent import GreenletExit
+from gevent import socket as hub_socket
 from gevent.pool import Pool
 from gevent.pywsgi import Input, WSGIHandler, WSGIServer
 
@@ -426,6 +427,12 @@ def listen(host: str, port: int) -> list[socket.socket]:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener: socket.socket = WSGIServer.get_listener((host, port), backlog=BACKLOG, family=family)
+    listener = hub_socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
     return listener
