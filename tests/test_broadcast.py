@@ -809,7 +809,8 @@ def test_a_filter_lets_only_its_tickers_through(stage: Stage, broadcaster: Broad
     broadcaster.put(live(BTC, 3))
     assert updates(client.read()) == {"BTCUSD": "3"}
     broadcaster.remove(BTC)
-    assert client.read() == [("tickers", {"type": "tickers", "tickers": []})]
+    not_tracked = ["BTCUSD", "NOSUCH"]
+    assert client.read() == [("tickers", {"type": "tickers", "tickers": [], "notTracked": not_tracked})]
     broadcaster.add(Ticker("NOSUCH"))
     client.read()
     assert set(client.table) == {"NOSUCH"}

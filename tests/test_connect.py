@@ -317,7 +317,7 @@ def test_a_wrong_wish_is_an_error_with_its_name(client: CryptoPriceServiceClient
     wishes = [
         (StreamPricesRequest(max_rate=50), "invalid_rate"),
         (StreamPricesRequest(max_rate=float("nan")), "invalid_rate"),
-        (StreamPricesRequest(tickers=["BTCUSD", "a b"]), "invalid_ticker"),
+        (StreamPricesRequest(tickers=["BTCUSD", "a-b"]), "invalid_ticker"),
     ]
     for wish, name in wishes:
         with pytest.raises(ConnectError) as refused:
