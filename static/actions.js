@@ -1,67 +1,99 @@
-/* Owns what a user can do to the board: add, remove, undo, copy, share. The same from a key, a click or a touch. The store
-   shows the outcome at once, the server confirms or refuses it. Never touches the document but for the clipboard. */
+/* Owns what a user can do to the board: add, remove, undo, try again, copy, share. The same from a key, a click or a touch. The store
+   shows the outcome at once, the server confirms or refuses it. Touches the document only for the clipboard and to ask
+   that a row be pointed out. */
 
-import { track, untrack } from "./api.js";
+import { lookUp, track, tryAgain, untrack } from "./api.js";
 import { notify } from "./notices.js";
 import { settings } from "./settings.js";
 import { store } from "./store.js";
 
-const UNDO_FOR = 5_000; // ms
-const PART = /^[A-Z0-9._!]{1,32}$/;
+const UNDO_FOR = 8_000; // ms
+const PLAIN = /^(?!BINANCE:)([A-Z0-9._!]{1,32}:)?[A-Z0-9._!]{4,32}$/; // surely a ticker as the server will have it
 
-let undoable = null; // {ticker, notice, removal} of the newest removal, while it can be taken back
+const undoable = []; // {ticker, notice, removal} of each removal that can be taken back, the newest last
 
-/** What was typed, as single tickers: upper case, separated by spaces, commas or semicolons, each once. */
-export function splitTickers(text) {
-  return [...new Set(text.toUpperCase().split(/[\s,;]+/).filter(Boolean))];
+/** What was typed, as texts of one ticker each; Pluto knows what spaces mean. */
+export function splitTexts(text) {
+  return [...new Set(text.toUpperCase().split(/[,;\n]+/).map((part) => part.trim()).filter(Boolean))];
 }
 
-/** Why this can't be a ticker; empty when it can. */
-export function fault(ticker) {
-  const parts = ticker.split(":");
-  if (parts.length > 2) return `“${ticker}” has more than one colon. Write EXCHANGE:TICKER, such as COINBASE:BTCUSD.`;
-  if (parts.some((part) => part.length > 32)) return `“${ticker.slice(0, 12)}…” is too long: 32 characters at most.`;
-  if (parts.some((part) => part === "")) return `“${ticker}” is incomplete. Write EXCHANGE:TICKER, such as COINBASE:BTCUSD.`;
-  if (!parts.every((part) => PART.test(part))) return `“${ticker}” isn't a ticker. Letters, digits, “.”, “_” and “!” only.`;
-  return "";
-}
-
-/** Add one. Its row is there before the server answers. Resolves to why it was refused, empty when it wasn't. */
-export async function add(ticker) {
-  const wrong = fault(ticker);
-  if (wrong) return wrong;
+/**
+ * Add what one text means. The row of a plain ticker is there before the server answers, unless it `isCoin`: then the
+ * server will ask back. Resolves to {why, text, proposals, added}: `why` it was refused is empty when it wasn't.
+ */
+export async function add(text, { isCoin = false } = {}) {
+  if (store.has(text)) return pointOut(text);
+  const guess = PLAIN.test(text) && !isCoin ? text : "";
+  if (guess) store.expect(guess);
+  const { ok, status, answer, message } = await track(text);
+  const ticker = answer.ticker?.ticker;
+  if (guess && guess !== ticker) store.unexpect(guess);
+  if (answer.code === "several_tickers") return addAll(answer.proposals);
+  if (!ok) return { why: message, text, proposals: answer.proposals ?? [], added: [] };
+  if (status === 200 && store.has(ticker) && guess !== ticker) return pointOut(ticker);
   store.expect(ticker);
-  const answer = await track(ticker);
-  if (!answer.ok) {
-    store.unexpect(ticker);
-    return answer.message;
-  }
   store.accept(ticker);
   settings.remember([ticker]);
-  return "";
+  if (answer.understood) notify(`${text} is ${answer.understood} here.`);
+  return { why: "", text, proposals: [], added: [ticker] };
+}
+
+/** Several texts as one outcome. */
+export async function addAll(texts, options) {
+  const outcomes = await Promise.all(texts.map((text) => add(text, options?.(text))));
+  const refused = outcomes.filter(({ why }) => why);
+  return {
+    why: [...new Set(refused.map(({ why }) => why))].join(" "),
+    text: refused.map((one) => one.text).join(", "),
+    proposals: refused.flatMap((one) => one.proposals),
+    added: outcomes.flatMap((one) => one.added),
+  };
+}
+
+/** It is there already: show where, aloud. */
+function pointOut(ticker) {
+  document.dispatchEvent(new CustomEvent("point-out", { detail: ticker }));
+  notify(`${ticker} is on the board already.`);
+  return { why: "", text: ticker, proposals: [], added: [] };
 }
 
 export async function remove(ticker) {
   if (!store.has(ticker)) return;
   store.dismiss(ticker);
-  undoable?.notice.close();
-  const notice = notify(`${ticker} removed.`, { action: "Undo", onAction: undo, lasts: UNDO_FOR, onClose: () => (undoable = null) });
-  const removal = untrack(ticker);
-  undoable = { ticker, notice, removal };
-  const answer = await removal;
+  const one = { ticker, removal: untrack(ticker) };
+  const forget = () => undoable.includes(one) && undoable.splice(undoable.indexOf(one), 1);
+  one.notice = notify(`${ticker} removed.`, { action: "Undo", onAction: () => takeBack(one), lasts: UNDO_FOR, onClose: forget });
+  undoable.push(one);
+  const answer = await one.removal;
   if (answer.ok) return;
   store.undismiss(ticker);
-  notice.close();
+  one.notice.close();
   notify(`${ticker} could not be removed. ${answer.message}`);
 }
 
-export async function undo() {
-  if (!undoable) return;
-  const { ticker, notice, removal } = undoable;
+/** Take the newest removal back. */
+export function undo() {
+  if (undoable.length) takeBack(undoable.at(-1));
+  else notify("Nothing to undo.");
+}
+
+async function takeBack({ ticker, notice, removal }) {
   notice.close();
   await removal; // Else the server might hear of the removal last.
-  const refused = await add(ticker);
-  if (refused) notify(refused);
+  const { why } = await add(ticker);
+  if (why) notify(why);
+}
+
+/** Don't wait for the ticker's next try. */
+export async function retry(ticker) {
+  const { message } = await tryAgain(ticker);
+  notify(message);
+}
+
+/** Tickers to track instead of one that TradingView doesn't have. */
+export async function proposals(ticker) {
+  const { answer } = await lookUp(ticker);
+  return answer.proposals ?? [];
 }
 
 export async function copyPrice(ticker) {

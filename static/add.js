@@ -1,16 +1,19 @@
 /* Owns <add-ticker>: the field, what it offers while one types, and the words beside it when a ticker was refused.
    Never decides whether a ticker is right; actions.js and the server do. */
 
-import { add, splitTickers } from "./actions.js";
+import { addAll, splitTexts } from "./actions.js";
+import { coins } from "./coins.js";
+import { proposal } from "./row.js";
 import { settings } from "./settings.js";
 import { store } from "./store.js";
 
-const OFFERED = 6;
+const OFFERED = 8;
 
 class AddTicker extends HTMLElement {
   #field = null;
   #offers = null; // the list under the field
   #error = null;
+  #proposals = null; // what to add instead of what was refused
   #chosen = -1; // which offer is marked, -1 for none
   #listening = null;
 
@@ -18,11 +21,13 @@ class AddTicker extends HTMLElement {
     this.#field = this.querySelector("input");
     this.#offers = this.querySelector("[role=listbox]");
     this.#error = this.querySelector("[role=alert]");
+    this.#proposals = this.querySelector("[data-proposals]");
     this.#listening = new AbortController();
     const { signal } = this.#listening;
     this.querySelector("form").addEventListener("submit", this.#submit, { signal });
     this.#field.addEventListener("input", this.#typed, { signal });
     this.#field.addEventListener("keydown", this.#key, { signal });
+    this.#proposals.addEventListener("click", this.#takeProposal, { signal });
     this.#field.addEventListener("blur", () => this.#offer([]), { signal });
     this.#offers.addEventListener("pointerdown", this.#pick, { signal });
     if (matchMedia("(pointer: fine)").matches) this.focusField();
@@ -40,26 +45,30 @@ class AddTicker extends HTMLElement {
   /** Add all that was typed. What is refused stays in the field, with the reason. */
   #submit = async (event) => {
     event.preventDefault();
-    const tickers = splitTickers(this.#field.value);
+    const texts = splitTexts(this.#field.value);
     this.#offer([]);
     this.#say("");
     this.#field.value = "";
-    const known = tickers.filter((ticker) => store.has(ticker));
-    known.forEach((ticker) => this.dispatchEvent(new CustomEvent("point-out", { bubbles: true, detail: ticker })));
-    const outcomes = await Promise.all(tickers.filter((ticker) => !known.includes(ticker)).map(outcome));
-    this.#refuse(outcomes.filter(({ why }) => why));
-    const added = outcomes.filter(({ why }) => !why).map(({ ticker }) => ticker);
-    this.querySelector("[data-done]").textContent = added.length ? `${added.join(", ")} added.` : "";
+    this.#tell(await addAll(texts, (text) => ({ isCoin: coins.has(text) })));
   };
 
-  #refuse(refusals) {
-    if (!refusals.length) return;
-    if (!this.#field.value) this.#field.value = refusals.map(({ ticker }) => ticker).join(" ");
-    this.#say([...new Set(refusals.map(({ why }) => why))].join(" "));
+  #tell({ why, text, proposals, added }) {
+    if (why && !this.#field.value) this.#field.value = text;
+    this.#say(why, proposals);
+    this.querySelector("[data-done]").textContent = added.length ? `${added.join(", ")} added.` : "";
   }
 
-  #say(why) {
+  #takeProposal = async ({ target }) => {
+    if (!target.value) return;
+    this.#field.value = "";
+    this.#say("");
+    this.#field.focus();
+    this.#tell(await addAll([target.value]));
+  };
+
+  #say(why, proposals = []) {
     this.#error.textContent = why;
+    this.#proposals.replaceChildren(...proposals.map((ticker) => proposal(ticker)));
     this.#field.setAttribute("aria-invalid", String(Boolean(why)));
   }
 
@@ -73,26 +82,30 @@ class AddTicker extends HTMLElement {
     }
     this.#say("");
     this.#offer(this.#matches());
+    coins.load().then((fresh) => fresh && this.#offer(this.#matches()));
   };
 
-  /** Tickers tracked before that begin with the word being typed, then those that hold it. */
+  /** {ticker, name} of what the word being typed may become: tracked before, or of a well-known coin. */
   #matches() {
     const word = this.#word();
     if (!word) return [];
-    const known = settings.known.filter((ticker) => !store.has(ticker) && ticker !== word);
-    const begin = known.filter((ticker) => ticker.startsWith(word));
-    const hold = known.filter((ticker) => !ticker.startsWith(word) && ticker.includes(word));
-    return [...begin, ...hold].slice(0, OFFERED);
+    const known = settings.known.map((ticker) => ({ ticker, name: "" }));
+    const begin = known.filter(({ ticker }) => ticker.startsWith(word));
+    const hold = known.filter(({ ticker }) => !ticker.startsWith(word) && ticker.includes(word));
+    const all = [...begin, ...coins.matches(word), ...hold];
+    return all
+      .filter(({ ticker }, at) => !store.has(ticker) && ticker !== word && all.findIndex((one) => one.ticker === ticker) === at)
+      .slice(0, OFFERED);
   }
 
   #word() {
-    return this.#field.value.split(/[\s,;]/).at(-1);
+    return this.#field.value.split(/[,;]\s*/).at(-1);
   }
 
-  #offer(tickers) {
-    this.#offers.replaceChildren(...tickers.map(offer));
-    this.#offers.hidden = tickers.length === 0;
-    this.#field.setAttribute("aria-expanded", String(tickers.length > 0));
+  #offer(matches) {
+    this.#offers.replaceChildren(...matches.map(offer));
+    this.#offers.hidden = matches.length === 0;
+    this.#field.setAttribute("aria-expanded", String(matches.length > 0));
     this.#choose(-1);
   }
 
@@ -113,7 +126,7 @@ class AddTicker extends HTMLElement {
   #pick = (event) => {
     event.preventDefault(); // The field keeps the focus.
     const option = event.target.closest("[role=option]");
-    if (option) this.#take(option.textContent);
+    if (option) this.#take(option.dataset.ticker);
   };
 
   #key = (event) => {
@@ -122,7 +135,7 @@ class AddTicker extends HTMLElement {
     else if (event.key === "ArrowDown" && offers) this.#choose((this.#chosen + 1) % offers);
     else if (event.key === "ArrowUp" && offers) this.#choose(this.#chosen > 0 ? this.#chosen - 1 : offers - 1);
     else if (event.key === "ArrowDown") this.dispatchEvent(new CustomEvent("leave-field", { bubbles: true }));
-    else if (event.key === "Enter" && this.#chosen >= 0) this.#take(this.#offers.children[this.#chosen].textContent);
+    else if (event.key === "Enter" && this.#chosen >= 0) this.#take(this.#offers.children[this.#chosen].dataset.ticker);
     else return;
     event.preventDefault();
   };
@@ -135,15 +148,14 @@ class AddTicker extends HTMLElement {
   }
 }
 
-async function outcome(ticker) {
-  return { ticker, why: await add(ticker) };
-}
-
-function offer(ticker, at) {
+function offer({ ticker, name }, at) {
   const option = document.createElement("li");
   option.id = `offer-${at}`;
   option.setAttribute("role", "option");
-  option.textContent = ticker;
+  option.dataset.ticker = ticker;
+  const words = document.createElement("small");
+  words.textContent = name;
+  option.append(ticker, ...(name ? [" ", words] : []));
   return option;
 }
 

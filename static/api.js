@@ -1,5 +1,5 @@
-/* Owns the requests that change something: track and untrack a ticker. Every outcome, also no answer at all, comes back
-   as {ok, message}. Never touches the document or the store. */
+/* Owns the requests about one ticker: track it, untrack it, try it again, look it up. Every outcome, also no answer at all,
+   comes back as one object. Never touches the document or the store. */
 
 const NO_ANSWER = "Pluto doesn't answer. Is it still running?";
 
@@ -12,16 +12,34 @@ export function track(ticker) {
 }
 
 export function untrack(ticker) {
-  return send(`/api/tickers/${encodeURIComponent(ticker)}`, { method: "DELETE" });
+  return send(addressOf(ticker), { method: "DELETE" });
 }
 
+/** Open its page again now. */
+export function tryAgain(ticker) {
+  return send(`${addressOf(ticker)}/retry`, { method: "POST" });
+}
+
+/** Everything known of a ticker's price. */
+export function lookUp(ticker) {
+  return send(addressOf(ticker), {});
+}
+
+/** What its page has told, and why its price is what it is. */
+export function explain(ticker) {
+  return send(`${addressOf(ticker)}/why`, {});
+}
+
+const addressOf = (ticker) => `/api/tickers/${encodeURIComponent(ticker)}`;
+
+/** {ok, message, status, answer}: `answer` is what Pluto sent, an empty object when it sent nothing. */
 async function send(url, request) {
   try {
     const response = await fetch(url, { ...request, signal: AbortSignal.timeout(10_000) });
     const answer = await response.json().catch(() => ({}));
     const ok = response.ok && answer.success !== false;
-    return { ok, message: answer.message ?? (ok ? "" : `Pluto answered ${response.status}.`) };
+    return { ok, status: response.status, answer, message: answer.message ?? (ok ? "" : `Pluto answered ${response.status}.`) };
   } catch {
-    return { ok: false, message: NO_ANSWER };
+    return { ok: false, status: 0, answer: {}, message: NO_ANSWER };
   }
 }

@@ -1,8 +1,12 @@
 /* Owns <price-board>: which rows stand where, painting those that changed once a frame, moving among them by keyboard, and
    what a click on them means. Never talks to the server; what a user asks for goes to actions.js, or up as "open-ticker". */
 
-import { copyPrice, remove } from "./actions.js";
+import { add, copyPrice, proposals, remove, retry } from "./actions.js";
+import { priceWords } from "./format.js";
 import { clock, nextFrame } from "./frame.js";
+import { watchDrags, watchSwipes } from "./hands.js";
+import { notify } from "./notices.js";
+import { nextSort, ordered } from "./order.js";
 import { settings } from "./settings.js";
 import { store } from "./store.js";
 import "./row.js";
@@ -15,11 +19,7 @@ const ROWS_A_FRAME = 8; // brought up to date in one frame by the second's round
 const NEARLY = "200px"; // rows this far out of sight are painted as if they were in it
 const SLIDE = { duration: 180, easing: "ease-out" };
 
-/** What the board can be sorted by, besides the name. A price that isn't live doesn't compete. */
-const WEIGHTS = {
-  change: (view) => view.changePercent,
-  volume: (view) => view.volume * view.price,
-};
+const LOOK = 3; // characters of a symbol that make tickers look alike
 
 class PriceBoard extends HTMLElement {
   #rows = new Map(); // ticker → row
@@ -33,6 +33,7 @@ class PriceBoard extends HTMLElement {
   #seconds = 0;
   #handAt = 0; // when the pointer last moved here or a key was pressed
   #digits = 0; // of the longest price so far: the price column is as wide
+  #numbers = "common";
   #current = ""; // the ticker whose row is in the tab order
   #listening = null;
 
@@ -43,14 +44,16 @@ class PriceBoard extends HTMLElement {
     this.#watcher = new IntersectionObserver(this.#watch, { rootMargin: NEARLY });
     store.addEventListener("tickers", () => nextFrame(this.#arrange), { signal });
     store.addEventListener("quotes", ({ detail }) => this.#repaint(detail), { signal });
-    settings.addEventListener("change", () => nextFrame(this.#arrange), { signal });
+    settings.addEventListener("change", this.#resettle, { signal });
     clock.addEventListener("second", () => this.#strike(), { signal });
     this.addEventListener("click", this.#click, { signal });
     this.addEventListener("keydown", this.#key, { signal });
     this.addEventListener("pointermove", this.#noteHand, { signal, passive: true });
     this.addEventListener("keydown", this.#noteHand, { signal, capture: true });
     this.addEventListener("focusin", ({ target }) => this.#reach(target.closest("price-row")), { signal });
-    nextFrame(this.#arrange);
+    watchSwipes(this.#list, (row) => remove(row.ticker), signal);
+    watchDrags(this.#list, () => settings.arrange(this.#standing), signal);
+    this.#resettle();
   }
 
   disconnectedCallback() {
@@ -73,26 +76,57 @@ class PriceBoard extends HTMLElement {
 
   // -- order
 
-  #order() {
-    const tickers = store.shown();
-    const weigh = WEIGHTS[settings.get("sort")];
-    if (!weigh) return tickers;
-    const weights = new Map(tickers.map((ticker) => [ticker, weight(store.view(ticker), weigh)]));
-    return tickers.sort((a, b) => weights.get(b) - weights.get(a) || (a < b ? -1 : 1));
+  get #standing() {
+    return [...this.#list.children].map((row) => row.ticker);
+  }
+
+  #resettle = () => {
+    const [key, way] = settings.get("sort").split("-");
+    this.dataset.sort = key;
+    for (const button of this.querySelectorAll("[data-sort]")) {
+      const sense = way === "down" ? "descending" : "ascending";
+      button.parentElement.setAttribute("aria-sort", button.dataset.sort === key ? sense : "none");
+    }
+    if (this.#numbers !== settings.get("numbers")) this.#rewrite();
+    nextFrame(this.#arrange);
+  };
+
+  #rewrite() {
+    this.#numbers = settings.get("numbers");
+    for (const row of this.#rows.values()) row.rewrite();
+    this.#repaint(this.#rows.keys());
   }
 
   #arrange = () => {
-    const order = this.#order();
-    if (order.join() === [...this.#list.children].map((row) => row.ticker).join()) return;
+    if ("dragging" in this.#list.dataset) return;
+    const order = ordered(store.shown(), settings.get("sort"), settings.own, (ticker) => store.view(ticker));
+    if (order.join() === this.#standing.join()) return;
     const before = this.#tops();
     const focused = this.contains(document.activeElement) ? document.activeElement : null;
     const place = this.#list.contains(focused) ? [...this.#list.children].indexOf(focused.closest("price-row")) : -1;
     this.#drop(order);
     order.forEach((ticker, at) => this.#place(ticker, at));
     this.#keepFocus(focused, place);
+    this.#tellApart(order);
     this.#slide(before);
     this.hidden = order.length === 0;
   };
+
+  /** The market is told of tickers that look alike. */
+  #tellApart(order) {
+    const look = (ticker) => ticker.split(":").at(-1).slice(0, LOOK);
+    const looks = order.map(look);
+    for (const [ticker, row] of this.#rows) row.toggleAttribute("data-alike", looks.filter((one) => one === look(ticker)).length > 1);
+  }
+
+  /** Up or down by one place, into the user's own order. */
+  #move(row, by) {
+    const order = this.#standing;
+    const at = order.indexOf(row.ticker);
+    if (!order[at + by]) return;
+    [order[at], order[at + by]] = [order[at + by], order[at]];
+    settings.arrange(order);
+  }
 
   #drop(order) {
     const wanted = new Set(order);
@@ -174,11 +208,22 @@ class PriceBoard extends HTMLElement {
     if (!row) return;
     const view = store.view(ticker);
     row.paint(view, now);
-    this.#widen(view.priceText?.length ?? 0);
+    if (view.priceText) this.#widen(priceWords(view.priceText));
+    this.#propose(row, view.state);
     if (row.marked) this.#fadeLater(row);
   }
 
-  #widen(digits) {
+  /** A ticker that TradingView doesn't have, or not under this name: what to track instead is asked for once. */
+  async #propose(row, state) {
+    const isLost = state === "not_found" || state === "error";
+    if (row.dataset.lost === (isLost ? state : "")) return;
+    row.dataset.lost = isLost ? state : "";
+    row.propose(isLost ? await proposals(row.ticker) : []);
+  }
+
+  /** A separator is half as wide as a digit. */
+  #widen(price) {
+    const digits = (price.length + price.replace(/\D/g, "").length) / 2;
     if (digits <= this.#digits) return;
     this.#digits = digits;
     this.style.setProperty("--digits", digits);
@@ -236,32 +281,54 @@ class PriceBoard extends HTMLElement {
   }
 
   #click = ({ target }) => {
+    const head = target.closest("button[data-sort]");
+    if (head) settings.set("sort", nextSort(settings.get("sort"), head.dataset.sort));
     const row = target.closest("price-row");
     if (!row) return;
-    const part = target.closest("[data-part]")?.dataset.part;
-    if (part === "remove") remove(row.ticker);
-    else if (part === "price" && row.hasAttribute("data-priced")) copyPrice(row.ticker);
+    const part = target.closest("[data-part]");
+    const doing = {
+      remove: () => remove(row.ticker),
+      retry: () => retry(row.ticker),
+      proposal: () => this.#take(part.value),
+      price: () => row.hasAttribute("data-priced") && copyPrice(row.ticker),
+      grip: () => {},
+    }[part?.dataset.part];
+    if (doing) doing();
     else if (!String(getSelection())) this.#open(row);
   };
 
+  async #take(proposed) {
+    const { why } = await add(proposed);
+    if (why) notify(why);
+  }
+
   #key = (event) => {
     const row = event.target.closest("price-row");
-    if (!row || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!row || event.ctrlKey || event.metaKey) return;
     if (!this.#act(event, row)) return;
     event.preventDefault();
     event.stopPropagation();
   };
 
-  #act({ key, target }, row) {
+  #act({ key, target, altKey }, row) {
     const rows = [...this.#list.children];
     const at = rows.indexOf(row);
     const goals = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: rows.length - 1 };
-    if (key in goals) rows[goals[key]]?.focus();
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[key];
+    if (altKey) return this.#actOnOrder(key, row);
+    if (key in goals) goTo(rows[goals[key]], target);
+    else if (step) goAlong(row, target, step);
     else if (key === "Enter" && target === row) this.#open(row);
     else if (key === "Delete" || key === "Backspace") remove(row.ticker);
     else if (key === "c" && settings.get("shortcuts")) copyPrice(row.ticker);
     else return false;
     return true;
+  }
+
+  #actOnOrder(key, row) {
+    const by = { ArrowUp: -1, ArrowDown: 1 }[key];
+    if (by) this.#move(row, by);
+    return Boolean(by);
   }
 
   #open(row) {
@@ -270,10 +337,17 @@ class PriceBoard extends HTMLElement {
   }
 }
 
-/** Finite, so that weights can be subtracted. When only our own line is lost, the order stays. */
-function weight(view, weigh) {
-  const value = view.state === "live" || view.offline ? weigh(view) : NaN;
-  return Number.isFinite(value) ? value : -Number.MAX_VALUE;
+/** Up and down the cells of one column stay one column. */
+function goTo(row, from) {
+  const part = from.dataset.part;
+  const same = part && row?.querySelector(`button[data-part="${part}"]:not([hidden], :disabled)`);
+  (same || row)?.focus();
+}
+
+/** From the row to what can be done in its cells, and back. */
+function goAlong(row, from, step) {
+  const stops = [row, ...row.querySelectorAll("button:not(:disabled)")].filter((stop) => stop.checkVisibility?.() ?? true);
+  stops[stops.indexOf(from) + step]?.focus();
 }
 
 customElements.define("price-board", PriceBoard);

@@ -1,16 +1,21 @@
 /* Owns <ticker-detail>: everything known about one ticker, in a sheet beside the board. Painted in the same frames as the
    rows, and only while open. Never changes anything but by actions.js. */
 
-import { copyPrice, remove } from "./actions.js";
+import { add, copyPrice, proposals, remove, retry } from "./actions.js";
+import { explain } from "./api.js";
 import { SessionChart } from "./chart.js";
-import { age, amount, decimals, difference, direction, exactTime, figure, grouped, latency, nextTry, percent, priceRuns, reason, secondTime, STATE_WORDS, tradeAge } from "./format.js";
+import { age, amount, clockTime, dayRange, decimals, difference, direction, exactTime, figure, latency, nextTry, percent, priceRuns, priceWords, reason, secondTime, STATE_WORDS, tradeAge, waits } from "./format.js";
 import { clock, nextFrame } from "./frame.js";
-import { ARROWS, write, writeRuns } from "./row.js";
+import { notify } from "./notices.js";
+import { ARROWS, proposal, write, writeRuns } from "./row.js";
 import { settings } from "./settings.js";
 import { store } from "./store.js";
+import { sentencesOf } from "./why.js";
 
 const CHANGES_SHOWN = 12;
+const ONE_COLUMN = 9; // characters of a price above which its changes stand in one column
 const MARK_FOR = 900; // ms
+const WHY_EVERY = 3; // seconds between two questions while the answer is in sight
 const SOURCES = {
   socket: "the page's own quote feed",
   dom: "what the page displays",
@@ -25,6 +30,8 @@ class TickerDetail extends HTMLElement {
   #chart = null;
   #priceText = "";
   #markedAt = 0;
+  #lost = ""; // the state in which a ticker to track instead was asked for
+  #seconds = 0;
   #listening = null;
 
   connectedCallback() {
@@ -40,11 +47,16 @@ class TickerDetail extends HTMLElement {
     if (this.#ticker) this.#shut();
     this.#ticker = ticker;
     this.#priceText = "";
+    this.#lost = "";
+    this.#parts.proposals.replaceChildren();
+    this.#parts.why.open = false;
     this.#listening = new AbortController();
     const { signal } = this.#listening;
     store.addEventListener("quotes", ({ detail }) => detail.includes(ticker) && nextFrame(this.#paint), { signal });
     store.addEventListener("tickers", () => store.has(ticker) || this.#dialog.close(), { signal });
-    clock.addEventListener("second", () => nextFrame(this.#paint), { signal });
+    store.addEventListener("connection", this.#reopenChart, { signal });
+    clock.addEventListener("second", this.#strike, { signal });
+    this.#parts.why.addEventListener("toggle", this.#explain, { signal });
     settings.addEventListener("change", () => this.#chart?.restyle(this.#parts.chart, this.#places), { signal });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#chart?.restyle(this.#parts.chart, this.#places), { signal });
     this.#dialog.addEventListener("close", this.#shut, { signal });
@@ -71,6 +83,36 @@ class TickerDetail extends HTMLElement {
     if (target === this.#dialog || part === "close") this.#dialog.close(); // On the dialog itself: beside the sheet.
     else if (part === "price") copyPrice(this.#ticker);
     else if (part === "remove") remove(this.#ticker);
+    else if (part === "retry") retry(this.#ticker);
+    else if (part === "proposal") this.#take(target.value);
+  };
+
+  async #take(proposed) {
+    const { why } = await add(proposed);
+    if (why) notify(why);
+  }
+
+  #strike = () => {
+    nextFrame(this.#paint);
+    if (++this.#seconds % WHY_EVERY === 0) this.#explain();
+  };
+
+  /** Ask why, as long as someone reads it. */
+  #explain = async () => {
+    if (!this.#parts.why.open || document.hidden) return;
+    const ticker = this.#ticker;
+    const { ok, answer, message } = await explain(ticker);
+    if (this.#ticker !== ticker) return;
+    const sentences = ok ? sentencesOf(answer) : [["", message]];
+    const list = this.#parts.whys;
+    while (list.children.length > sentences.length) list.lastElementChild.remove();
+    while (list.children.length < sentences.length) list.append(this.#parts.because.content.cloneNode(true));
+    sentences.forEach((pair, at) => [...list.children[at].children].forEach((element, side) => write(element, pair[side])));
+  };
+
+  /** What couldn't be loaded while Pluto was away can be now. */
+  #reopenChart = () => {
+    if (store.connection.state === "open" && !this.#chart && !this.#parts.nochart.hidden) this.#openChart();
   };
 
   #name() {
@@ -106,14 +148,23 @@ class TickerDetail extends HTMLElement {
     this.#paintFacts(view, now);
     this.#paintChanges(session);
     this.#chart?.update(session);
+    this.#nameChart(session);
   };
+
+  /** The chart is a picture; this is what it shows. */
+  #nameChart(session) {
+    const [first, newest] = [session.oldest(), session.newest()];
+    const from = first ? ` since ${clockTime(first.time * 1000)}: from ${figure(first.value, this.#places)} to ${figure(newest.value, this.#places)}` : "";
+    const name = `Chart of ${this.#ticker}${from}`;
+    if (this.#parts.chart.getAttribute("aria-label") !== name) this.#parts.chart.setAttribute("aria-label", name);
+  }
 
   #paintPrice({ priceText = "", currency = "", changePercent, change, state }, now) {
     const { price, currency: unit, change: element, arrow } = this.#parts;
     this.#parts.quote.hidden = !priceText;
     if (priceText !== this.#priceText) {
       const moved = direction(Number(priceText) - Number(this.#priceText || priceText));
-      writeRuns(price, priceRuns(priceText, this.#priceText));
+      writeRuns(price, priceRuns(priceWords(priceText), priceWords(this.#priceText)));
       write(arrow, ARROWS[moved]);
       arrow.dataset.direction = moved;
       price.classList.toggle("up", moved === "up" && state === "live");
@@ -129,12 +180,24 @@ class TickerDetail extends HTMLElement {
   #paintState(view, now) {
     write(this.#parts.state, STATE_WORDS[view.state] ?? view.state);
     write(this.#parts.age, age(view, now));
-    write(this.#parts.reason, [reason(view), nextTry(view, now)].filter(Boolean).join(" "));
+    write(this.#parts.reason, [reason(view, now), nextTry(view, now)].filter(Boolean).join(" "));
+    this.#parts.retry.hidden = !waits(view) || view.state === "blocked";
+    this.#propose(view.state);
+  }
+
+  async #propose(state) {
+    if (!["not_found", "error"].includes(state) || this.#lost === state) return;
+    this.#lost = state;
+    const ticker = this.#ticker;
+    const proposed = await proposals(ticker);
+    if (this.#ticker === ticker) this.#parts.proposals.replaceChildren(...proposed.map((one) => proposal(one)));
   }
 
   #paintFacts(view, now) {
     const places = this.#places;
-    for (const name of ["open", "high", "low", "bid", "ask"]) this.#fact(name, figure(view[name], places));
+    const { low, high } = dayRange(view);
+    const figures = { open: view.open, high, low, bid: view.bid, ask: view.ask };
+    for (const [name, value] of Object.entries(figures)) this.#fact(name, figure(value, places));
     this.#fact("volume", amount(view.volume));
     this.#fact("source", view.source ? (SOURCES[view.source] ?? view.source) : "");
     this.#fact("calculated", view.calculated ? "Calculated by TradingView; the exchange doesn't trade this pair." : "");
@@ -156,6 +219,7 @@ class TickerDetail extends HTMLElement {
     const list = this.#parts.changes;
     while (list.children.length > shown.length) list.lastElementChild.remove();
     while (list.children.length < shown.length) list.append(this.#parts.line.content.cloneNode(true));
+    list.classList.toggle("long", shown.some(({ priceText }) => priceText.length > ONE_COLUMN));
     shown.forEach((change, at) => showChange(list.children[at], change));
     this.#parts.nochanges.hidden = shown.length > 0;
   }
@@ -164,7 +228,7 @@ class TickerDetail extends HTMLElement {
 function showChange(line, { at, priceText, difference: moved }) {
   const [time, price, by] = line.children;
   write(time, secondTime(at));
-  write(price, grouped(priceText));
+  write(price, priceWords(priceText));
   write(by, Number.isFinite(moved) ? `${moved > 0 ? "▲" : "▼"} ${difference(moved, decimals(priceText))}` : "first seen");
   by.dataset.direction = direction(moved);
 }

@@ -1,11 +1,13 @@
 /* Owns what the address asks to show (/?tickers=BTCUSD,ETHUSD): <address-filter> says that not all is shown, and offers to
    track what isn't tracked here. An address never adds a ticker by itself: opening a link changes nothing on the server. */
 
-import { add, fault, splitTickers } from "./actions.js";
+import { add, splitTexts } from "./actions.js";
 import { notify } from "./notices.js";
 import { write } from "./row.js";
 import { count } from "./format.js";
 import { store } from "./store.js";
+
+const TICKER = /^(?:[^\s:]{1,32}:)?[^\s:]{1,32}$/; // Pluto judges the rest
 
 class AddressFilter extends HTMLElement {
   #listening = null;
@@ -26,13 +28,15 @@ class AddressFilter extends HTMLElement {
   }
 
   #read = () => {
-    const asked = new URLSearchParams(location.search).get("tickers") ?? "";
-    store.setFilter(splitTickers(asked).filter((ticker) => !fault(ticker)));
+    const query = new URLSearchParams(location.search);
+    const asked = [...query.getAll("tickers"), ...query.getAll("ticker")].join(",");
+    store.setFilter(splitTexts(asked).filter((ticker) => TICKER.test(ticker)));
   };
 
   /** The address follows the filter, without a new entry in the history. */
   #write = () => {
-    const asked = store.filter ? `?tickers=${[...store.filter].sort().join(",")}` : "";
+    const tickers = store.filter && [...store.filter].sort().map((ticker) => encodeURIComponent(ticker).replace("%3A", ":"));
+    const asked = tickers ? `?tickers=${tickers.join(",")}` : "";
     if (location.search !== asked) history.replaceState(null, "", location.pathname + asked + location.hash);
   };
 
@@ -40,8 +44,8 @@ class AddressFilter extends HTMLElement {
     const button = target.closest("button");
     if (!button) return;
     if (!button.dataset.ticker) return store.setFilter(null);
-    const refused = await add(button.dataset.ticker);
-    if (refused) notify(refused);
+    const { why } = await add(button.dataset.ticker);
+    if (why) notify(why);
   };
 
   #show = () => {

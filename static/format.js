@@ -3,9 +3,9 @@
 
 const DAY_MS = 86_400_000;
 const MINUS = "\u2212";
-const THIN = "\u202f"; // a narrow space at which no line breaks
-const AMOUNT = new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 4 });
-const SMALL_AMOUNT = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 4 });
+const MOST_PLACES = 20; // decimals that every browser writes
+const formats = new Map(); // places, or how amounts are written → Intl.NumberFormat
+let locale = "en-US";
 const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const CLOCK_SECONDS = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
@@ -28,48 +28,63 @@ export function decimals(priceText) {
   return point < 0 ? 0 : priceText.length - point - 1;
 }
 
-/**
- * A price cut into runs that look alike, so that the text stays exactly the price while digits that moved, leading zeros
- * and thousands can be styled: [{text, moved, faint, gap}]. `gap` asks for air before a group of thousands.
- */
-export function priceRuns(text, before) {
-  const point = text.indexOf(".") < 0 ? text.length : text.indexOf(".");
-  const firstMoved = firstDifference(text, before);
-  const significant = text.startsWith("0.00") ? text.search(/[1-9]/) : 0;
-  const runs = [];
-  for (let at = 0; at < text.length; at++) {
-    const moved = at >= firstMoved;
-    const faint = at < significant;
-    const gap = at > 0 && at < point && (point - at) % 3 === 0 && text[at - 1] !== "-";
-    const last = runs[runs.length - 1];
-    if (last && !gap && last.moved === moved && last.faint === faint) last.text += text[at];
-    else runs.push({ text: text[at], moved, faint, gap });
-  }
-  return runs;
+/** Numbers as everybody knows them, 66,751.91, or as the browser's own locale writes them. */
+export function writeNumbers(choice) {
+  const before = locale;
+  locale = choice === "browser" ? undefined : "en-US";
+  if (locale !== before) formats.clear();
+}
+
+function written(value, kind, options) {
+  let format = formats.get(kind);
+  if (!format) formats.set(kind, (format = new Intl.NumberFormat(locale, options())));
+  return format.format(value);
+}
+
+/** A number, or the exact text of one, with so many decimals. */
+function fixed(value, places) {
+  const kept = Math.min(places, MOST_PLACES);
+  return written(value, kept, () => ({ minimumFractionDigits: kept, maximumFractionDigits: kept }));
+}
+
+/** "66751.91" → "66,751.91": every digit stays. */
+export function priceWords(priceText) {
+  return priceText && fixed(priceText, decimals(priceText));
+}
+
+/** A written price cut into runs that look alike, for digits that moved and leading zeros: [{text, moved, faint}]. */
+export function priceRuns(shown, before) {
+  const firstMoved = firstDifference(shown, before);
+  const significant = /^0\D00/.test(shown) ? shown.search(/[1-9]/) : 0;
+  const cuts = [...new Set([0, significant, firstMoved, shown.length])].filter((at) => at >= 0).sort((a, b) => a - b);
+  return cuts.slice(0, -1).map((at, number) => ({
+    text: shown.slice(at, cuts[number + 1]),
+    moved: at >= firstMoved,
+    faint: at < significant,
+  }));
 }
 
 function firstDifference(text, before) {
   if (!before || before === text) return text.length;
-  if (text.length !== before.length || text.indexOf(".") !== before.indexOf(".")) return 0;
+  if (text.replace(/\d/g, "0") !== before.replace(/\d/g, "0")) return 0;
   let at = 0;
   while (text[at] === before[at]) at++;
   return at;
 }
 
-/** "66754.54" → "66 754.54": the air a price has before its thousands, in figures that are plain text. */
-export function grouped(text) {
-  const [whole, ...rest] = text.split(".");
-  return [whole.replace(/\d(?=(\d{3})+$)/g, `$&${THIN}`), ...rest].join(".");
-}
-
 /** A figure with as many decimals as the price has; empty when unknown. */
 export function figure(value, places) {
-  return Number.isFinite(value) ? grouped(value.toFixed(places)) : "";
+  return Number.isFinite(value) ? fixed(value, places) : "";
+}
+
+/** The day's lowest and highest price; the page may tell a new price before it tells the new bound. */
+export function dayRange({ low, high, price }) {
+  return { low: price < low ? price : low, high: price > high ? price : high };
 }
 
 /** "+0.79%", with a real minus; empty when unknown. */
 export function percent(value) {
-  return Number.isFinite(value) ? `${sign(value, 2)}${Math.abs(value).toFixed(2)}%` : "";
+  return Number.isFinite(value) ? `${sign(value, 2)}${fixed(Math.abs(value), 2)}%` : "";
 }
 
 /** A difference of prices, with as many decimals as the price itself has. */
@@ -85,7 +100,8 @@ function sign(value, places) {
 /** 24_130_000 → "24.13M". */
 export function amount(value) {
   if (!Number.isFinite(value)) return "";
-  return Math.abs(value) < 1000 ? SMALL_AMOUNT.format(value) : AMOUNT.format(value);
+  const isSmall = Math.abs(value) < 1000;
+  return written(value, isSmall ? "small" : "compact", () => ({ notation: isSmall ? "standard" : "compact", maximumSignificantDigits: 4 }));
 }
 
 /** "up", "down" or "flat"; empty when unknown. */
@@ -146,16 +162,31 @@ export function tradeAge({ sourceTime }, now) {
   return ms < 2 * DAY_MS ? `${duration(ms)} ago` : `${Math.floor(ms / DAY_MS)} days ago`;
 }
 
-/** Why a price isn't live, as a sentence; empty when nothing is known or nothing is wrong. */
-export function reason(view) {
+const FIGURES_WITHIN = 5_000; // ms after which a live price without its change is told
+
+/** Why a price isn't live, or not all of it is known, as sentences; empty when nothing is known or nothing is wrong. */
+export function reason(view, now) {
   if (view.reason) return sentence(view.reason);
-  return view.state === "not_found" ? "TradingView has no such symbol." : "";
+  if (view.state === "not_found") return "TradingView has no such symbol.";
+  const isBare = view.state === "live" && !Number.isFinite(view.changePercent) && now - view.since > FIGURES_WITHIN;
+  return isBare ? "TradingView's page shows no change over 24 hours." : "";
+}
+
+/** The first sentence without what stands in brackets; the rest is its detail. */
+export function headline(sentences) {
+  const first = /^.+?[.!?…](?=\s|$)/.exec(sentences)?.[0] ?? sentences;
+  return first.replace(/ \([^)]*\)(?=.?$)/, "");
 }
 
 /** "Next try in 12 s." */
 export function nextTry(view, now) {
-  if (!view.nextTryAt || view.state === "live") return "";
+  if (!waits(view)) return "";
   return view.nextTryAt > now ? `Next try in ${duration(view.nextTryAt - now)}.` : "Trying again now.";
+}
+
+/** Does it wait for a next try? */
+export function waits({ nextTryAt, state }) {
+  return Boolean(nextTryAt) && state !== "live";
 }
 
 function sentence(text) {

@@ -1,5 +1,6 @@
-/* Owns the keys that work wherever the focus is, and the sheet that explains all keys. Single letters can be switched off
-   there, as speech input needs. Keys within the board are the board's, keys within the field the field's. */
+/* Owns the keys that work wherever the focus is, and the sheet that explains all keys, with the settings that need
+   words. Single letters can be switched off there, as speech input needs. Keys within the board are the board's, keys
+   within the field the field's. */
 
 import { undo } from "./actions.js";
 import { settings } from "./settings.js";
@@ -15,6 +16,9 @@ class KeyHelp extends HTMLElement {
     const shortcuts = this.querySelector("#shortcuts");
     shortcuts.checked = settings.get("shortcuts");
     shortcuts.addEventListener("change", () => settings.set("shortcuts", shortcuts.checked), { signal });
+    const numbers = this.querySelector("#numbers");
+    numbers.checked = settings.get("numbers") === "browser";
+    numbers.addEventListener("change", () => settings.set("numbers", numbers.checked ? "browser" : "common"), { signal });
     this.#dialog.addEventListener("click", this.#click, { signal });
     addEventListener("keydown", this.#key, { signal });
   }

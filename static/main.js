@@ -25,8 +25,8 @@ document.addEventListener("show-keys", () => find("key-help").open());
 
 find("#empty").addEventListener("click", async ({ target }) => {
   const ticker = target.closest("button")?.value;
-  const refused = ticker && (await add(ticker));
-  if (refused) notify(refused);
+  const { why } = ticker ? await add(ticker) : {};
+  if (why) notify(why);
 });
 
 /** Once simulated, always simulated: a page that showed one invented price doesn't take the badge off again. */

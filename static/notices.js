@@ -2,7 +2,9 @@
    focus is on it. Never decides what is worth saying. */
 
 const LASTS = 2_500; // ms
-const AT_MOST = 3;
+const AT_MOST = 4;
+
+const shown = []; // how to close each, the oldest first
 
 /** Show a notice; returns {close}. */
 export function notify(text, { action = "", onAction, lasts = LASTS, onClose } = {}) {
@@ -15,13 +17,12 @@ export function notify(text, { action = "", onAction, lasts = LASTS, onClose } =
   if (action) notice.append(button(action, onAction));
   list.append(notice);
   raise(list);
-  while (list.children.length > AT_MOST) list.firstElementChild.remove();
-
   let open = true;
   const close = () => {
     if (!open) return;
     open = false;
     clearTimeout(timer);
+    shown.splice(shown.indexOf(close), 1);
     notice.remove();
     onClose?.();
   };
@@ -30,6 +31,8 @@ export function notify(text, { action = "", onAction, lasts = LASTS, onClose } =
     else close();
   };
   let timer = setTimeout(closeUnlessHeld, lasts);
+  shown.push(close);
+  if (shown.length > AT_MOST) shown[0]();
   return { close };
 }
 

@@ -1,17 +1,21 @@
 /* Owns <price-row>: one ticker on the board. It is told what to show and writes only what differs from what it shows
    already. Never reads the store, never listens: the board does both for all its rows. */
 
-import { age, amount, decimals, difference, direction, figure, nextTry, percent, priceRuns, reason, STATE_WORDS } from "./format.js";
+import { age, amount, dayRange, decimals, difference, direction, figure, headline, nextTry, percent, priceRuns, priceWords, reason, STATE_WORDS, waits } from "./format.js";
 
 const MARK_FOR = 900; // ms for which digits that moved stay marked
 const CALCULATED = / \(calculated by TradingView\)$/; // said by a mark beside the name
+const USUAL_EXCHANGE = "BINANCE";
 const NOTHING = { text: "" };
 export const ARROWS = { up: "▲", down: "▼", flat: "", "": "" };
 
 class PriceRow extends HTMLElement {
   #parts = {};
   #priceText = null; // as painted; "" when there is none
+  #shown = ""; // the same, as written
   #price = NaN;
+  #low = NaN; // of the range as painted
+  #high = NaN;
   #markedAt = 0;
 
   connectedCallback() {
@@ -23,6 +27,7 @@ class PriceRow extends HTMLElement {
     const [symbol, exchange] = this.ticker.split(":").reverse();
     this.#parts.exchange.textContent = exchange ? `${exchange}:` : "";
     this.#parts.symbol.textContent = symbol;
+    this.#parts.market.textContent = [exchange ?? USUAL_EXCHANGE, symbol.endsWith(".P") && "perpetual"].filter(Boolean).join(" · ");
     this.#parts.remove.setAttribute("aria-label", `Remove ${this.ticker}`);
     this.#parts.open.title = this.ticker;
   }
@@ -39,7 +44,7 @@ class PriceRow extends HTMLElement {
   /** Only the row in use is in the tab order, with what it holds. */
   set reachable(reachable) {
     this.tabIndex = reachable ? 0 : -1;
-    for (const part of ["open", "price", "remove"]) this.#parts[part].tabIndex = this.tabIndex;
+    for (const part of this.querySelectorAll("button")) part.tabIndex = this.tabIndex;
   }
 
   /** What a price brings with it. The day's figures follow within a second, unless this is a new beginning. */
@@ -51,7 +56,24 @@ class PriceRow extends HTMLElement {
     this.#paintPrice(view, now);
     this.#paintChange(view);
     this.paintAge(view, now);
-    if (begins) this.paintDay(view);
+    if (begins || this.#isOutside(view.price)) this.paintDay(view);
+  }
+
+  /** From now on numbers are written in another way. */
+  rewrite() {
+    this.#priceText = null;
+    this.#shown = "";
+    this.#markedAt = 0;
+  }
+
+  /** Tickers to track instead of this one. */
+  propose(tickers) {
+    this.#parts.proposals.replaceChildren(...tickers.map((ticker) => proposal(ticker, this.tabIndex)));
+  }
+
+  /** A price outside the range that is shown waits for no second to pass. */
+  #isOutside(price) {
+    return price < this.#low || price > this.#high;
   }
 
   /** The exchange stands before the ticker, unless it is the usual one. */
@@ -66,7 +88,8 @@ class PriceRow extends HTMLElement {
     if (priceText === this.#priceText) return;
     const moved = direction(price - this.#price);
     const { price: element, arrow } = this.#parts;
-    writeRuns(element, priceText ? priceRuns(priceText, this.#priceText) : [{ text: "—" }]);
+    const shown = priceWords(priceText);
+    writeRuns(element, shown ? priceRuns(shown, this.#shown) : [{ text: "—" }]);
     element.disabled = !priceText;
     element.classList.toggle("up", moved === "up" && state === "live");
     element.classList.toggle("down", moved === "down" && state === "live");
@@ -74,6 +97,7 @@ class PriceRow extends HTMLElement {
     arrow.dataset.direction = moved;
     this.#markedAt = moved ? now : 0;
     this.#priceText = priceText;
+    this.#shown = shown;
     this.#price = priceText ? price : NaN;
   }
 
@@ -100,7 +124,10 @@ class PriceRow extends HTMLElement {
     this.#paintVolume(view);
   }
 
-  #paintRange({ low, high, price, priceText = "" }) {
+  #paintRange(view) {
+    const { price, priceText = "" } = view;
+    const { low, high } = dayRange(view);
+    [this.#low, this.#high] = [low, high];
     const known = Number.isFinite(low) && Number.isFinite(high) && high > low && Number.isFinite(price);
     this.#parts.range.hidden = !known;
     if (!known) return;
@@ -123,16 +150,29 @@ class PriceRow extends HTMLElement {
   paintAge(view, now) {
     write(this.#parts.state, STATE_WORDS[view.state] ?? view.state);
     write(this.#parts.age, age(view, now));
-    const why = reason(view);
+    const why = reason(view, now);
     const next = nextTry(view, now);
-    if (write(this.#parts.reason, why)) this.#parts.reason.title = why;
+    if (write(this.#parts.reason, headline(why))) this.#parts.reason.title = why;
     write(this.#parts.next, next);
+    const canTry = waits(view) && view.state !== "blocked";
+    if (this.#parts.retry.hidden === canTry) this.#parts.retry.hidden = !canTry;
     this.toggleAttribute("data-reason", Boolean(why || next));
   }
 
   drawTrend(session) {
     this.#parts.trend.draw(session);
   }
+}
+
+export function proposal(ticker, tabIndex = 0) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "small";
+  button.dataset.part = "proposal";
+  button.value = ticker;
+  button.tabIndex = tabIndex;
+  button.textContent = `Track ${ticker}`;
+  return button;
 }
 
 /** Write a text if it differs; true when it did. */
@@ -148,9 +188,9 @@ export function write(element, text) {
 export function writeRuns(element, runs) {
   while (element.children.length < runs.length) element.append(document.createElement("span"));
   [...element.children].forEach((span, at) => {
-    const { text, moved, faint, gap } = runs[at] ?? NOTHING;
+    const { text, moved, faint } = runs[at] ?? NOTHING;
     write(span, text);
-    const look = `${moved ? "moved " : ""}${faint ? "faint " : ""}${gap ? "gap" : ""}`.trim();
+    const look = `${moved ? "moved " : ""}${faint ? "faint" : ""}`.trim();
     if (span.className !== look) span.className = look;
   });
 }

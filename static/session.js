@@ -65,6 +65,11 @@ export class Session {
     return this.#length ? this.#point(this.#length - 1) : undefined;
   }
 
+  /** The oldest point, {time, value}, or undefined. */
+  oldest() {
+    return this.#length ? this.#point(0) : undefined;
+  }
+
   /** Every point, oldest first. */
   points() {
     return Array.from({ length: this.#length }, (_, at) => this.#point(at));

@@ -1,12 +1,16 @@
-/* Owns what is remembered between visits in this browser: theme, density, sort, shortcuts, and tickers tracked before.
-   Emits "change". Never asks the server, and works, forgetfully, where storage is off. */
+/* Owns what is remembered between visits in this browser: theme, density, sort, own order, numbers, shortcuts, and
+   tickers tracked before. Emits "change". Never asks the server, and works, forgetfully, where storage is off. */
+
+import { writeNumbers } from "./format.js";
+import { SORTS } from "./order.js";
 
 const KEY = "pluto.settings";
 const REMEMBERED_TICKERS = 100;
 const CHOICES = {
   theme: ["system", "light", "dark"],
   density: ["normal", "compact", "large"],
-  sort: ["ticker", "change", "volume"],
+  sort: SORTS,
+  numbers: ["common", "browser"], // 66,751.91, or as the browser's own locale has it
   shortcuts: [true, false],
 };
 
@@ -15,12 +19,13 @@ class Settings extends EventTarget {
 
   constructor() {
     super();
+    writeNumbers(this.get("numbers"));
     addEventListener("storage", ({ key }) => key === KEY && this.#reread()); // Another tab chose.
   }
 
   #reread() {
     this.#kept = read();
-    this.dispatchEvent(new Event("change"));
+    this.#tell();
   }
 
   get(name) {
@@ -40,8 +45,22 @@ class Settings extends EventTarget {
 
   /** Tickers tracked before, newest first. */
   get known() {
-    const known = this.#kept.known;
-    return Array.isArray(known) ? known.filter((ticker) => typeof ticker === "string") : [];
+    return this.#list("known");
+  }
+
+  /** Tickers in the order that the user gave them. */
+  get own() {
+    return this.#list("own");
+  }
+
+  /** From now on the board stands in this order. */
+  arrange(own) {
+    this.#keep({ own, sort: "own" });
+  }
+
+  #list(name) {
+    const kept = this.#kept[name];
+    return Array.isArray(kept) ? kept.filter((ticker) => typeof ticker === "string") : [];
   }
 
   remember(tickers) {
@@ -57,6 +76,11 @@ class Settings extends EventTarget {
     } catch {
       // Storage is off or full: the choice lasts until the page is closed.
     }
+    this.#tell();
+  }
+
+  #tell() {
+    writeNumbers(this.get("numbers")); // before anyone writes one
     this.dispatchEvent(new Event("change"));
   }
 }

@@ -1,7 +1,7 @@
 /* Owns the board in one line: <board-summary> for eyes, and a polite sentence for screen readers every SPOKEN_EVERY seconds,
    when something changed; never a word for each tick. Never touches a row. */
 
-import { count, direction, percent } from "./format.js";
+import { count, direction, percent, priceWords } from "./format.js";
 import { clock, nextFrame } from "./frame.js";
 import { write } from "./row.js";
 import { store } from "./store.js";
@@ -16,7 +16,7 @@ class BoardSummary extends HTMLElement {
   connectedCallback() {
     this.#listening = new AbortController();
     const { signal } = this.#listening;
-    store.addEventListener("tickers", () => nextFrame(this.#show), { signal });
+    for (const news of ["tickers", "connection"]) store.addEventListener(news, () => nextFrame(this.#show), { signal });
     clock.addEventListener("second", this.#strike, { signal });
     this.#show();
   }
@@ -67,7 +67,7 @@ function spoken() {
 function spokenPrice({ ticker, priceText, changePercent, state }) {
   if (state !== "live") return `${ticker} ${state.replace("_", " ")}`;
   const way = direction(changePercent);
-  return `${ticker} ${priceText}${way && way !== "flat" ? `, ${way} ${percent(Math.abs(changePercent)).slice(1)}` : ""}`;
+  return `${ticker} ${priceWords(priceText)}${way && way !== "flat" ? `, ${way} ${percent(Math.abs(changePercent)).slice(1)}` : ""}`;
 }
 
 customElements.define("board-summary", BoardSummary);

@@ -28,7 +28,7 @@ class BoardTools extends HTMLElement {
   };
 
   #show = () => {
-    for (const input of this.querySelectorAll("input[name=sort]")) input.checked = input.value === settings.get("sort");
+    this.querySelector("[name=sort]").value = settings.get("sort");
     for (const name of ["theme", "density"]) {
       const choice = settings.get(name);
       const words = `${name === "theme" ? "Theme" : "Density"}: ${choice}`;

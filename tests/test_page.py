@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, Request, Response, expect
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, Response, expect
 from running import Pluto, Simulator, quote_server, running_pluto, wait_until
 
 SLOW_MS = 15_000  # for what waits on a page of the scraper's browser
@@ -144,11 +144,11 @@ def test_a_price_is_printed_as_given_and_marked_by_direction(
         simulator.price("BTCEUR", "12345.60")
         visitor.open()
         price = visitor.row("BTCEUR").locator(".price")
-        expect(price).to_have_text("12345.60", timeout=SLOW_MS)
+        expect(price).to_have_text("12,345.60", timeout=SLOW_MS)
         expect(price).not_to_have_class(re.compile("up|down"))
         simulator.price("BTCEUR", "12345.75")
         visitor.row("BTCEUR").locator(".price.up").wait_for()
-        assert price.text_content() == "12345.75"
+        assert price.text_content() == "12,345.75"
         assert price.locator(".moved").all_text_contents() == ["75"]
         assert visitor.row("BTCEUR").locator(".arrow").text_content() == "▲"
         simulator.price("BTCEUR", "12344.75")
@@ -164,7 +164,7 @@ def test_the_days_figures_follow_the_price(visitor: Visitor, pluto: Pluto, simul
         row = visitor.row("APTEUR")
         expect(row.locator("[data-part=volume]")).not_to_be_empty()
         simulator.price("APTEUR", "9876.5")
-        expect(row.locator("[data-part=high]")).to_have_text(re.compile(r"^9\s876\.50$"))
+        expect(row.locator("[data-part=high]")).to_have_text(re.compile(r"^9,876\.50$"))
         expect(row.locator("[data-part=range]")).to_have_attribute("data-at", "1.000")
 
 
@@ -187,11 +187,103 @@ def test_several_are_added_at_once_and_what_is_refused_says_why(visitor: Visitor
     with removed_after(pluto, "KAVAEUR", "COINBASE:MKREUR"):
         page = visitor.open()
         expect(page.locator("#add-field")).to_be_focused()
-        visitor.add("kavaeur, coinbase:mkreur BTC/USD")
+        visitor.add("kavaeur, coinbase:mkreur; a:b:c")
         expect(visitor.row("KAVAEUR")).to_be_visible()
         expect(visitor.row("COINBASE:MKREUR")).to_be_visible()
-        expect(page.locator("#add-error")).to_contain_text("“BTC/USD” isn't a ticker")
-        expect(page.locator("#add-field")).to_have_value("BTC/USD")
+        expect(page.locator("#add-error")).to_contain_text("A ticker is 1 to 32 letters")
+        expect(page.locator("#add-field")).to_have_value("A:B:C")
+
+
+def test_what_people_type_is_understood_or_answered_with_proposals(browser_page: Page) -> None:
+    page = browser_page
+    field, notices = page.locator("#add-field"), page.locator("#notices")
+    rows = page.locator("price-row")
+    with quote_server() as server:
+        page.goto(server.url)
+        page.locator("#connection[data-state=open]").wait_for()
+        field.fill("btc/usdt")
+        page.keyboard.press("Enter")
+        expect(notices).to_contain_text("BTC/USDT is BTCUSDT here")
+        field.fill("BINANCE:BTCUSDT")
+        page.keyboard.press("Enter")
+        expect(notices).to_contain_text("BTCUSDT is on the board already")
+        expect(rows).to_have_count(1)
+        field.fill("BTC")
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Track BTCUSD", exact=True).click()
+        expect(rows).to_have_count(2)
+        expect(page.locator("#add-error")).to_be_empty()
+        field.press_sequentially("ethere")
+        page.get_by_role("option", name="ETHUSD Ethereum", exact=True).click()
+        page.keyboard.press("Enter")
+        expect(page.locator('price-row[data-ticker="ETHUSD"]')).to_be_visible()
+        field.fill("adausd solusd")
+        page.keyboard.press("Enter")
+        expect(rows).to_have_count(5)
+
+
+def test_every_removal_can_be_undone_and_rows_stand_as_the_user_wants(browser: Browser) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 740}, has_touch=True, locale="de-DE")
+    page = context.new_page()
+    tickers = "[...document.querySelectorAll('price-row')].map((row) => row.dataset.ticker).join()"
+    with quote_server() as server:
+        server.track("ADAUSD", "BTCUSD", "ETHUSD")
+        server.put(("BTCUSD", "live", "66751.91"))
+        page.goto(server.url)
+        expect(_price(page, "BTCUSD")).to_have_text("66,751.91")
+        page.get_by_role("button", name="Keys and settings").click()
+        page.get_by_label("Numbers as in my browser's language").check()
+        expect(_price(page, "BTCUSD")).to_have_text("66.751,91")
+        page.keyboard.press("Escape")
+
+        _swipe(page, page.locator('price-row[data-ticker="BTCUSD"]'))
+        expect(page.locator("price-row")).to_have_count(2)
+        page.get_by_role("button", name="Remove ADAUSD").click()
+        expect(page.locator("price-row")).to_have_count(1)
+        for ticker in ("BTCUSD", "ADAUSD"):
+            page.locator(".notice", has_text=f"{ticker} removed").get_by_role("button").click()
+        wait_until(lambda: page.evaluate(tickers) == "ADAUSD,BTCUSD,ETHUSD", what="both are back")
+        page.locator('price-row[data-ticker="ADAUSD"]').focus()
+        page.keyboard.press("u")
+        expect(page.locator("#notices")).to_contain_text("Nothing to undo")
+
+        page.keyboard.press("ArrowRight")
+        expect(page.locator('price-row[data-ticker="ADAUSD"] .open')).to_be_focused()
+        page.keyboard.press("ArrowDown")
+        expect(page.locator('price-row[data-ticker="BTCUSD"] .open')).to_be_focused()
+        page.keyboard.press("Alt+ArrowUp")
+        wait_until(lambda: page.evaluate(tickers) == "BTCUSD,ADAUSD,ETHUSD", what="one up")
+        _drag(page, page.locator('price-row[data-ticker="ETHUSD"]'), page.locator("price-row").first)
+        wait_until(lambda: page.evaluate(tickers) == "ETHUSD,BTCUSD,ADAUSD", what="dragged to the top")
+        page.reload()
+        wait_until(lambda: page.evaluate(tickers) == "ETHUSD,BTCUSD,ADAUSD", what="as it was left")
+    context.close()
+
+
+def _swipe(page: Page, row: Locator) -> None:
+    box = row.bounding_box()
+    assert box is not None
+    session, y = page.context.new_cdp_session(page), box["y"] + 20
+
+    def touch(kind: str, *places: float) -> None:
+        points = [{"x": x, "y": y} for x in places]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", 300)
+    for x in (270, 200, 120, 60):
+        touch("touchMove", x)
+    touch("touchEnd")
+
+
+def _drag(page: Page, row: Locator, onto: Locator) -> None:
+    grip, goal = row.locator(".grip").bounding_box(), onto.bounding_box()
+    assert grip is not None
+    assert goal is not None
+    page.mouse.move(grip["x"] + 5, grip["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(grip["x"] + 5, (grip["y"] + goal["y"]) / 2)
+    page.mouse.move(grip["x"] + 5, goal["y"] - 5)
+    page.mouse.up()
 
 
 def test_what_the_server_refuses_is_shown_in_its_words(visitor: Visitor) -> None:
@@ -257,8 +349,7 @@ def test_the_title_shows_the_first_price(visitor: Visitor, pluto: Pluto, simulat
         simulator.price("1000SATSEUR", "0.00000812")
         page = visitor.open()
         expect(page).to_have_title(re.compile(r"[▲▼] 0\.00000812 1000SATSEUR"), timeout=SLOW_MS)
-        look = "up" if "▲" in page.title() else "down"
-        expect(page.locator("link[rel=icon]")).to_have_attribute("href", f"/static/icon-{look}.svg")
+        expect(page.locator("link[rel=icon]")).to_have_attribute("href", re.compile("^data:image/svg"))
 
 
 def test_an_empty_board_offers_tickers_to_begin_with(browser_page: Page) -> None:
@@ -312,10 +403,10 @@ def test_try_now_does_not_wait_for_the_countdown(visitor: Visitor) -> None:
     page = visitor.page
     page.clock.install(time=0)
     page.clock.pause_at(1000)  # No countdown ends by itself.
-    page.route("**/api/stream*", lambda route: route.abort())
+    page.add_init_script("delete window.SharedWorker")  # a worker's clock can't be stopped
+    page.route_web_socket("**/api/ws*", lambda socket: socket.close())  # then it tries server-sent events
     page.goto(visitor.pluto.url)
     page.locator("#connection[data-state=closed]").wait_for()
-    page.unroute("**/api/stream*")
     page.get_by_role("button", name="Try now").click()
     page.locator("#connection[data-state=open]").wait_for()
 
@@ -341,6 +432,16 @@ def test_a_row_opens_its_details(visitor: Visitor, pluto: Pluto) -> None:
         page.keyboard.press("Escape")
         expect(sheet).to_be_hidden()
         expect(visitor.row("ARBEUR")).to_be_focused()
+
+
+def test_the_details_tell_why_and_a_ticker_that_waits_can_be_tried(visitor: Visitor) -> None:
+    page = visitor.open("?tickers=PAGENONE")
+    visitor.wait_for("PAGENONE", "not_found")
+    visitor.row("PAGENONE").get_by_role("button", name="Try now").click()
+    expect(page.locator("#notices")).to_contain_text("PAGENONE")
+    visitor.row("PAGENONE").locator(".open").click()
+    page.get_by_text("Why?").click()
+    expect(page.locator(".whys")).to_contain_text(re.compile(r"State.*not found.*HTTP 404.*loaded", re.S))
 
 
 def test_without_the_chart_the_details_say_so(visitor: Visitor, pluto: Pluto) -> None:
@@ -388,7 +489,7 @@ def test_a_click_on_a_price_copies_it_and_share_copies_the_address(
         page = visitor.open("?tickers=EOSEUR,XTZEUR")
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         price = visitor.row("EOSEUR").locator(".price")
-        expect(price).to_have_text("1234.5678", timeout=SLOW_MS)
+        expect(price).to_have_text("1,234.5678", timeout=SLOW_MS)
         price.click()
         expect(page.locator("#notices")).to_contain_text("Copied 1234.5678")
         assert page.evaluate("navigator.clipboard.readText()") == "1234.5678"
@@ -407,11 +508,14 @@ def test_sorting_by_change_puts_the_highest_first(visitor: Visitor, pluto: Pluto
         page = visitor.open(f"?tickers={','.join(tickers)}")
         for ticker in tickers:
             visitor.wait_for(ticker, "live")
-        page.get_by_role("radio", name="Change").check()
+        page.get_by_role("columnheader", name="24 h change").get_by_role("button").click()
         changes = {ticker: pluto.quote(ticker)["changePercent"] for ticker in tickers}
         falling = sorted(tickers, key=lambda ticker: -changes[ticker])
         wait_until(lambda: page.evaluate("1") and visitor.tickers == falling, what=f"{falling} in this order")
-        page.get_by_role("radio", name="A–Z").check()
+        page.get_by_role("button", name="24 h change").click()
+        wait_until(lambda: page.evaluate("1") and visitor.tickers == falling[::-1], what="the lowest first")
+        expect(page.get_by_role("columnheader", name="24 h change")).to_have_attribute("aria-sort", "ascending")
+        page.get_by_label("Sort by").select_option("A–Z")
         wait_until(lambda: page.evaluate("1") and visitor.tickers == tickers, what="alphabetical again")
 
 
@@ -461,11 +565,11 @@ def test_theme_density_and_sort_are_remembered(visitor: Visitor) -> None:
     page.get_by_role("button", name="Theme: light").click()
     assert page.evaluate(ground) != light
     page.get_by_role("button", name="Density: normal").click()
-    page.get_by_role("radio", name="Change").check()
+    page.get_by_label("Sort by").select_option("Change, highest first")
     page.reload()
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     expect(page.locator("html")).to_have_attribute("data-density", "compact")
-    expect(page.get_by_role("radio", name="Change")).to_be_checked()
+    expect(page.get_by_label("Sort by")).to_have_value("change-down")
     assert page.evaluate(ground) != light
 
 
@@ -480,58 +584,6 @@ def test_an_address_shows_its_tickers_and_adds_none_by_itself(visitor: Visitor, 
         page.get_by_role("button", name="Show all").click()
         expect(visitor.row("SEIEUR")).to_be_visible()
         assert urlsplit(page.url).query == ""
-
-
-def test_tabs_share_one_stream(browser_page: Page, pluto: Pluto, simulator: Simulator) -> None:
-    with tracked(pluto, "LTCEUR"):
-        simulator.price("LTCEUR", "10.25")
-        first, second = browser_page, browser_page.context.new_page()
-        streams = _requests(browser_page.context, "/api/stream")
-        for page in (first, second):
-            page.goto(pluto.url)
-            expect(_price(page, "LTCEUR")).to_have_text("10.25", timeout=SLOW_MS)
-        assert len(streams) == 1
-        simulator.price("LTCEUR", "10.50")
-        for page in (first, second):
-            expect(_price(page, "LTCEUR")).to_have_text("10.50")
-        first.close()
-        wait_until(lambda: second.evaluate("1") and len(streams) == 2, what="the second tab has a stream")
-        assert "lastEventId=" in streams[1].url
-        simulator.price("LTCEUR", "10.75")
-        expect(_price(second, "LTCEUR")).to_have_text("10.75")
-
-
-def test_a_tab_alone_tells_nobody_and_one_that_comes_later_misses_nothing(
-    browser_page: Page, pluto: Pluto, simulator: Simulator
-) -> None:
-    with tracked(pluto, "DASHEUR"):
-        simulator.price("DASHEUR", "20.25")
-        first, second = browser_page, browser_page.context.new_page()
-        second.goto(pluto.url + "/livez")
-        second.evaluate("""() => {
-            window.told = [];
-            new BroadcastChannel("pluto.stream").onmessage = ({ data }) => data.kind === "event" && told.push(data);
-        }""")
-        first.clock.install()
-        first.goto(pluto.url)
-        expect(_price(first, "DASHEUR")).to_have_text("20.25", timeout=SLOW_MS)
-        assert second.evaluate("told.length")
-        first.clock.run_for(14_000)
-        wait_until(lambda: not _is_told(first, second, simulator), what="the tab knows that it is alone")
-        second.goto(pluto.url)
-        expect(_price(second, "DASHEUR")).not_to_have_text("—", timeout=SLOW_MS)
-        simulator.price("DASHEUR", "20.75")
-        for page in (first, second):
-            expect(_price(page, "DASHEUR")).to_have_text("20.75")
-
-
-def _is_told(leader: Page, listener: Page, simulator: Simulator) -> bool:
-    """Whether others are told of a change that the leader shows."""
-    listener.evaluate("told.length = 0")
-    price = "20.50" if _price(leader, "DASHEUR").text_content() != "20.50" else "20.40"
-    simulator.price("DASHEUR", price)
-    expect(_price(leader, "DASHEUR")).to_have_text(price)
-    return bool(listener.evaluate("told.some(({ data }) => data.includes('DASHEUR'))"))
 
 
 def _price(page: Page, ticker: str) -> Locator:
@@ -606,15 +658,16 @@ def test_the_policy_allows_nothing_inline_and_nothing_from_elsewhere(pluto: Plut
 # --- the modules that are pure ----------------------------------------------------------------------------------------
 
 
-def test_a_price_is_cut_into_runs_without_losing_a_digit(visitor: Visitor) -> None:
+def test_a_price_is_written_with_every_digit_and_cut_into_runs(visitor: Visitor) -> None:
     page = visitor.blank()
     runs = page.evaluate("""async () => {
-        const { priceRuns } = await import("/static/format.js");
-        return [["65123.45", "65119.45"], ["0.00000812", "0.00000811"], ["100000", "99999"], ["7", ""]].map(
-            ([text, before]) => priceRuns(text, before));
+        const { priceRuns, priceWords } = await import("/static/format.js");
+        return [["65123.45", "65119.45"], ["0.00000812", "0.00000811"], ["100000", "99999"],
+            ["12345678901234.5678", ""]].map(([text, before]) => priceRuns(priceWords(text), priceWords(before)));
     }""")
-    assert ["".join(run["text"] for run in price) for price in runs] == ["65123.45", "0.00000812", "100000", "7"]
-    assert [[run["text"] for run in price if run["moved"]] for price in runs] == [["23.45"], ["2"], ["100", "000"], []]
+    written = ["".join(run["text"] for run in price) for price in runs]
+    assert written == ["65,123.45", "0.00000812", "100,000", "12,345,678,901,234.5678"]
+    assert [[run["text"] for run in price if run["moved"]] for price in runs] == [["23.45"], ["2"], ["100,000"], []]
     assert [run["text"] for run in runs[1] if run["faint"]] == ["0.00000"]
 
 
