@@ -27,7 +27,12 @@ LOW: ViewportSize = {"width": 1280, "height": 560}
 TROUBLED: ViewportSize = {"width": 1280, "height": 606}
 STALE: ViewportSize = {"width": 1280, "height": 647}
 DETAIL: ViewportSize = {"width": 1120, "height": 688}
-PHONE: ViewportSize = {"width": 360, "height": 740}
+SIZES: dict[str, ViewportSize] = {
+    "phone": {"width": 360, "height": 740},
+    "narrow": {"width": 740, "height": 760},
+    "zoomed": {"width": 640, "height": 400},  # 1280 × 800 at 200 %
+    "small": {"width": 320, "height": 640},
+}
 SESSION_MS = 62_000  # so that the sparklines have their whole width
 MOST_BYTES = 150_000
 LIVE_S = 60.0
@@ -67,13 +72,20 @@ def take_well(browser: Browser, simulator: Simulator, folder: Path) -> None:
         page.get_by_role("button", name="BTCUSDT.P", exact=True).click()
         page.locator("canvas").first.wait_for()
         take(page, folder / "detail.png")
+        page.get_by_text("Why?").click()
+        page.locator(".whys dd").last.scroll_into_view_if_needed()
+        take(page, folder / "why.png")
         page.keyboard.press("Escape")
-        page.set_viewport_size(PHONE)
-        take(page, folder / "phone.png")
+        for name, size in SIZES.items():
+            page.set_viewport_size(size)
+            take(page, folder / f"{name}.png")
         page.set_viewport_size(STALE)
         pluto.process.terminate()
         page.locator("#outage:not([hidden])").wait_for()
         take(page, folder / "stale.png")
+        page.set_viewport_size(SIZES["small"])
+        page.mouse.wheel(0, 300)
+        take(page, folder / "stale-small.png")
 
 
 def take_trouble(browser: Browser, simulator: Simulator, folder: Path) -> None:
@@ -105,7 +117,7 @@ def board(browser: Browser, pluto: Pluto) -> Iterator[Page]:
 
 def take(page: Page, path: Path) -> None:
     page.mouse.move(0, 0)
-    if path.stem not in ("empty", "detail"):
+    if path.stem not in ("empty", "detail", "why"):
         page.evaluate("document.activeElement.blur()")
     page.wait_for_timeout(1500)  # for a resized or recoloured page to settle; nothing tells
     page.screenshot(path=path)

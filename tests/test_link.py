@@ -1,4 +1,4 @@
-"""How the page hears Pluto: one stream for all tabs, by any name; a line that dies without a word is noticed in time."""
+"""How the page hears Pluto: one stream for all tabs, by any name; a line that dies silently is noticed in time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WITHOUT_WORKERS = "delete window.SharedWorker"
 
 
 class Line:
-    """A TCP proxy before Pluto. While it is cut, it forwards nothing and closes nothing: so does a network that stalls."""
+    """A TCP proxy before Pluto. While it is cut, it forwards and closes nothing, as a network that stalls does."""
 
     def __init__(self, port: int) -> None:
         self._to = ("127.0.0.1", port)
