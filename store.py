@@ -31,7 +31,7 @@ from storage.schema import FromTheFuture, Lock, StoreInUse, default_folder, is_u
 
 __all__ = ["Store", "StoreInUse", "StoreSettings", "StoreState", "path_of"]
 
-TURN_S = 1.0  # between two transactions; sooner only for a change of the watchlist
+TURN_S = 1.0
 SHORTEST_TURN_S = 0.1
 PULSE_MS = 10_000  # with nothing to write, the file is told this often that Pluto is alive
 SLOW_S = 5.0  # after which a writer that has not come back is told
@@ -50,12 +50,16 @@ class StoreState(StrEnum):
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """`path` is None if nothing is kept. `patience` is how many seconds another program may lock the file."""
+    """`path` is None if nothing is kept. Times are in seconds.
+
+    `patience` is for another program's lock, `turn` the least between two transactions that write prices.
+    """
 
     path: Path | None
     keep: Keep = field(default_factory=Keep)
     max_waiting: int = MAX_WAITING
     patience: float = 1.0
+    turn: float = TURN_S
 
 
 def path_of(folder: str, *, demo: bool) -> Path:
@@ -165,8 +169,8 @@ class Store:
     def _run(self) -> None:
         due = time.monotonic()
         while not self._is_stopping:
-            self._wake.wait(max(0.0, due + TURN_S - time.monotonic()))
-            time.sleep(max(0.0, due + SHORTEST_TURN_S - time.monotonic()))
+            self._wake.wait(max(0.0, due + self._settings.turn - time.monotonic()))
+            time.sleep(max(0.0, due + min(self._settings.turn, SHORTEST_TURN_S) - time.monotonic()))
             self._wake.clear()
             due = time.monotonic()
             self._turn()

@@ -62,14 +62,15 @@ message PriceUpdate { string ticker = 1; double price = 2; double change_percent
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[QuoteServer]:
-    """Two tickers: ETHUSD stands still, BTCUSD changes all the time."""
-    with quote_server() as server:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuoteServer]:
+    """Two tickers: ETHUSD stands still, BTCUSD changes all the time, and has done so long enough to have a history."""
+    with quote_server("--data", str(tmp_path_factory.mktemp("data"))) as server:
         server.track("BTCUSD", "ETHUSD")
         server.put(("ETHUSD", "stale", "2500.5"))
         stop = threading.Event()
         writer = threading.Thread(target=keep_changing, args=[server, stop])
         writer.start()
+        wait_until(lambda: server.http.get("/api/tickers/BTCUSD/history").json().get("points"))
         yield server
         stop.set()
         writer.join()
@@ -159,14 +160,14 @@ def test_the_documented_curl_lines_work_as_they_stand(server: QuoteServer, line:
     done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=15)
     assert done.returncode == 0, done.stderr
     output = done.stdout.decode(errors="replace")
-    assert re.search(r'"success": true|"tickers":\["BTCUSD"|"priceText":"45\d\d\d\.5"', output), output
+    assert re.search(r'"success": true|"tickers":\["BTCUSD"|"(priceText|open)": ?"45\d\d\d\.5"', output), output
     assert "error" not in output or "deadline_exceeded" in output
     server.untrack("ADAUSD")
 
 
 def test_every_call_is_documented_with_curl() -> None:
     called = {match[1] for line in curl_lines() if (match := re.search(r"Service/(\w+)", line))}
-    assert called == {"AddTicker", "RemoveTicker", "GetTickers", "StreamPrices"}
+    assert called == {"AddTicker", "RemoveTicker", "GetTickers", "GetHistory", "StreamPrices"}
 
 
 @contextmanager

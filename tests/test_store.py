@@ -5,67 +5,25 @@ from __future__ import annotations
 import math
 import shutil
 import sqlite3
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from running import Simulator, running_pluto, wait_until
+from stores import BTC, ETH, Kept, changes, kept, live, plain_candles, told
 from test_process import run_to_end
 
 from quotes import Quote, Source, State, Ticker
 from storage import schema
-from storage.changes import Change, change_of
+from storage.candles import HOUR, INTERVALS, SECOND
+from storage.changes import Arrival
 from storage.file import StoreFile
+from storage.history import History, Range
+from storage.intake import Batch
 from storage.remembered import REASON, Remembered
-from store import Store, StoreInUse, StoreSettings, StoreState, path_of
-
-BTC, ETH = Ticker("BTCUSD"), Ticker("ETHUSD")
-
-
-def live(price: str, ticker: Ticker = BTC, proven_until: float = math.inf) -> Quote:
-    now = round(time.time() * 1000)
-    return Quote(ticker, State.LIVE, price, 1.5, now - 20, Source.SOCKET, now - 300, now, proven_until=proven_until)
-
-
-class Kept:
-    """A store on a file, and what it shows and restores."""
-
-    def __init__(self, path: Path, **settings: float) -> None:
-        self.shown: list[Quote] = []
-        self.late: list[Ticker] = []
-        self.store = Store(StoreSettings(path, **settings), Remembered(self.shown.append))  # type: ignore[arg-type]
-        self.found = self.store.start(self.late.extend)
-
-    def put(self, *quotes: Quote) -> None:
-        for quote in quotes:
-            self.store.put(quote)
-
-    def wait_until_written(self, changes: int) -> None:
-        wait_until(lambda: self.store.written >= changes, what=f"{changes} changes written")
-
-
-@contextmanager
-def kept(path: Path, **settings: float) -> Iterator[Kept]:
-    kept = Kept(path, **settings)
-    try:
-        yield kept
-    finally:
-        kept.store.stop()
-
-
-def changes(path: Path, ticker: Ticker = BTC) -> list[Change]:
-    """All of the ticker's changes in the file, in their order."""
-    query = (
-        "SELECT at, n, mark, price, shown, traded FROM change JOIN ticker ON id = ticker WHERE name = ? ORDER BY at, n"
-    )
-    with closing(sqlite3.connect(path)) as connection:
-        return [change_of(row) for row in connection.execute(query, (ticker,))]
-
-
-def told(path: Path, ticker: Ticker = BTC) -> list[tuple[State | None, str | None]]:
-    return [(change.state, change.price_text) for change in changes(path, ticker)]
+from storage.retention import Keep, Retention
+from store import StoreInUse, StoreState, path_of
 
 
 @pytest.fixture
@@ -198,6 +156,36 @@ def test_each_version_of_the_schema_is_made_of_the_one_before(path: Path, monkey
         StoreFile(path, 1.0)
     monkeypatch.setattr(schema, "MIGRATIONS", more)
     StoreFile(path, 1.0).close()
+
+
+@pytest.mark.parametrize("keep", [Keep(changes=0.1, minutes=0.25), Keep(max_size=0.15)], ids=["age", "size"])
+def test_what_is_too_old_or_too_much_goes_without_cutting_a_candle(path: Path, keep: Keep) -> None:
+    path.parent.mkdir()
+    start, step, number = 1_795_000_000_000, 7_300, 6_000  # half a day
+    file = StoreFile(path, 1.0)
+    quotes = [replace(live(f"{price}.5"), timestamp=None, source_time=None) for price in range(1, 8)]
+    arrivals = [Arrival(start + step * count, BTC, quotes[count * count % 7]) for count in range(number)]
+    file.write(Batch({BTC: True}, arrivals), start + step * number)
+    before, now = changes(path), start + step * number
+    retention = Retention(file.connection, keep)
+    steps = 0
+    while retention.is_due(now):
+        with file.transaction():
+            retention.step(now)
+        steps += 1
+    assert steps > 1, "in small steps"
+    after, history = changes(path), History(path, 1.0)
+    assert 0 < len(after) < number
+    assert after == before[-len(after) :]
+    assert keep.max_size < 1 or len(after) == pytest.approx(0.1 * 86_400_000 / step, abs=60_000 / step)
+    for width in INTERVALS.values():
+        page, all_of_it = history.candles(BTC, width, Range(100_000, 0)), plain_candles(before, width)
+        assert page is not None
+        assert page.items == all_of_it[-len(page.items) :]
+        assert (len(page.items) < len(all_of_it)) == (width == SECOND or (width < HOUR and keep.minutes == 0.25))
+    pages, free = (file.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
+    assert (pages - free) * 4096 <= keep.max_size * 1e6
+    file.close()
 
 
 def test_simulated_prices_have_a_file_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
