@@ -1,37 +1,37 @@
 """A TradingView of our own: symbol pages, quote sockets and their faults, for demo, tests and bench.
 
-Owns: the invented markets, the pages that show them, the quote sockets, and the faults that put pages into trouble.
-Never does: import another module of Pluto, call anyone, write to disk. Runs in a process of its own (`python -m
+Owns: the invented markets, the pages that show them, the quote sockets, and the faults that trouble pages. Never does:
+import another module of Pluto, connect to another server, write to disk. Runs in its own process (`python -m
 simulator`), all in one thread: gevent's hub, unpatched.
 
-Each page says `<meta name="generator" content="pluto-simulator">`: so Pluto knows a simulated price.
+Each page contains `<meta name="generator" content="pluto-simulator">`, by which Pluto recognises simulated prices.
 
 Options (`--help` explains them):
 
     --host --port            where it listens
-    --pace --rate --seed     how prices move: lively, or real, as seldom as recorded
+    --pace --rate --seed     how prices move: lively, or real (as seldom as recorded)
     --heartbeat              seconds between heartbeats: 10.00, as recorded
-    --weight                 bytes of a page; real: as heavy as the real one
-    --fault --delays         a fault of every ticker; a factor for all times of faults
+    --weight                 bytes of a page; real: as heavy as TradingView's
+    --fault --delays         a fault of every ticker; a factor for all times in faults
     --replay                 a recorded page: see replay.py for the formats
     --until-stdin-closes
 
-How tests and people steer it (a ticker is `BTCUSD`, percent-encoded; `?exchange=` means another than BINANCE):
+Controls for tests and people (a ticker is `BTCUSD`, percent-encoded; the exchange is BINANCE without `?exchange=`):
 
     GET    /truth/{ticker}            every price sent so far, with its time in ms, newest last
     POST   /price/{ticker}/{price}    sets the price now and ends the walk
-    POST   /number/{ticker}/{number}  the same with any JSON number, which is sent digit by digit
+    POST   /number/{ticker}/{number}  the same with any JSON number, sent digit by digit
     POST   /rate/{ticker}/{rate}      changes a second; 0 is a quiet market
     POST   /pace/{ticker}/{pace}      real: as seldom as recorded; lively: as at the start
-    POST   /scale/{ticker}            ?pricescale=&minmov=&variable_tick_size=: how its prices are rounded and printed
-    POST   /fields/{ticker}           a JSON object takes the place of the quote's own fields; null takes one away
-    GET    /fault                     the faults there are, each with what it does
-    POST   /fault/{ticker}/{fault}    into trouble: at once and, where it lasts, at each later opening
-    DELETE /fault/{ticker}            out of trouble
-    GET    /pages                     of each symbol: open quote sockets, pages that faults reach at once, page loads,
-                                      and upgrades to a quote socket that were asked for, also those that were refused
+    POST   /scale/{ticker}            ?pricescale=&minmov=&variable_tick_size=: rounding and printing of its prices
+    POST   /fields/{ticker}           a JSON object overrides the quote's fields; null removes a field
+    GET    /fault                     all faults, each with its effect
+    POST   /fault/{ticker}/{fault}    starts a fault: at once and, if it lasts, at each later opening
+    DELETE /fault/{ticker}            ends the ticker's faults
+    GET    /pages                     per symbol: open quote sockets, pages that faults reach at once, page loads, and
+                                      requested quote sockets, refused ones included
 
-Faults (`GET /fault` and faults.py explain them; those marked * strike only what is open now):
+Faults (`GET /fault` and faults.py explain them; those marked * affect only what is open now):
 
     walls     bot_wall, wall_verify, wall_attention, wall_one_more_step, wall_robot, wall_cf_mitigated, wall_waf_action,
               wall_405, wall_202, wall_202_passes, wall_reloads, wall_solvable, empty_document, forbidden,
@@ -51,7 +51,7 @@ Faults (`GET /fault` and faults.py explain them; those marked * strike only what
               opens_windows, closes_itself, leaves, leaves_by_refresh, reloads_without_end, downloads, breeds_frames,
               forges_messages, names_itself_badly, sets_traps
 
-Without any fault: a page under the host `de.…`, `fr.…` or `in.…` is that region's; `/symbols/MATICUSD/` leads to
-POLUSD; there are 币安人生USDT, BTCUSDT.P_OI, NSE:JUNIPER (a tick that depends on the price), NSE:M&M, NYSE:NEE/PW and
-NASDAQ:AAPL.
+Without any fault: a page under the host `de.…`, `fr.…` or `in.…` is that region's; `/symbols/MATICUSD/` redirects to
+POLUSD; special symbols: 币安人生USDT, BTCUSDT.P_OI, NSE:JUNIPER (its tick depends on the price), NSE:M&M, NYSE:NEE/PW
+and NASDAQ:AAPL.
 """

@@ -88,7 +88,7 @@ def simulation_options(options: argparse.Namespace) -> Options:
 
 def main() -> None:
     options = read_arguments()
-    atexit.register(gc.freeze)  # no search for garbage when it ends: whoever started it waits
+    atexit.register(gc.freeze)  # skip garbage collection at exit: the starter waits for it
     try:
         recordings = read_recordings(options.replay) if options.replay else []
     except NotARecording as error:
@@ -125,7 +125,7 @@ def wait_for_the_end(until_stdin_closes: bool) -> None:
 
 
 def watch_stdin(ended: Event) -> None:
-    """At the end of standard input whoever started this process is gone."""
+    """Ends this process with its starter: standard input ends when that is gone."""
     while not ended.is_set():
         wait_read(sys.stdin.fileno())
         if not os.read(sys.stdin.fileno(), 4096):

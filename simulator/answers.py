@@ -1,7 +1,7 @@
-"""What answers a request for a symbol page while a fault of its ticker is in the way.
+"""Answers requests for a symbol page while its ticker has a fault.
 
-Owns: redirects, delays, and pages of something else. Never does: keep anything between two requests. Runs in the
-simulator's one thread, inside a request.
+Owns: redirects, delays, and pages of other symbols. Never does: keep state between requests. Runs in the simulator's
+one thread, inside a request.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FRAME_PATH = "/challenge-frame"
 
 
 def answer(simulation: Simulation, symbol: Symbol) -> Response:
-    """What the first fault that is in the way says, or a recording; else the symbol's page."""
+    """The answer of the first fault that replaces the page, or a recording, or else the symbol's page."""
     for name in simulation.faults_of(symbol):
         fault = FAULTS[name]
         if fault.notice:
@@ -40,16 +40,16 @@ def answer(simulation: Simulation, symbol: Symbol) -> Response:
 
 
 def own_page(simulation: Simulation, symbol: Symbol) -> Response:
-    """In the language of the region that the host's name begins with."""
+    """The symbol's page, in the language of the region at the beginning of the host name."""
     region = request.host.partition(".")[0]
     return symbol_page(simulation, symbol, *([LOCALES[region]] if region in LOCALES else []))
 
 
-# ---- Walls that lead on --------------------------------------------------------------------------
+# ---- Walls that can pass -------------------------------------------------------------------------
 
 
 def clearance_of(symbol: Symbol) -> str:
-    """The name of the cookie that lets its bearer in."""
+    """The name of the cookie that passes the wall."""
     return "clearance_" + re.sub(r"\W", "_", symbol.ticker, flags=re.ASCII)
 
 
@@ -80,14 +80,14 @@ def hangs(simulation: Simulation, _: Symbol) -> Response:
 
 
 def redirects_away(simulation: Simulation, symbol: Symbol) -> Response:
-    """To the same page under another name of this host; there, it is answered."""
+    """To the same page under this host's other name, which answers."""
     if "redirected" in request.args:
         return own_page(simulation, symbol)
     return redirect(f"{other_origin()}{request.path}?exchange={symbol.exchange}&redirected=1")
 
 
 def redirects_to_region(region: str) -> Answer:
-    """From www.localhost to de.localhost; from a host that has no such siblings, to this machine's other name."""
+    """From www.localhost to de.localhost; from a host without `www.`, to this machine's other name."""
 
     def redirects(simulation: Simulation, symbol: Symbol) -> Response:
         if "region" in request.args:

@@ -1,7 +1,7 @@
-"""How tests and people steer the simulation: the orders that the package's docstring lists.
+"""How tests and people control the simulation: the requests in the package's docstring.
 
-Owns: reading an order and refusing nonsense in words. Never does: what is ordered. Runs in the simulator's one thread,
-inside a request.
+Owns: reading a control request and refusing an invalid one with an explanation. Never does: carry it out (see
+simulation.py and market.py). Runs in the simulator's one thread, inside a request.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from simulator.routes import the_simulation
 from simulator.symbols import Symbol, Unknown, find_symbol
 
 MAX_RATE = 1_000
-DIGITS = 15  # as many as a double holds
+DIGITS = 15  # that a double holds
 PACES = ("lively", "real")
-SCALE = {  # each with the form it has, and that in words
+SCALE = {  # name: pattern, and the pattern in words
     "pricescale": ("10{0,15}", "a power of ten up to 1e15"),
     "minmov": (r"[1-9]\d{0,5}", "a whole number from 1 to 999999"),
     "variable_tick_size": (
@@ -34,7 +34,7 @@ controls = Blueprint("controls", __name__)
 
 
 class BadOrder(Exception):
-    """What is asked for makes no sense; the text says why."""
+    """The request is invalid; the text says why."""
 
 
 def asked_symbol(ticker: str) -> Symbol:
@@ -62,7 +62,7 @@ def set_price(ticker: str, price: str) -> ResponseReturnValue:
 
 @controls.post("/number/<path:ticker>/<number>")
 def set_number(ticker: str, number: str) -> ResponseReturnValue:
-    """The price as any JSON number: between two ticks, with 20 digits, with an exponent, negative."""
+    """Sets the price to any JSON number: between two ticks, with 20 digits, with an exponent, negative."""
     symbol = asked_symbol(ticker)
     if not re.fullmatch(r"-?(0|[1-9]\d{0,17})(\.\d{1,30})?([eE][+-]?\d{1,2})?", number, re.ASCII):
         raise BadOrder(f"{number} is no JSON number, or one that is too long")
@@ -90,7 +90,7 @@ def set_pace(ticker: str, pace: str) -> ResponseReturnValue:
 
 @controls.post("/scale/<path:ticker>")
 def set_scale(ticker: str) -> ResponseReturnValue:
-    """How the price is rounded and printed: ?pricescale=&minmov=&variable_tick_size=, each as it is unless named."""
+    """Sets rounding and printing: ?pricescale=&minmov=&variable_tick_size=. A missing one stays as it is."""
     symbol = asked_symbol(ticker)
     market = the_simulation().market(symbol)
     given = {name: text for name, text in request.args.items() if name in SCALE}
@@ -107,7 +107,7 @@ def set_scale(ticker: str) -> ResponseReturnValue:
 
 @controls.post("/fields/<path:ticker>")
 def set_fields(ticker: str) -> ResponseReturnValue:
-    """The body, a JSON object, takes the place of the quote's own fields from now on; null takes a field away."""
+    """From now on the body, a JSON object, overrides the quote's fields; null removes a field."""
     symbol = asked_symbol(ticker)
     fields = request.get_json()
     if not isinstance(fields, dict):

@@ -1,6 +1,6 @@
-"""The documents of this TradingView: the symbol page, and the notices that are served in its place.
+"""The documents of this TradingView: the symbol page, and the notices that replace it.
 
-Owns: how a page is made from a symbol and its faults. Never does: decide which one a request gets (see answers.py).
+Owns: making a page from a symbol and its faults. Never does: decide which page a request gets (see answers.py).
 Runs in the simulator's one thread, inside a request.
 """
 
@@ -25,15 +25,15 @@ from simulator.weight import count_assets, make_filler
 
 PAGE_FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
 FILLER = "<!-- filler -->"
-SNAPSHOTS = ["NASDAQ:AAPL", "BINANCE:BNBUSDT", "COINBASE:ETHUSD"]  # asked for once
-E_NOTATION_BELOW = Decimal("1e-5")  # smaller prices of structured data have exponents, as in "1.2E-7"
+SNAPSHOTS = ["NASDAQ:AAPL", "BINANCE:BNBUSDT", "COINBASE:ETHUSD"]  # a page asks for these once
+E_NOTATION_BELOW = Decimal("1e-5")  # structured data writes smaller prices with an exponent, as in "1.2E-7"
 
 
 @dataclass(frozen=True)
 class Locale:
     name: str = "en-US"
     placeholder: str = "Market closed / No trades"
-    title: str = ""  # of a page; empty: as the symbol has it
+    title: str = ""  # of a page; empty: the symbol's own
 
     @property
     def language(self) -> str:
@@ -101,7 +101,7 @@ def render_header(symbol: Symbol, faults: list[str], locale: Locale) -> str:
 
 
 def backwards(names: str) -> str:
-    """Class names as nobody knows them; the page's script turns them round in the same way."""
+    """Unknown class names: the known ones reversed, as the page's script also does."""
     return " ".join(name[::-1] for name in names.split())
 
 
@@ -117,13 +117,13 @@ def milliseconds_of(simulation: Simulation, name: str, faults: list[str]) -> int
 
 
 def other_origin() -> str:
-    """This server under another name of this machine."""
+    """This server under this machine's other name."""
     name = "localhost" if urlsplit(request.host_url).hostname == "127.0.0.1" else "127.0.0.1"
     return f"http://{name}:{request.environ['SERVER_PORT']}"
 
 
 def date_header(simulation: Simulation, symbol: Symbol | None) -> dict[str, str]:
-    """The site's clock, as a page's response tells it."""
+    """A response's `Date` header, by the site's clock."""
     return {"Date": format_date_time(time.time() + simulation.clock_shift(symbol))}
 
 

@@ -1,8 +1,8 @@
 """The faults: each way in which a page of this TradingView, its socket or its market can be in trouble.
 
-Owns: the table, as data. Never does: answer a request or send a frame; who reads the table does: answers.py for what is
-served in place of a page, quote_socket.py for a socket, market.py for prices, pages/ for the page itself (every fault
-that says nothing but its explanation here). Any thread may read it.
+Owns: the table, as data. Never does: answer a request or send a frame. The table's readers do: answers.py replaces
+pages, quote_socket.py troubles sockets, market.py prices, and pages/ the page itself (every fault with nothing but an
+explanation here). Any thread may read it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from simulator.market import Condition
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 
-# Seconds; the option --delays shortens all of them.
+# Seconds; the option --delays multiplies all of them.
 HANG = 60  # how long `hangs` keeps a request waiting
-LAG = 13  # by which the sessions of `session_lags` are late: as recorded
-SOCKET_LIFE = 70  # after which a socket of `socket_expires` is closed: 65 to 75 were seen
-PASSING = 5  # until what passes by itself has passed
+LAG = 13  # delay of the sessions of `session_lags`, as recorded
+SOCKET_LIFE = 70  # until a socket of `socket_expires` is closed; 65 to 75 were seen
+PASSING = 5  # until a check that passes by itself has passed
 
 
 @dataclass(frozen=True)
 class Notice:
-    """A document that says little more than its title."""
+    """A document with little more than a title."""
 
     status: int
     title: str
@@ -34,19 +34,19 @@ class Notice:
 
 @dataclass(frozen=True)
 class Fault:
-    """What a fault does: to loading the page, to its quote socket, to its market, or else in the page's own script.
+    """What a fault affects: loading the page, its quote socket, its market, or else the page's own script.
 
-    A `hostile` one wants to hurt whoever opened the page, in pages opened later: see hostile.js.
+    A `hostile` fault attacks the browser from pages opened later: see hostile.js.
     """
 
     explanation: str
-    notice: Notice | None = None  # is served in place of the page
-    answer: str = ""  # the name of what answers in place of the page, see answers.py
-    socket: str = ""  # what happens to the page's quote socket: see quote_socket.py
+    notice: Notice | None = None  # served instead of the page
+    answer: str = ""  # the answer instead of the page, by its name in answers.py
+    socket: str = ""  # the trouble of the page's quote socket: see quote_socket.py
     market: Condition | None = None
-    seconds: float = 0  # by which the page's document or its first price is late
+    seconds: float = 0  # delay of the page's document or first price
     clock: float = 0  # seconds by which the site's clock is ahead of this machine's
-    once: bool = False  # strikes what is open now; what opens later is well
+    once: bool = False  # affects only what is open now
     hostile: bool = False
 
 
@@ -57,7 +57,7 @@ def market(**fields: Any) -> Condition:
 NOT_FOUND = Notice(404, "Page not found — TradingView", "not_found.html")
 UNAVAILABLE = Notice(503, "503 Service Unavailable")
 TOO_MANY_REQUESTS = Notice(429, "429 Too Many Requests", headers={"Retry-After": "2"})
-BARE = "www.tradingview.com"  # a title that gives nothing away
+BARE = "www.tradingview.com"  # a title without any information
 CHALLENGE = {"x-amzn-waf-action": "challenge"}
 
 WALLS = {

@@ -1,6 +1,6 @@
 """The grammar of a quote socket: frames, and numbers and objects as JavaScript writes them.
 
-Owns: how a message is put together and taken apart. Never does: know what a message means. Any thread may use it.
+Owns: composing and parsing messages. Never does: know what a message means. Any thread may use it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-MARK = "\\u0001"  # as JSON writes the character that encloses verbatim digits
+MARK = "\\u0001"  # how JSON writes the character around verbatim digits
 VERBATIM = re.compile(r'"\\u0001([-+.\deE]+)\\u0001"')
 FRAME_HEAD = re.compile(r"~m~(\d{1,6})~m~")
 
 
 def verbatim(digits: str) -> str:
-    """A number that JSON shall have in exactly these digits."""
+    """A number that JSON will write in exactly these digits."""
     return f"\x01{digits}\x01"
 
 
@@ -27,7 +27,7 @@ def as_json(value: Any) -> str:
 
 
 def as_number(value: Decimal | float) -> int | float:
-    """As JavaScript writes numbers: a whole one has no point."""
+    """The number as JavaScript writes it: a whole one has no point."""
     return int(value) if value == int(value) else float(value)
 
 
@@ -37,7 +37,7 @@ def frame(payload: str) -> str:
 
 
 def unframe(message: str) -> Iterator[str]:
-    """The payloads of a page's message; none of its characters lies outside of the first plane."""
+    """The payloads of a page's message, whose characters are all in the first Unicode plane."""
     end = 0
     while head := FRAME_HEAD.match(message, end):
         end = head.end() + int(head[1])

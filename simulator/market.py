@@ -1,7 +1,7 @@
-"""One symbol's market: its price, how it moves, all that it was, and the sockets that listen.
+"""One symbol's market: its price, how it moves, its history, and the sockets that listen.
 
-Owns: the seeded random walk, the quote's fields, and the parts in which a change is told. Never does: speak to a socket
-in the protocol's words (see quote_socket.py), know of pages. Runs in the simulator's one thread, on gevent's hub.
+Owns: the seeded random walk, the quote's fields, and how a change is split into frames. Never does: speak the socket's
+protocol (see quote_socket.py), know of pages. Runs in the simulator's one thread, on gevent's hub.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from simulator.paces import Lively, Pace
 from simulator.scale import Scale
 from simulator.symbols import Symbol
 
-TRUTH_LIMIT = 10_000  # changes remembered of a symbol; older ones are forgotten
-CARD_RATE = 0.5  # at most so many changes a second of a symbol that only menus and cards show
-VOLATILITY = 0.0002  # a step of the walk, as a part of the price
-HOMING = 0.001  # how strongly the walk is drawn back to where it began
+TRUTH_LIMIT = 10_000  # changes kept per symbol
+CARD_RATE = 0.5  # most changes a second of a symbol that only menus and cards show
+VOLATILITY = 0.0002  # a step of the walk, as a fraction of the price
+HOMING = 0.001  # how strongly the walk is drawn back to its start
 
 Values = dict[str, Any]  # fields of a quote
 
@@ -39,19 +39,19 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Condition:
-    """What faults do to a market."""
+    """The effect of faults on a market."""
 
-    fields: Mapping[str, Any] = field(default_factory=dict)  # take the place of the quote's own
+    fields: Mapping[str, Any] = field(default_factory=dict)  # override the quote's own
     halted_for: float = 0  # seconds since the last trade; 0: the market goes on
     time_shift: float = 0  # seconds by which the exchange's clock is ahead
-    extended: bool = False  # only the price outside of regular hours moves
+    extended: bool = False  # only the price outside regular hours moves
 
 
 class Market:
-    """One symbol's price, how it moves, all that it was, and who listens.
+    """One symbol's price, how it moves, its history, and its listeners.
 
-    Seed and symbol alone decide about the prices; how changes are cut into frames is drawn apart from them. Prices are
-    whole numbers, in units of 1 / pricescale.
+    Prices depend on seed and symbol only; a second random generator cuts changes into frames. Prices are whole numbers,
+    in units of 1 / pricescale.
     """
 
     def __init__(self, symbol: Symbol, seed: int, pace: Pace | None) -> None:
@@ -65,17 +65,17 @@ class Market:
         self._changes: deque[tuple[float, str]] = deque(maxlen=TRUTH_LIMIT)
         self._listeners: set[Listener] = set()
         self._walker: gevent.Greenlet[[Pace], None] | None = None
-        self._pace: Pace | None = None  # at which the walker walks now
+        self._pace: Pace | None = None  # the walker's current pace
         self._home = self._units(symbol.home)
         self._open = round(self._home * self._prices.uniform(0.98, 1.02))
         self._last = self._high = self._low = self._open
-        self._exact = ""  # digits of the last price as it is sent, where that is between two ticks
-        self._outside = 0  # the price outside of regular hours; 0: none
+        self._exact = ""  # the last price's digits, if it is between two ticks
+        self._outside = 0  # the price outside regular hours; 0: none
         self._volume = round(self._cuts.uniform(1e3, 1e5), 4)
         self._traded_at = time.time()
         self._move_to(self._home)
 
-    # ---- Who listens, and how it is steered ------------------------------------------------------
+    # ---- Listeners and controls ------------------------------------------------------------------
 
     def join(self, listener: Listener) -> None:
         self._listeners.add(listener)
@@ -95,18 +95,18 @@ class Market:
         self._publish(self._units(price))
 
     def set_number(self, number: str) -> None:
-        """The price exactly as a JSON number has it, ticks or not."""
+        """Sets the price to exactly this JSON number, ignoring ticks."""
         self.set_pace(None)
         self._publish(max(1, self._units(Decimal(number))), number)
 
     def play(self, changes: Sequence[tuple[float, Decimal]]) -> None:
-        """Changes the price at recorded times, in seconds from now; at the end it stands still."""
+        """Changes the price at recorded times, in seconds from now; then it stands still."""
         self.set_pace(None)
         for seconds, price in changes:
             gevent.spawn_later(seconds, self.set_price, price)
 
     def set_scale(self, scale: Scale) -> None:
-        """Other ticks from now on; what is between two of them is rounded."""
+        """Changes the ticks, and rounds all prices to them."""
         factor = Decimal(scale.pricescale) / self.scale.pricescale
         self.scale = scale
         for name in ("_home", "_open", "_last", "_high", "_low"):
@@ -123,7 +123,7 @@ class Market:
         return [{"time": at, "price": price} for at, price in self._changes]
 
     def record(self, number: float) -> None:
-        """Books a price as the page prints it, in plain decimals."""
+        """Adds a price to the history as the page prints it, in plain decimals."""
         self._changes.append((time.time() * 1000, self.scale.text(self.scale.rounded(number))))
 
     # ---- The quote -------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class Market:
         )
 
     def book(self) -> Values:
-        """What is calculated has no order book: the site says null, which means nothing new."""
+        """A calculated pair has no order book: the site sends null, which means no news."""
         if self.symbol.calculated:
             return {"bid": None, "ask": None}
         return {"bid": self._number(max(1, self._last - 1)), "ask": self._number(self._last + 1)}
@@ -186,7 +186,7 @@ class Market:
         }
 
     def _as_faults_have_it(self, values: Values, whole: bool = True) -> Values:
-        """With what faults and people put in place of its fields; None takes a field away."""
+        """The values with the overrides of faults and people; None removes a field."""
         others = {**self.condition.fields, **self.overrides}
         values |= others if whole else {name: others[name] for name in values.keys() & others.keys()}
         return {name: value for name, value in values.items() if name not in others or value is not None}
@@ -200,7 +200,7 @@ class Market:
     # ---- The walk --------------------------------------------------------------------------------
 
     def _set_pace(self) -> None:
-        """Walks only while someone listens, and slowly while only menus and cards do."""
+        """Walks only while a socket listens, and slowly while only menus and cards show the price."""
         shown = any(listener.page in (None, self.symbol) for listener in self._listeners)
         pace = self._wanted_pace if self._listeners and not self.condition.halted_for else None
         if isinstance(pace, Lively) and not shown:
@@ -218,11 +218,11 @@ class Market:
             due += pace.gap(self._cuts)
             gevent.sleep(max(0, due - time.monotonic()))
             if gevent.getcurrent() is not self._walker:
-                return  # its end was decided when its timer was due already
+                return  # killed when its timer was already due
             self._step()
 
     def _step(self) -> None:
-        """The next price of the walk: another than the last, and never far from home."""
+        """Walks to the next price: always a different one, never far from home."""
         price = self._outside or self._last
         tick = self.scale.tick(float(self._number(price)))
         pull = (self._home - price) * HOMING
@@ -235,7 +235,7 @@ class Market:
             self._publish(price)
 
     def _publish(self, price: int, exact: str = "") -> None:
-        """Truth first, then the listeners: no price is sent that `/truth` doesn't know."""
+        """Records the price before telling the listeners: `/truth` knows every price that is sent."""
         self._tell(self._cut_into_frames(self._move_to(price, exact)))
 
     def _tell(self, parts: list[Values]) -> None:
@@ -245,7 +245,7 @@ class Market:
                 listener.tell_update(self.symbol, told)
 
     def _move_to(self, price: int, exact: str = "") -> Values:
-        """Books the price; returns what it changed in the day's extremes."""
+        """Records the price. Returns the day's extremes that it changed."""
         extremes: Values = {}
         if price > self._high:
             extremes["high_price"] = self._number(price)
@@ -259,7 +259,7 @@ class Market:
         return extremes
 
     def _cut_into_frames(self, extremes: Values) -> list[Values]:
-        """One change as the site sends it: seldom whole, mostly in parts."""
+        """Splits a change as the site does: seldom whole, mostly in parts."""
         price, change, volume = self._price() | extremes, self._change(), {"volume": self._volume}
         cuts = [
             [price | change | volume],

@@ -1,6 +1,6 @@
 """Recorded markup, made harmless: known attributes only, no scripts or styles, nothing from elsewhere, and no price.
 
-Owns: what of a recorded header is served. Never does: judge what it shows. Any thread may use it.
+Owns: which parts of a recorded header are served. Never does: judge what it shows. Any thread may use it.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from html.parser import HTMLParser
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 DROPPED = {"script", "style", "iframe", "object", "embed", "link", "meta", "base", "img", "source", "svg", "template"}
 KEPT = re.compile(r"class|translate|lang|dir|role|title|data-[\w-]+|aria-[\w-]+")
-EMPTIED = "js-symbol-last"  # a page is served without a price
+EMPTIED = "js-symbol-last"  # its content is dropped: a page is served without a price
 
 
 class Cleaner(HTMLParser):
-    """Writes markup anew: known attributes only, no scripts, nothing from elsewhere, no price."""
+    """Rewrites markup: known attributes only, no scripts, nothing from elsewhere, no price."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=False)
         self.written: list[str] = []
-        self._open: list[tuple[str, bool]] = []  # each open element, and whether its inside is left out
+        self._open: list[tuple[str, bool]] = []  # each open element, and whether its content is dropped
 
     @property
     def _is_inside_dropped(self) -> bool:

@@ -1,4 +1,4 @@
-"""How often a price changes: as lively as somebody wants it, or as slowly as it was recorded.
+"""How often a price changes: at a chosen rate, or as slowly as recorded.
 
 Owns: the gaps between two changes, and the figures behind them. Never does: wait. Any thread may use it.
 """
@@ -13,15 +13,15 @@ from typing import Protocol
 
 from simulator.symbols import Symbol
 
-TRADED_RATE = 5.0  # changes a second of a pair that an exchange trades; no record of one was found, ten are possible
+TRADED_RATE = 5.0  # changes a second of a pair traded on an exchange; no recording was found, ten are possible
 
-# Seconds between two changes of a calculated pair, as quantiles. Fitted to one-second readings of live pages, by
-# others, in September and October 2025 (232, 80 and 16 gaps; of ADAUSD only the mean is known, 33.7 s).
+# Seconds between two changes of a calculated pair, as quantiles. Fitted to other people's one-second readings of live
+# pages, of September and October 2025 (232, 80 and 16 gaps; of ADAUSD only the mean is known, 33.7 s).
 PARTS = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 1.0)
 BTC = (0.7, 1.2, 2.4, 4.8, 6.1, 8.6, 12.8, 18.8, 56.0)
 ETH = (1.2, 3.7, 4.1, 6.0, 8.3, 14.7, 27.6, 34.8, 79.0)
 SOL = (1.1, 1.1, 2.8, 4.5, 6.8, 10.4, 11.6, 16.5, 20.3)
-ADA = tuple(round(gap * 33.7 / 12.4, 1) for gap in ETH)  # the shape of ETHUSD's
+ADA = tuple(round(gap * 33.7 / 12.4, 1) for gap in ETH)  # ETHUSD's, scaled
 GAPS = {"BTC": BTC, "ETH": ETH, "SOL": SOL}
 
 
@@ -51,7 +51,7 @@ class Recorded:
 
 
 def real_pace(symbol: Symbol, rate: float | None) -> Pace:
-    """As on TradingView: a calculated pair seldom changes, and others at a rate."""
+    """As on TradingView: a calculated pair changes seldom, others at a rate."""
     if symbol.calculated:
         return Recorded(GAPS.get(symbol.base, ADA))
     return Lively(TRADED_RATE if rate is None else rate)

@@ -1,18 +1,18 @@
 """The quote socket: TradingView's protocol of sessions, whole and partial quotes, heartbeats and errors.
 
-Owns: what one page's socket has asked for, what it is told, and what faults do to it. Never does: move a price. Runs in
-the simulator's one thread, on gevent's hub.
+Owns: one socket's subscriptions, the frames it receives, and the effect of faults on it. Never does: move a price. Runs
+in the simulator's one thread, on gevent's hub.
 
-What `Fault.socket` can say of the quotes of the page's own symbol:
+Values of `Fault.socket`, for the quotes of the page's own symbol:
 
     closed, oldest                      the socket closes at once; `closed` also refuses new ones
-    refused_429, refused_403            new ones are refused (server.py asks)
-    silent                              nothing more is said
+    refused_429, refused_403            new sockets are refused (see server.py)
+    silent                              the server sends nothing more
     withheld, late                      no quotes; late: until Fault.seconds after the socket was opened
     no_such_symbol, permission_denied, alternative, spec_refused, timeout      errors in frames
     critical, protocol                  the sessions, or the whole socket, end with an error
-    lags, broken                        some names are told late; broken parts come between the good ones
-    redirected, expires                 the first message names another host; it closes after SOCKET_LIFE
+    lags, broken                        quotes of some names are late; broken parts come between good ones
+    redirected, expires                 the first message names another host; the socket closes after SOCKET_LIFE
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from simulator.simulation import Simulation
 from simulator.sockets import PageSocket
 from simulator.symbols import RATES, REGULAR, Quoted, Symbol, Unknown, read_name
 
-SUBSCRIPTION_LIMIT = 100  # sessions and subscriptions of one socket; further ones are ignored
-EXTENDED_PREMIUM = 1.005  # how much dearer a symbol is in its extended session
+SUBSCRIPTION_LIMIT = 100  # sessions, and subscriptions, of one socket; it ignores more
+EXTENDED_PREMIUM = 1.005  # price factor of a symbol's extended session
 
-# What a session of a page is told, by the beginning of its name; others are told everything. As recorded.
+# The fields that a session receives, by the beginning of its name; other sessions receive all. As recorded.
 FULL = "qs_multiplexer_full"
 SNAPSHOT = {"update_mode", "typespecs", "type", "pricescale", "minmov", "lp", "fractional"}
 SIMPLE = {
@@ -46,7 +46,7 @@ SIMPLE = {
 }
 FIELDS = {"qs_multiplexer_simple": SIMPLE, "qs_snapshoter": SNAPSHOT}
 MONEY = {"lp", "bid", "ask", "high_price", "low_price", "open_price", "prev_close_price", "ch", "rtc", "rch"}
-ERRORS = {"no_such_symbol": "error", "permission_denied": "permission_denied", "timeout": "error"}  # to their status
+ERRORS = {"no_such_symbol": "error", "permission_denied": "permission_denied", "timeout": "error"}  # error: status
 
 
 @dataclass(eq=False)
@@ -56,7 +56,7 @@ class Subscription:
     session: str
     name: str
     quoted: Quoted
-    ready_at: float = 0  # monotonic; before, nothing is told
+    ready_at: float = 0  # monotonic s; no quotes before
     is_fast: bool = False
     is_asleep: bool = False
 
@@ -67,7 +67,7 @@ class Subscription:
         return values
 
     def priced(self, values: Values) -> Values:
-        """The values in the currency and the session that its name asks for."""
+        """The values in the currency and session of its name."""
         if self.quoted.is_plain:
             return values
         symbol = self.quoted.symbol
@@ -91,7 +91,7 @@ class QuoteSocket(PageSocket):
         super().__init__(websocket, page, simulation)
         self._sessions: set[str] = set()
         self._subscriptions: dict[tuple[str, str], Subscription] = {}
-        self._late: deque[str] = deque()  # what is told late, in its order
+        self._late: deque[str] = deque()  # delayed frames, in order
         self._opened_at = time.monotonic()
         self._expiry: gevent.Greenlet[[], None] | None = None
         self._beats = 0
@@ -123,7 +123,7 @@ class QuoteSocket(PageSocket):
         gevent.killall([greenlet for greenlet in (self._expiry,) if greenlet], block=False)
 
     def tell_update(self, symbol: Symbol, values: Values) -> None:
-        """A partial quote, under each name that is awake."""
+        """Sends a partial quote under each name that is awake."""
         for subscription in self._of(symbol):
             if not (subscription.is_asleep or self._is_withheld(subscription)):
                 self._tell_values(subscription, values)
@@ -134,7 +134,7 @@ class QuoteSocket(PageSocket):
         return max(0, self._beat_due - time.monotonic())
 
     def next_message(self) -> str:
-        """All frames since the last message, as one: each carries its length."""
+        """All frames since the last message, as one message: each frame carries its length."""
         if time.monotonic() >= self._beat_due:
             self._beats += 1
             self._beat_due += self._simulation.options.heartbeat
@@ -143,7 +143,7 @@ class QuoteSocket(PageSocket):
         self._outbox.clear()
         return "" if self._suffers("silent") else message
 
-    # ---- What the page orders --------------------------------------------------------------------
+    # ---- The page's orders -----------------------------------------------------------------------
 
     def hear(self, message: str) -> None:
         for payload in unframe(message):
@@ -206,7 +206,7 @@ class QuoteSocket(PageSocket):
         self._unsubscribe([(session, subscription.name) for subscription in self._in(session)])
 
     def _end_sessions(self) -> None:
-        """Those that have the page's symbol, with an error."""
+        """Ends the sessions that have the page's symbol, with an error."""
         for session in {subscription.session: None for subscription in self._of(self.page)}:
             self._tell({"m": "critical_error", "p": [session, "invalid_parameters", "quote_add_symbols"]})
             self._end_session(session)
@@ -217,7 +217,7 @@ class QuoteSocket(PageSocket):
     def _in(self, session: str) -> list[Subscription]:
         return [one for one in self._subscriptions.values() if one.session == session]
 
-    # ---- What the page is told -------------------------------------------------------------------
+    # ---- The quotes ------------------------------------------------------------------------------
 
     def _suffers(self, trouble: str) -> bool:
         return self._simulation.first(self.page, lambda fault: fault.socket == trouble) is not None
@@ -227,7 +227,7 @@ class QuoteSocket(PageSocket):
         return self._simulation.options.delays
 
     def _error_of(self, subscription: Subscription) -> str:
-        """What frames say instead of a quote; empty: a quote."""
+        """The error that frames carry instead of a quote; empty: none."""
         if subscription.quoted.symbol is not self.page:
             return ""
         if self._suffers("spec_refused") and subscription.name.startswith("="):
@@ -246,7 +246,7 @@ class QuoteSocket(PageSocket):
     def _tell_whole(self, subscription: Subscription) -> None:
         session, name = subscription.session, subscription.name
         if self._subscriptions.get((session, name)) is not subscription:
-            return  # its time came when it was gone already
+            return  # removed before its time came
         if error := self._error_of(subscription):
             self._tell_error(session, name, error)
         elif not self._is_withheld(subscription):
@@ -275,10 +275,10 @@ class QuoteSocket(PageSocket):
         self._send_in_time(subscription, f"{head}{as_json(told)}}}]}}")
 
     def _send_in_time(self, subscription: Subscription, payload: str) -> None:
-        """At once; or late, where all but the first name of the page's symbol are."""
+        """Sends at once; if sessions lag, all but the first name of the page's symbol are late."""
         own = self._of(self.page)
         if subscription in own[1:] and self._suffers("lags"):
-            self._late.append(frame(payload))  # timers of one moment may ring in any order
+            self._late.append(frame(payload))  # timers due at the same time may fire in any order
             gevent.spawn_later(LAG * self._delays, lambda: self.send(self._late.popleft()))
         else:
             self.send(frame(payload))
@@ -291,7 +291,7 @@ class QuoteSocket(PageSocket):
         self.send(frame(as_json(payload)))
 
     def _expire(self) -> None:
-        """Sees to it that a socket of `socket_expires` does."""
+        """Plans the end of a socket of `socket_expires`."""
         if self._expiry is None and self._suffers("expires"):
             age = time.monotonic() - self._opened_at
             self._expiry = gevent.spawn_later(max(0, SOCKET_LIFE * self._delays - age), self.close)

@@ -1,4 +1,4 @@
-"""Recorded pages, to be served again: header markup, facts, socket messages and price changes at their own times.
+"""Recorded pages to serve again: header markup, facts, socket messages and price changes at their own times.
 
 Owns: reading a recording. Never does: send anything (see replay_socket.py). Runs before the server starts.
 
@@ -11,7 +11,7 @@ Three formats are understood:
       "url": "https://www.tradingview.com/symbols/BTCUSD/?exchange=BINANCE",
       "recorded_at": 1795170000000,     ms since the epoch, when at_ms was 0
       "facts": {…},                     the page's initData.symbolInfo
-      "header_html": "<div class=…>",   the markup of .js-symbol-page-header-root; see markup.py for what is served
+      "header_html": "<div class=…>",   the markup of .js-symbol-page-header-root; markup.py cleans it
       "messages": [                     of the page's quote sockets, oldest first
         {"at_ms": 1417, "direction": "received" or "sent", "text": "~m~…"}      text: a message, or one payload of it
       ],
@@ -20,13 +20,13 @@ Three formats are understood:
       "document": {"title": "Just a moment", "symbol": false, "notFound": false, "check": false}
     }
 
-   Only `symbol` must be there, and messages, changes, or a document that has no symbol: then that is served in place of
-   the page. What is missing is filled from the simulator's own page.
-2. `{"messages": [[seconds, [part, …]], …]}`, a part being {"session", "n", "s", "v"}, {"m": "quote_completed"} or
-   {"heartbeat": 1}: what one quote socket received. The symbol is the one that is named most often.
+   `symbol` is required, and messages, changes, or a document that has no symbol: the simulator serves that one instead of
+   the page. The simulator's own page provides what is missing.
+2. `{"messages": [[seconds, [part, …]], …]}`: what one quote socket received. A part is {"session", "n", "s", "v"},
+   {"m": "quote_completed"} or {"heartbeat": 1}. The symbol is the most frequent one.
 3. `{"runs": {"BTCUSD": [[[seconds, "price"], …], …]}}`: price changes of BINANCE's symbols, run after run.
 
-Times of trades (`lp_time`, `rtc_time`) are shifted when they are sent, as if the recording was being made now.
+Times of trades (`lp_time`, `rtc_time`) are shifted when sent, as if the recording was made now.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from simulator.scale import Scale
 from simulator.symbols import Symbol, Unknown, find_symbol
 
 SIZE_LIMIT = 50_000_000  # bytes of a recording
-RUN_PAUSE_S = 10.0  # between two runs; what was between them is not known
+RUN_PAUSE_S = 10.0  # between two runs; the real gap is unknown
 NOTICE_HEADERS = ("cf-mitigated", "x-amzn-waf-action", "retry-after")
 TRADE_TIME = re.compile(r'("(?:lp|rtc)_time":)(\d{10})\b')
 
@@ -71,7 +71,7 @@ class Recording:
 
 
 def read_recordings(path: str) -> list[Recording]:
-    """All that a file has, a page each."""
+    """All recordings in a file, one per page. Raises NotARecording."""
     try:
         data = json.loads(read_text(Path(path)))
         return [recording for reader in READERS for recording in reader(data)] or nothing(path)
@@ -164,7 +164,7 @@ def as_message(text: str) -> str:
 
 
 def as_payloads(parts: list[dict[str, Any]]) -> Iterator[str]:
-    """The payloads that were told apart in a recording; a completed quote is the one before."""
+    """The payloads of a recording's parts. A `quote_completed` belongs to the quote before it."""
     last: list[str] = []
     for part in parts:
         if "heartbeat" in part:
@@ -177,7 +177,7 @@ def as_payloads(parts: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def quotes_of(message: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Symbol and fields of each quote in a message that is the symbol's own: no other currency or session."""
+    """Symbol and fields of each quote in a message, without extended sessions."""
     for payload in unframe(message):
         try:
             quote = json.loads(payload)["p"][1]
@@ -190,7 +190,7 @@ def quotes_of(message: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def fields_of(symbol: str, messages: list[tuple[float, str]]) -> dict[str, Any]:
-    """Each field of a symbol's quotes, as it was told first."""
+    """The first value of each field in a symbol's quotes."""
     fields: dict[str, Any] = {}
     for _, text in messages:
         for name, values in quotes_of(text):
@@ -199,13 +199,13 @@ def fields_of(symbol: str, messages: list[tuple[float, str]]) -> dict[str, Any]:
 
 
 def guess_start(messages: list[tuple[float, str]]) -> float:
-    """When a recording was begun: no trade is told before it is made, and the newest is told at once."""
+    """When a recording began, assuming that no trade arrives before it is made, and one arrives at once."""
     starts = [int(time) - seconds for seconds, text in messages for _, time in TRADE_TIME.findall(text)]
     return max(starts, default=0)
 
 
 def shifted(message: str, seconds: float) -> str:
-    """With its trades' times moved; none changes its length, so frames stay right."""
+    """The message with its trades' times moved. Their lengths stay the same, so the frames stay valid."""
     return TRADE_TIME.sub(lambda found: f"{found[1]}{int(found[2]) + round(seconds)}", message)
 
 
@@ -215,7 +215,7 @@ def shifted(message: str, seconds: float) -> str:
 def make_symbol(
     name: str, fields: dict[str, Any], facts: dict[str, Any], changes: list[tuple[float, Decimal]]
 ) -> Symbol:
-    """The symbol as its page and its quotes describe it; what they don't say is as the simulator knows it."""
+    """The symbol as its quotes and its page describe it; the simulator's own table provides the rest."""
     exchange, _, ticker = name.partition(":")
     try:
         known = find_symbol(ticker, exchange)

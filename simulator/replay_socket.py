@@ -1,6 +1,6 @@
-"""The quote socket of a recorded page: it tells what the page was told, at the same times, whatever the page asks for.
+"""The quote socket of a recorded page: sends the recorded messages at their times, whatever the page asks for.
 
-Owns: when which message is due. Never does: invent a price; after the end, only heartbeats go on. Runs in the
+Owns: when each message is due. Never does: invent a price; after the end it sends only heartbeats. Runs in the
 simulator's one thread, on gevent's hub.
 """
 
@@ -20,7 +20,7 @@ from simulator.symbols import Symbol, Unknown, read_name
 
 
 class ReplaySocket(PageSocket):
-    """Begins anew with each socket that the page opens."""
+    """Starts the recording again for each socket that the page opens."""
 
     kind = "sockets"
 
@@ -55,7 +55,7 @@ class ReplaySocket(PageSocket):
         return ""
 
     def _book(self, message: str) -> None:
-        """Tells the market which prices of the page's symbol the page is told."""
+        """Records the prices of the page's symbol in its market."""
         for payload in unframe(message):
             try:
                 quote = json.loads(payload)["p"][1]

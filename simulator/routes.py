@@ -1,7 +1,7 @@
 """The addresses of this TradingView: symbol pages, their files, their sockets.
 
-Owns: what an address leads to. Never does: steer the simulation (see controls.py). Runs in the simulator's one thread,
-inside a request.
+Owns: the answer to each address. Never does: control the simulation (see controls.py). Runs in the simulator's one
+thread, inside a request.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def show_symbol(ticker: str) -> Response:
 @routes.get(QUOTE_PATH, websocket=True)
 @routes.get(PUSH_PATH, websocket=True)
 def attend_socket() -> ResponseReturnValue:
-    """Without a handshake it is refused: so TradingView refuses whoever opens too many."""
+    """Refuses a socket without a handshake, as TradingView refuses a client that opens too many."""
     page, websocket = page_of(request.environ), request.environ.get("wsgi.websocket")
     if request.path == QUOTE_PATH:
         the_simulation().count_upgrade(page)
@@ -73,13 +73,13 @@ def make_socket(websocket: Any, page: Symbol | None) -> PageSocket:
 
 
 def refusal(simulation: Simulation, page: Symbol | None) -> int:
-    """The status with which a quote socket of that page is refused; 0: it is welcome."""
+    """The status that refuses a quote socket of that page; 0: none does."""
     fault = simulation.first(page, lambda fault: fault.socket in REFUSALS)
     return REFUSALS[fault.socket] if fault else 0
 
 
 def page_of(environ: dict[str, Any]) -> Symbol | None:
-    """Whose page opens a socket, as `from` in its address says."""
+    """The symbol whose page opens a socket, by `from` in the address."""
     try:
         return symbol_of_page(parse_qs(environ["QUERY_STRING"])["from"][0])
     except (Unknown, LookupError, ValueError):
@@ -93,7 +93,7 @@ def send_page_file(name: str) -> Response:
 
 @routes.get("/static/late")
 def send_late_script() -> Response:
-    """A script for which a document has to wait."""
+    """A late script, which delays its document."""
     gevent.sleep(min(request.args.get("ms", 0, type=int), LATEST_MS) / 1000)
     return Response("", mimetype="text/javascript", headers={"Cache-Control": "no-store"})
 

@@ -1,4 +1,4 @@
-"""How a price is rounded: as the formatter of TradingView's own page code does it, in the doubles that JavaScript has.
+"""How a price is rounded: as TradingView's page code does, in JavaScript's doubles.
 
 Owns: ticks, rounding, decimals. Never does: print with separators or exponents; pages/format.js does that in the page.
 Any thread may use it.
@@ -13,7 +13,7 @@ from decimal import Decimal
 
 @dataclass(frozen=True)
 class Scale:
-    """`variable_tick_size` "0.01 250 0.05": the tick is 0.01 below 250, and 0.05 from there on; empty: one tick."""
+    """`variable_tick_size` "0.01 250 0.05" means tick 0.01 below 250, and 0.05 from there on; empty: one tick."""
 
     pricescale: int = 100
     minmov: int = 1
@@ -24,7 +24,7 @@ class Scale:
         return round(math.log10(self.pricescale))
 
     def tick(self, price: float) -> int:
-        """The smallest step of a price like this one, in units of 1 / pricescale."""
+        """The smallest step at this price, in units of 1 / pricescale."""
         ticks, limits = self.variable_tick_size.split()[::2], self.variable_tick_size.split()[1::2]
         if not ticks:
             return self.minmov

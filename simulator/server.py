@@ -1,6 +1,6 @@
 """The simulator's server: pywsgi with WebSockets, and the Flask application behind it.
 
-Owns: what is true of every connection and every error. Never does: start or end by itself (see __main__.py). Runs in
+Owns: the handling of every connection and error. Never does: start or end by itself (see __main__.py). Runs in
 the simulator's one thread, on gevent's hub.
 """
 
@@ -23,7 +23,7 @@ from simulator.symbols import Unknown
 
 
 class SimulatorServer(WSGIServer):
-    """Shakes hands for a WebSocket only where there are some: the library would shake hands on any path."""
+    """Accepts WebSockets only on their own paths: the library would accept them on any."""
 
     logger = logging.getLogger("geventwebsocket")
 
@@ -34,16 +34,16 @@ class SimulatorServer(WSGIServer):
             create_app(simulation),
             log=None,
             handler_class=WebSocketHandler,
-            environ={"SERVER_NAME": host},  # or pywsgi looks its own name up at the start
+            environ={"SERVER_NAME": host},  # else pywsgi looks up its own name at the start
         )
 
     def handle(self, sock: gevent.socket.socket, address: Any) -> None:
-        """Without this, the kernel keeps what follows a first packet back until that one is acknowledged: 40 ms."""
+        """Sets TCP_NODELAY: else the kernel holds later packets until the first is acknowledged, 40 ms."""
         sock.setsockopt(gevent.socket.IPPROTO_TCP, gevent.socket.TCP_NODELAY, 1)
         super().handle(sock, address)
 
     def pre_start_hook(self, handler: WebSocketHandler) -> bool:
-        """True leaves a request to Flask, which then refuses the socket."""
+        """Returns True to leave a request to Flask, which refuses the socket."""
         path = handler.environ["PATH_INFO"]
         refused = path == QUOTE_PATH and refusal(self._simulation, page_of(handler.environ))
         return path not in SOCKETS or bool(refused)

@@ -1,4 +1,4 @@
-"""The whole of a simulation: all markets, all open sockets, the faults that last.
+"""A whole simulation: all markets, open sockets and lasting faults.
 
 Owns: which market belongs to a symbol, which faults a ticker has, who is connected. Never does: speak HTTP. Runs in the
 simulator's one thread, on gevent's hub.
@@ -18,8 +18,8 @@ from simulator.replay import Recording
 from simulator.symbols import LISTED, Symbol
 from simulator.weight import Weight
 
-COUNT_LIMIT = 5_000  # symbols whose page loads and upgrades are counted; further ones are not
-LIVELY_RATE = 2.0  # changes a second of each price, unless somebody wants another
+COUNT_LIMIT = 5_000  # most symbols whose page loads and upgrades are counted
+LIVELY_RATE = 2.0  # default changes a second of each price
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Options:
     pace: str = "lively"  # or real
     rate: float | None = None
     heartbeat: float = 10.0  # seconds, as recorded
-    delays: float = 1.0  # all times of faults are multiplied by this
+    delays: float = 1.0  # factor for all times of faults
     faults: tuple[str, ...] = ()  # of every ticker, from the start
 
 
 class Socket(Protocol):
     """An open WebSocket, as the simulation sees it."""
 
-    kind: str  # under which it is counted
+    kind: str  # the name it is counted under
     page: Symbol | None
 
     def run(self) -> None: ...
@@ -47,7 +47,7 @@ class Socket(Protocol):
 
 
 class Simulation:
-    """All markets, all open sockets, all faults that last."""
+    """All markets, open sockets and lasting faults."""
 
     def __init__(self, options: Options, recordings: Sequence[Recording] = ()) -> None:
         self.options = options
@@ -55,7 +55,7 @@ class Simulation:
         LISTED.update({symbol.name: symbol for symbol in self.recordings})
         self._markets: dict[Symbol, Market] = {}
         self._sockets: dict[Socket, None] = {}  # the oldest first
-        self._faults: dict[str, list[str]] = {}  # of each ticker, in the order in which they came
+        self._faults: dict[str, list[str]] = {}  # by ticker, in the order of arrival
         self._loads: Counter[str] = Counter()
         self._upgrades: Counter[str] = Counter()
 
@@ -64,7 +64,7 @@ class Simulation:
             market = self._markets[symbol] = Market(symbol, self.options.seed, self.pace(symbol, self.options.pace))
             market.suffer(self._condition(symbol.ticker))
             if recording := self.recordings.get(symbol):
-                market.play(recording.changes[1:])  # the first is its price by now
+                market.play(recording.changes[1:])  # the first is already its price
         return self._markets[symbol]
 
     def pace(self, symbol: Symbol, name: str) -> Pace | None:
@@ -83,7 +83,7 @@ class Simulation:
         return next((FAULTS[name] for name in self.faults_of(page) if quality(FAULTS[name])), None)
 
     def clock_shift(self, page: Symbol | None) -> float:
-        """Seconds by which the site's clock is ahead, for that page."""
+        """Seconds by which that page's site clock is ahead."""
         return sum(FAULTS[name].clock for name in self.faults_of(page))
 
     def strike(self, ticker: str, name: str) -> None:
@@ -120,7 +120,7 @@ class Simulation:
 
     def attend(self, socket: Socket) -> None:
         self._sockets[socket] = None
-        socket.meet(None)  # the page may be older than a fault
+        socket.meet(None)  # a fault may have started before the socket
         try:
             socket.run()
         finally:
@@ -128,7 +128,7 @@ class Simulation:
             socket.leave()
 
     def tell_whole(self, symbol: Symbol) -> None:
-        """Somebody has changed what a symbol is: its pages are told."""
+        """Tells a symbol's pages that a control changed its fields or scale."""
         self._tell_open_pages(symbol.ticker, None)
 
     def _tell_open_pages(self, ticker: str, fault: str | None) -> None:

@@ -1,4 +1,4 @@
-"""A WebSocket of a page: what it hears, what waits to be sent, how it ends; and the socket that steers a page.
+"""A page's WebSocket: reading, the outbox, closing; and the socket that controls a page.
 
 Owns: the outbox and the greenlets of one socket. Never does: know what quotes are (see quote_socket.py). Runs in the
 simulator's one thread, on gevent's hub.
@@ -17,18 +17,18 @@ from simulator.frames import as_json
 from simulator.simulation import Simulation
 from simulator.symbols import Symbol
 
-OUTBOX_LIMIT = 2_000  # frames waiting for one socket; who reads slower than that is disconnected
-NORMAL = 1000  # the code with which a socket is closed
+OUTBOX_LIMIT = 2_000  # frames waiting for one socket; a slower reader is disconnected
+NORMAL = 1000  # the close code
 SEND_SECONDS = 10  # a write that takes longer ends the socket
 
 
 class PageSocket:
-    """One WebSocket of a page. Anyone may fill its outbox; only the greenlet in `run` writes."""
+    """One WebSocket of a page. Any greenlet may fill its outbox; only the one in `run` writes."""
 
     kind = ""
 
     def __init__(self, websocket: Any, page: Symbol | None, simulation: Simulation) -> None:
-        self.page = page  # whose page opened it; None for a client that is no page
+        self.page = page  # whose page opened it; None for another client
         self._simulation = simulation
         self._websocket = websocket
         self._outbox: list[str] = []
@@ -53,30 +53,30 @@ class PageSocket:
         self._wake.set()
 
     def close(self) -> None:
-        """Says what waits to be said, then closes, with code 1000."""
+        """Sends what waits, then closes with code 1000."""
         self._closing = True
         self._wake.set()
 
     def other_host(self) -> str:
-        """This server under its other name, if the socket came by its number; else empty."""
+        """This server as localhost, if the socket used 127.0.0.1; else empty."""
         name, _, port = str(self._websocket.environ.get("HTTP_HOST", "")).partition(":")
         return f"localhost:{port}" if name == "127.0.0.1" else ""
 
     def meet(self, fault: str | None) -> None:
-        """A fault strikes the open page; None: look what there is now."""
+        """A fault hits the open page; None: the faults or fields may have changed."""
 
     def leave(self) -> None:
         """The socket is closed."""
 
     def hear(self, message: str) -> None:
-        """The page has said something."""
+        """Takes a message of the page."""
 
     def patience(self) -> float | None:
-        """Seconds until there is something to write without being woken; None: never."""
+        """Seconds until the next message is due by itself; None: never."""
         return 0 if self._outbox else None
 
     def next_message(self) -> str:
-        """The oldest of what waits to be said; empty: nothing."""
+        """The oldest message in the outbox; empty: none."""
         return self._outbox.pop(0) if self._outbox else ""
 
     def _read(self) -> None:
@@ -97,7 +97,7 @@ class PageSocket:
                 return
 
     def _end(self) -> None:
-        """Says the code with which it closes, which the library leaves out of its own closing frame."""
+        """Sends the close code, which the library's own closing frame lacks."""
         try:
             self._websocket.send_frame(struct.pack(">H", NORMAL), self._websocket.OPCODE_CLOSE)
         except (WebSocketError, OSError):
@@ -113,7 +113,7 @@ class PageSocket:
 
 
 class PushSocket(PageSocket):
-    """The page's other socket: no quotes, no frames. Here it tells the page's script about faults."""
+    """The page's other socket, without quotes or frames. It tells the page's script about faults."""
 
     kind = "steered"
 

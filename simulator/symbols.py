@@ -1,6 +1,6 @@
-"""The symbols that this TradingView knows: coins, a few stocks, and the names by which pages and sockets ask for them.
+"""The symbols of this TradingView: coins, a few stocks, and the names that pages and sockets use for them.
 
-Owns: the table of symbols and how a name is read. Never does: anything with a price that moves, or with a page.
+Owns: the table of symbols and reading their names. Never does: move a price or make a page.
 Any thread may read it.
 """
 
@@ -17,10 +17,10 @@ from simulator.scale import Scale
 
 EXCHANGES = ("BINANCE", "COINBASE", "BITSTAMP", "KRAKEN", "BYBIT", "OKX")  # of coins
 CURRENCIES = {"USD": "U.S. Dollar", "USDT": "TetherUS", "USDC": "USD Coin", "EUR": "Euro", "INR": "Indian Rupee"}
-CURRENCY_IDS = {"USDT": "XTVCUSDT", "USDC": "XTVCUSDC"}  # TradingView's ids; that of a state's money is its code
+CURRENCY_IDS = {"USDT": "XTVCUSDT", "USDC": "XTVCUSDC"}  # TradingView's ids; the id of a national currency is its code
 EURO = Decimal("0.92")
-RATES = {"USD": 1.0, "EUR": 0.92, "INR": 83.5, "XTVCUSDT": 1.0004, "XTVCUSDC": 0.9998}  # what a dollar is in it
-RENAMED = {"MATICUSD": "POLUSD", "MATICUSDT": "POLUSDT"}  # a page under the old name leads to the new one
+RATES = {"USD": 1.0, "EUR": 0.92, "INR": 83.5, "XTVCUSDT": 1.0004, "XTVCUSDC": 0.9998}  # one U.S. dollar in each
+RENAMED = {"MATICUSD": "POLUSD", "MATICUSDT": "POLUSDT"}  # a page under the old name redirects to the new one
 REGULAR = "regular"
 
 # Code, name, and a price with as many decimals as the coin is quoted with. The first ten are the "top 10".
@@ -67,7 +67,7 @@ TICKER = re.compile(r"([^\W_a-z]+?)(USDT|USDC|USD|EUR)(\.P)?(_OI)?")
 
 @dataclass(frozen=True, eq=False)
 class Symbol:
-    """There is one object of each, so that two are equal only if they are the same."""
+    """There is one object per symbol, so equality is identity."""
 
     exchange: str
     ticker: str
@@ -100,14 +100,14 @@ class Symbol:
         return f"{self.base} USD — {self.base_name} Price and Chart{top} — TradingView"
 
     def elsewhere(self) -> Symbol:
-        """The same pair on another exchange; of what no other exchange has, another symbol."""
+        """The same pair on another exchange; if no other has it, another symbol."""
         try:
             return find_symbol(self.ticker, "KRAKEN" if self.exchange == "COINBASE" else "COINBASE")
         except Unknown:
             return find_symbol("BTCUSD", "BITSTAMP")
 
     def related(self) -> list[str]:
-        """The names of the symbols that its page has cards for."""
+        """The names of the symbols on its page's cards."""
         names = [self.elsewhere().name, f"BITSTAMP:{self.base}EUR" if self.rank else "BITSTAMP:ETHEUR"]
         return [name for name in names if name != self.name]
 
@@ -136,7 +136,7 @@ STOCKS = [
     stock("NYSE:NEE/PW", "NextEra Energy, Inc. Units", "USD", "45.12", Scale(), "0930-1600"),
     stock("NASDAQ:AAPL", "Apple Inc.", "USD", "229.87", Scale(), "0930-1600"),
 ]
-LISTED = {symbol.name: symbol for symbol in STOCKS}  # also what was recorded: found before all that is made up
+LISTED = {symbol.name: symbol for symbol in STOCKS}  # also recorded symbols: they precede invented ones
 
 
 @functools.cache
@@ -181,7 +181,7 @@ def symbol_of_page(address: str) -> Symbol:
 
 @dataclass(frozen=True)
 class Quoted:
-    """What a name on a quote socket asks for: a symbol, in a currency, in a session."""
+    """What a name on a quote socket asks for: a symbol in a currency and a session."""
 
     symbol: Symbol
     currency_id: str
@@ -194,7 +194,7 @@ class Quoted:
 
 
 def read_name(name: str) -> Quoted:
-    """What `BINANCE:BTCUSD` or a spec string asks for: `={"currency-id":"EUR","symbol":"BINANCE:BTCUSD"}`."""
+    """Reads `BINANCE:BTCUSD` or a spec such as `={"currency-id":"EUR","symbol":"BINANCE:BTCUSD"}`. Raises Unknown."""
     spec = json.loads(name[1:]) if name.startswith("=") else {"symbol": name}
     exchange, _, ticker = spec["symbol"].partition(":")
     symbol = find_symbol(ticker, exchange)

@@ -1,7 +1,6 @@
-"""The weight of a page: its scripts, images, fonts and ads, and the text that makes a document as long as a real one.
+"""The weight of a page: its scripts, images, fonts and ads, and filler that makes a document as long as a real one.
 
-Owns: what these files hold and how many a page has; the same at each start. Never does: serve them. Any thread may use
-it.
+Owns: the content and number of these files, the same at each start. Never does: serve them. Any thread may use it.
 """
 
 from __future__ import annotations
@@ -20,23 +19,23 @@ from typing import Any
 class Weight:
     """Of a page, in bytes."""
 
-    html: int = 0  # the document is filled up to this
+    html: int = 0  # length of the document with filler
     bundles: int = 0
     images: int = 0
     fonts: int = 0
-    heap: int = 0  # what the page keeps beside its bundles; it also sends telemetry
+    heap: int = 0  # kept beside the bundles; with it, the page sends telemetry
     ideas: int = 0  # articles below the header
     ads: int = 0  # frames
     has_foreign_ads: bool = False  # they come from another host
 
     @classmethod
     def of(cls, size: int) -> Weight:
-        """A page of so many bytes; 0: light, without an ad."""
+        """A page of this many bytes; 0: light, without an ad."""
         return cls(0, size * 60 // 100, size * 25 // 100, size * 15 // 100, 0, size // 10_000, bool(size))
 
 
-# As heavy as the real page. HTML and scripts are as seen. Assumed: 40 MB of heap in all (of which the bundles keep some
-# 20), images, fonts, and the number of ads.
+# As heavy as the real page. HTML and scripts are as seen. Assumed: 40 MB of heap in all (of which the bundles keep
+# about 20), images, fonts, and the number of ads.
 REAL = Weight(570_000, 7_000_000, 1_500_000, 400_000, 20_000_000, 100, 4, has_foreign_ads=True)
 
 MODULE = """
@@ -47,7 +46,7 @@ MODULE_BYTES = 543
 
 
 def make_script(noise: random.Random, size: int) -> bytes:
-    """Modules as a bundler writes them: each is parsed, run once, and partly kept."""
+    """Modules as a bundler writes them: the browser parses each, runs it once, and keeps a part."""
     count = size // MODULE_BYTES
     numbers = [(noise.randrange(10**9), noise.randrange(999), noise.randrange(3, 99)) for _ in range(count)]
     modules = (
@@ -66,7 +65,7 @@ def make_image(noise: random.Random, size: int) -> bytes:
 
 
 def make_font(noise: random.Random, size: int) -> bytes:
-    """Noise as well: a browser has loaded all of it before it can tell."""
+    """Noise too: a browser loads all of it before it can reject it."""
     return noise.randbytes(size)
 
 
@@ -90,14 +89,14 @@ def count_assets(weight: Weight) -> dict[str, int]:
 
 @functools.cache
 def make_asset(name: str, number: int, weight: Weight) -> bytes:
-    """The same at each start, so that a browser may keep it. Only numbers that exist get here."""
+    """The same file at each start, so that browsers may cache it. The caller has checked the number."""
     size = getattr(weight, name) // count_assets(weight)[name]
     return ASSETS[name].make(random.Random(f"{name} {number}"), size)
 
 
 @functools.cache
 def make_filler(size: int) -> str:
-    """Style rules and the state of a server, as a document carries them along: so many characters at least."""
+    """Style rules and server state, as in a real document: at least this many characters."""
     noise = random.Random("filler")
     rules: list[str] = []
     state: list[dict[str, Any]] = []
