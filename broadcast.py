@@ -708,7 +708,7 @@ class Clients:
                 self._deliver(audience, now)
 
     def _in_turns(self) -> Iterator[Audience]:
-        """Every audience that still has members, those without a filter first. The hub gets a turn every TURN_S."""
+        """Every audience with members, those without a filter first. Gives the hub a turn every TURN_S."""
         ends_at = time.monotonic() + TURN_S
         for audience in sorted(
             self._audiences.values(), key=lambda audience: audience.subscription.tickers is not None

@@ -68,7 +68,7 @@ class Watchlist:
         return Outcome(True, f"{ticker} is tracked now.")
 
     def replace(self, tickers: list[Ticker]) -> list[tuple[Ticker, TooManyTickers]]:
-        """Tracks these and no others, in one step. Returns those beyond the cap, each with why."""
+        """Tracks exactly these tickers, in one step. Returns those beyond the cap, each with the reason."""
         for ticker in self.tickers:
             if ticker not in tickers:
                 self.remove(ticker)

@@ -2,8 +2,9 @@
 
     python -m tradingview.doctor [TICKER] [--seconds N] [--report FILE] [options of Pluto's]     ./run.sh doctor
 
-This file owns one examination: the browser's start, the page, how long it is watched, and the output. What is found is
-judged in verdict.py; what a report holds is decided in report.py. All runs on the main thread, which drives Playwright.
+This file owns one examination: the browser's start, the page, how long it is watched, and the output. It never judges
+the findings (verdict.py) nor decides what a report holds (report.py). All runs on the main thread, which drives
+Playwright.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from tradingview.verdict import Observed, Verdict, judge
 from tradingview.walls import Wall
 
 TICK_S = 0.25
-SECONDS = 30.0  # a page is watched for so long after its first price
+SECONDS = 30.0  # how long a page is watched after its first price
 MARKUP_LIMIT_MS = 3_000  # for the page to give the header's markup
 GRACE_S = 120.0  # by which driver and browser may be late in all
 INTERRUPTED = 130  # exit code, as a shell has it
@@ -52,7 +53,7 @@ class Record:
 
     seen: Observed
     sockets: Sockets
-    document: dict[str, Any] = field(default_factory=dict)  # what sort of document the page had
+    document: dict[str, Any] = field(default_factory=dict)  # the probe's facts about the sort of document
     markup: str = ""  # of the header
     began_at: float = 0.0  # when the page was asked for, in seconds since the epoch
 
@@ -201,7 +202,7 @@ class Watch:
                 self._record.markup = _header_of(page)
         self._control.close()
 
-    # What was seen.
+    # Findings.
 
     def _observe(self) -> None:
         seen, tab, feed = self._seen, self._tab, self._feed
@@ -231,7 +232,7 @@ def _how_it_runs(browser: Browser, launcher: Launcher) -> str:
 
 
 def _header_of(page: Page) -> str:
-    """The markup of the header with the ticker; nothing where there is none."""
+    """The markup of the header with the ticker; empty without one."""
     header = page.locator(HEADER).first
     return "" if not header.count() else str(header.evaluate("node => node.outerHTML", timeout=MARKUP_LIMIT_MS))
 
@@ -261,7 +262,7 @@ def read_options(arguments: list[str]) -> tuple[argparse.Namespace, Settings]:
 
 
 def write_report(path: Path, record: Record, verdict: Verdict) -> None:
-    """Writes the report and says what is in it. Raises OSError."""
+    """Writes the report and prints what it contains. Raises OSError."""
     began_at_ms = round(record.began_at * 1000)
     report = Report(verdict, record.seen, record.sockets, record.document, record.markup, began_at_ms=began_at_ms)
     report.write(path)

@@ -95,9 +95,9 @@ class Slimness:
 
 
 class Room:
-    """How many pages the browser's memory has room for: unknown until that was exceeded twice in a row.
+    """How many pages the browser's memory has room for: unknown until its limit was exceeded twice in a row.
 
-    Once may be the fault of a page that grew.
+    A single excess may come from a page that grew.
     """
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class Room:
         self._exceeded_at = float("-inf")
 
     def on_exceeded(self, pages: int, part: float, patience: Patience) -> None:
-        """So many pages were open, and only this part of the memory that they took is allowed."""
+        """The memory limit was exceeded with this many pages open; it allows only this `part` of their memory."""
         now = time.monotonic()
         if now - self._exceeded_at < patience.room_memory:
             self._pages = max(1, int(pages * part * ROOM_KEPT))

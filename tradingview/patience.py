@@ -52,7 +52,7 @@ class Patience:
     ping: float = 3.0  # between an answer of the browser and the next question
     ping_limit: float = 20.0  # for its answer; after that it counts as hung
     weigh: float = 60.0  # between two checks of its memory
-    room_memory: float = 600.0  # memory exceeded again this soon has no room for so many pages
+    room_memory: float = 600.0  # memory exceeded again this soon has too little room for its pages
     no_room_retry: float = 600.0
     good_session: float = 5.0  # a browser that ran longer, with a live page, worked
     end_grace: float = 0.1  # for processes to end after their browser; then Pluto kills them

@@ -1,9 +1,9 @@
-"""A report: what a maintainer needs to see of a page that only its user can open, and nothing personal.
+"""A report: what a maintainer needs to know about a page that only its user can open, and nothing personal.
 
-This file owns what may be in a report. All of it is written anew from what is known to be harmless; nothing is kept
-because nothing speaks against it. Of a page that is: its header's markup without texts, classes that say who somebody
-is, or addresses; the socket's messages about the page's own symbol, field by field; the mere names of other symbols;
-status and a few headers of each answer. Never: cookies, tokens, storage, addresses, or anything outside the header.
+This file decides what a report may contain. It is an allowlist: the report is written anew, from data known to be
+harmless only. Of a page it has: the header's markup without texts, personal classes or addresses; the socket's messages
+about the page's own symbol, field by field; the mere names of other symbols; status and a few headers of each answer.
+Never: cookies, tokens, storage, addresses, or anything outside the header.
 It opens no page and runs on the doctor's thread. `python -m simulator --replay FILE` serves a report again.
 """
 
@@ -42,7 +42,7 @@ SITE = re.compile(r"(?:[\w-]+\.)*tradingview\.com", re.IGNORECASE)
 KNOWN_WORDS = ("run.sh", "reports.md", *WALL_TITLES)
 PERSONAL = (
     re.compile(r"\S+@\S+"),
-    re.compile(r'(?<=")[^"]*(?=")'),  # what a page is quoted with
+    re.compile(r'(?<=")[^"]*(?=")'),  # quotations of a page
     re.compile(r"(?<![\w.])(?:/[^\s/:;,]+)+/?"),  # paths
     re.compile(r"\[[0-9a-fA-F:.]+\](?::\d+)?|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b|\blocalhost(?::\d+)?\b"),
     re.compile(r"\b(?:[\w-]+\.)+[a-z]{2,}(?::\d+)?\b", re.IGNORECASE),  # hosts
@@ -51,7 +51,7 @@ PERSONAL = (
 
 
 def harmless(text: str) -> str:
-    """A sentence of Pluto's without the addresses, paths, hosts and quotations in it."""
+    """A sentence of Pluto's without its addresses, paths, hosts and quotations."""
     for pattern in PERSONAL:
         text = pattern.sub(lambda found: found[0] if _is_known(found[0]) else HIDDEN, text)
     return text
@@ -67,7 +67,7 @@ def harmless_host(url: str) -> str:
 
 
 def known_title(text: object) -> str:
-    """As much of a title as is known to stand for a wall, or for a page that isn't there."""
+    """The beginning of a title, if it is known from a wall or a missing page; else empty."""
     title = printable(text)
     return next((known for known in (NOT_FOUND_TITLE, *WALL_TITLES) if title.startswith(known)), "")
 
@@ -75,7 +75,7 @@ def known_title(text: object) -> str:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 DATE = re.compile(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT")
-HEADERS = {  # those that are kept, and what their values may be
+HEADERS = {  # the headers kept, and their allowed values
     "age": re.compile(r"\d{1,9}"),
     "cf-mitigated": re.compile(r"challenge"),
     "content-language": re.compile(r"[a-z]{2}(-[A-Z]{2})?"),
@@ -106,12 +106,12 @@ FIGURES = re.compile(r"[\d.,\s%()+−—-]*")
 
 
 class Skeleton(HTMLParser):
-    """Writes markup anew: tags, known classes, symbols, and the figures of the price; all other texts as x and 0."""
+    """Rewrites markup: keeps tags, known classes, symbols and the price's figures; all other texts become x and 0."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.written: list[str] = []
-        self._open: list[tuple[str, bool]] = []  # each open element, and whether its figures are kept
+        self._open: list[tuple[str, bool]] = []  # each open element, and whether it keeps its figures
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         kept = dict(_harmless_attributes(dict(attrs)))
@@ -170,7 +170,7 @@ def skeleton(markup: str) -> str:
 # --- the sockets' messages --------------------------------------------------------------------------------------------
 
 PAYLOAD = re.compile(r"~m~\d+~m~")
-KINDS = ("qs_multiplexer_full_", "qs_multiplexer_simple_", "qs_snapshoter_", "qs_")  # how sessions' names begin
+KINDS = ("qs_multiplexer_full_", "qs_multiplexer_simple_", "qs_snapshoter_", "qs_")  # beginnings of sessions' names
 EVENTS = {
     "quote_completed",
     "critical_error",
@@ -188,12 +188,12 @@ WORD = re.compile(r"[a-z_]{1,32}")
 
 
 class Sockets:
-    """What the quote sockets of a page said about its symbol, and when, in ms since the page was asked for."""
+    """The messages of a page's quote sockets about its symbol, with their times in ms since the page was requested."""
 
     def __init__(self, symbol: str) -> None:
         self.messages: list[dict[str, Any]] = []
-        self.others: list[dict[str, Any]] = []  # the mere names of other symbols
-        self.left_out: Counter[str] = Counter()  # kinds of messages that say nothing of a symbol
+        self.others: list[dict[str, Any]] = []  # only the names of other symbols
+        self.left_out: Counter[str] = Counter()  # kinds of messages without a symbol
         self._symbol = symbol
         self._sessions: dict[str, str] = {}
 
@@ -230,7 +230,7 @@ class Sockets:
         return [self._session(session), told | {"v": values}]
 
     def _own_names(self, at_ms: int, names: list[Any]) -> list[str]:
-        """Those that stand for the page's symbol; the others are noted."""
+        """The names that stand for the page's symbol. Notes the others."""
         own = []
         for name in filter(lambda name: isinstance(name, str), items(names)):
             symbol = symbol_in(name)
@@ -241,7 +241,7 @@ class Sockets:
         return own
 
     def _session(self, name: object) -> str:
-        """A name of our own: TradingView's end in what may say whose session it is."""
+        """Our own name for a session: the end of TradingView's may identify its user."""
         text = printable(name)
         if text not in self._sessions:
             kind = next((kind for kind in KINDS if text.startswith(kind)), "qs_")
@@ -263,7 +263,7 @@ def _harmless_name(name: str) -> str:
 
 
 class Report:
-    """One examination, fit to be sent. `began_at_ms` is when the page was asked for, since the epoch."""
+    """One examination, safe to send. `began_at_ms` is when the page was requested, since the epoch."""
 
     def __init__(
         self,
@@ -329,7 +329,7 @@ class Report:
         return f"# Pluto's doctor on {verdict['ticker']}\n\n{table}\n\n{verdict['advice']}\n\n{CONTENTS}\n"
 
     def write(self, path: Path) -> None:
-        """Raises OSError."""
+        """Writes the zip file. Raises OSError."""
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("report.json", json.dumps(self.as_json(), indent=1, ensure_ascii=False))
             archive.writestr("report.md", self.as_markdown())

@@ -85,7 +85,7 @@ class Tab:
         self.began_at: float | None = None  # when its document arrived
         self.loaded_at: float | None = None  # DOMContentLoaded
         self.priced_at: float | None = None  # when its document showed its first price
-        self.document: dict[str, Any] = {}  # what the probe said last of what sort of document it is
+        self.document: dict[str, Any] = {}  # the probe's last facts about the sort of document
         self.heard_at = 0.0
         self.reloaded_at = float("-inf")
         self.is_closed = False

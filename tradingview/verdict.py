@@ -1,4 +1,4 @@
-"""The verdict on one page: what was observed of it, each line of the examination, and what to do.
+"""The verdict on one page: the observations, a line for each finding, and what to do.
 
 This file owns the judgement that a person reads; it observes nothing itself (see doctor.py). It is pure: no browser,
 no clock, no I/O. Any thread may use it. Times and spans are in seconds, unless a name says otherwise.
@@ -39,7 +39,7 @@ ELEMENT_ONLY = (
 
 @dataclass
 class Observed:
-    """What one page was seen to do. `why` is what its feed tells at the end; empty where no page was opened."""
+    """The observations of one page. `why` is its feed's `why` at the end; empty if no page was opened."""
 
     ticker: Ticker
     symbol: str
@@ -70,7 +70,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`is_good` when a live or closed price was proven."""
+    """`is_good`: a live or closed price was proven."""
 
     ticker: Ticker
     state: State
@@ -168,7 +168,7 @@ def _price(seen: Observed, state: State, is_good: bool) -> Finding:
 
 
 def _advice(seen: Observed, state: State) -> str:
-    """The one sentence: first what keeps prices away, then what only spoils them."""
+    """The one sentence of advice: first for what prevents prices, then for what only harms them."""
     if not seen.answers:
         return UNREACHABLE
     if state not in (State.LIVE, State.CLOSED):

@@ -1,5 +1,5 @@
-// Prices as TradingView's own page code prints them: rounded half up to the tick, in doubles, with as many decimals as
-// the pricescale has zeros, whatever minmov is. Bonds are printed in fractions, what is counted as a volume.
+// Prints prices as TradingView's own page code does: rounded half up to the tick, in doubles, with as many decimals as
+// the pricescale has zeros, whatever minmov is. Bonds are printed as fractions, counts as volumes.
 
 const EXPONENT_ABOVE = 1e10; // a greater pricescale prints exponents
 const UNITS = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "K"]];
@@ -39,14 +39,14 @@ function fraction(units, pricescale) {
   return `${Math.floor(units / pricescale)}'${String(units % pricescale).padStart(digits, "0")}`;
 }
 
-/** 1.235 K, with U+2006. How many decimals there are is inferred. */
+/** 1.235 K, with U+2006. The number of decimals is inferred. */
 function volume(number, locale) {
   const unit = UNITS.find(([size]) => number >= size);
   const text = (number / (unit?.[0] ?? 1)).toLocaleString(locale, { maximumFractionDigits: 3 });
   return unit ? `${text}\u2006${unit[1]}` : text;
 }
 
-/** 12.340e-9. Of this form only examples are known: its number of decimals is inferred. */
+/** 12.340e-9. The number of decimals is inferred from examples. */
 function exponential(units, decimals, locale) {
   const magnitude = String(Math.abs(units)).length - 1 - decimals;
   const exponent = Math.min(0, Math.floor(magnitude / 3) * 3);

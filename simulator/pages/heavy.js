@@ -1,7 +1,7 @@
-// What a heavy page does beside its quotes: it keeps state on its heap, and tells its own server how it fares.
+// The other work of a heavy page: it keeps state on its heap and sends telemetry to its own server.
 "use strict";
 (() => {
-  const OBJECT_BYTES = 94; // what one entry of the store takes, measured
+  const OBJECT_BYTES = 94; // measured size of one entry of the store
   const heap = Number(document.currentScript.dataset.heap);
   const makeEntry = (_, id) => ({ id, name: `entry ${id}`, values: [id, id * 1.5, id % 7], next: null });
 

@@ -1,13 +1,13 @@
-// What a page may do that wants to hurt whoever opened it: each fault named so in simulator.py does one of these, in
-// every page opened later, before any other script of it. Nothing here knows who watches.
+// Attacks of a page on its browser. Each `hostile` fault of faults.py starts one of them, in every page opened later,
+// before the page's other scripts. Nothing here knows the observer.
 "use strict";
 (() => {
   const { symbol, faults } = document.currentScript.dataset;
-  const ELSEWHERE = "http://127.0.0.1:9/"; // the discard port: nothing of ours listens there
+  const ELSEWHERE = "http://127.0.0.1:9/"; // the discard port: nothing listens there
   const always = (work, ms = 10) => setInterval(work, ms);
   const often = (work) => always(() => { for (let count = 0; count < 100; count += 1) work(); });
 
-  /** Has the page's scripts hear, as if from its quote socket, whatever we like. */
+  /** Sends the page's scripts any quote, as if from its quote socket. */
   const socket = new WebSocket(`ws://${location.host}/message-pipe-ws/public`);
   function quote(fields) {
     const payload = JSON.stringify({ m: "qsd", p: ["qs", { n: symbol, s: "ok", v: fields }] });

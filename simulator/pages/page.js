@@ -1,17 +1,16 @@
-// What the document says of itself: whose page it is, in which language, and what is wrong with it. The other scripts
-// of the page read it here.
+// The document's facts: its symbol, its language and its faults. The page's other scripts read them here.
 
 const { dataset } = document.querySelector("script[data-faults][type=module]");
 
 export const page = {
   own: window.initData.symbolInfo.resolved_symbol,
-  other: dataset.other, // the symbol of the header that is hidden
+  other: dataset.other, // the symbol of the hidden header
   currencyId: dataset.currencyId,
   locale: dataset.locale,
   busyMs: Number(dataset.busyMs),
   snapshots: dataset.snapshots.split(" "), // symbols whose prices are asked for once
   faults: dataset.faults.split(" ").filter(Boolean),
-  isRenamed: false, // whether the header's classes are turned round now
+  isRenamed: false, // whether the header's classes are reversed now
 };
 page.isRenamed = suffers("classes_renamed");
 

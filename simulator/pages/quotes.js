@@ -1,8 +1,8 @@
 // The page's quote socket: several sessions for the same symbol, as the recorded page had them.
 //
-//   qs_multiplexer_simple   plain names of whatever a card or menu shows, and of the page's symbol
+//   qs_multiplexer_simple   plain names of the symbols in cards and menus, and of the page's symbol
 //   qs_multiplexer_full     spec names of the page's symbol, and a second later its plain name: the header shows these
-//   qs_snapshoter           plain names whose price is wanted once; removed when they have come
+//   qs_snapshoter           plain names that are asked for once, and removed after their quote
 
 import { page, suffers } from "./page.js";
 
@@ -35,7 +35,7 @@ class WorkerSocket {
 
 const specOf = (symbol, keys) => `=${JSON.stringify({ adjustment: "splits", ...keys, symbol })}`;
 
-/** The names under which the page asks for its own symbol in its full session; the first comes first. */
+/** The names of the page's own symbol in its full session, in their order. */
 function specsOfOwn() {
   const id = { "currency-id": page.currencyId };
   const specs = [specOf(page.own, { ...id, session: "regular" }), specOf(page.own, {})];
@@ -44,7 +44,7 @@ function specsOfOwn() {
   return specs;
 }
 
-/** What a name asks for; null if it can't be read. */
+/** What a name asks for; null if it is unreadable. */
 function wanted(name) {
   if (!name.startsWith("=")) return { symbol: name };
   try {
@@ -67,8 +67,8 @@ export class Quotes {
 
   constructor(views, host) {
     this.views = views;
-    this.names = new Map(); // of each session
-    this.headerName = ""; // the session and name from which the header's quote comes
+    this.names = new Map(); // by session
+    this.headerName = ""; // session and name of the header's quote
     this.alternative = "";
     this.askedForOwn = false;
     const Socket = suffers("socket_in_worker") ? WorkerSocket : WebSocket;
@@ -93,7 +93,7 @@ export class Quotes {
       "qs_multiplexer_simple_", "qs_multiplexer_full_", "qs_snapshoter_basic-symbol-quotes_",
     ].map((beginning) => beginning + randomName());
     this.create(this.simple);
-    this.order("quote_hibernate_all", this.simple); // nothing is fast in it: what is added is quoted all the same
+    this.order("quote_hibernate_all", this.simple); // nothing in it is fast, but later names are quoted nevertheless
     this.create(this.full);
     this.create(this.snapshoter);
     this.add(this.simple, this.views.cards.map((view) => view.symbol));
@@ -135,7 +135,7 @@ export class Quotes {
     return [...this.names.get(session)].filter((name) => wanted(name)?.symbol === page.own);
   }
 
-  /** Each session that has the page's symbol, with its names of it. */
+  /** Each session that has the page's symbol, with the symbol's names. */
   ownSessions() {
     return [...this.names.keys()].map((session) => [session, this.ownNames(session)]).filter(([, names]) => names.length);
   }
@@ -209,7 +209,7 @@ export class Quotes {
 
   takeError(name, { alternative } = {}) {
     if (!alternative || this.alternative || !isOwnPrice(name)) return;
-    this.alternative = alternative; // visitors are shown this symbol instead
+    this.alternative = alternative; // visitors see this symbol instead
     this.addFast([alternative]);
   }
 

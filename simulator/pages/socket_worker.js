@@ -1,4 +1,4 @@
-// The page's quote socket in a worker of its own: the main thread sees its messages, never its frames.
+// The page's quote socket in its own worker: the main thread sees its messages, never its frames.
 "use strict";
 let socket;
 

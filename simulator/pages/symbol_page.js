@@ -1,5 +1,5 @@
-// What TradingView's own script does with prices: one quote socket, one view per symbol. And, told so by the push
-// socket, what the faults ask of a page.
+// Does what TradingView's own script does with prices: one quote socket, one view per symbol. It also carries out the
+// faults that the push socket announces.
 
 import { page, suffers } from "./page.js";
 import { Quotes, address } from "./quotes.js";
@@ -10,7 +10,7 @@ for (const end = performance.now() + page.busyMs; performance.now() < end;);
 const [own, hidden] = findHeaders();
 const cards = [...document.querySelectorAll(".tv-header__ticker, article[data-symbol]")].map((root) => new CardView(root));
 
-/** Calls back when the header is displayed; at once, if this page doesn't care. */
+/** Calls back once the header is displayed; at once if this page doesn't wait for that. */
 function whenSeen(callback) {
   if (!suffers("fills_when_seen")) return callback();
   new IntersectionObserver((entries, observer) => {

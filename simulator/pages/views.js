@@ -1,4 +1,4 @@
-// Whatever shows a symbol in the page: cards, menu entries and the header, each painted at most every 125 ms.
+// The page's views of symbols: cards, menu entries and the header, each painted at most every 125 ms.
 
 import { decimalsOf, printed, signed } from "./format.js";
 import { backwards, find, named, page, suffers } from "./page.js";
@@ -145,7 +145,7 @@ export class HeaderView extends CardView {
     setText(element, printed(rtc, this.quote, page.locale));
   }
 
-  // The same ticker in another element, as after a new rendering; what it knows stays.
+  // The same ticker in a new element, as after a new rendering; it keeps its data.
   moveTo(root) {
     const { quote, shown, symbol } = this;
     clearTimeout(this.waiting);
@@ -174,7 +174,7 @@ function tradeTime(date) {
   return isToday ? `${translated("As of today at")} ${clock} GMT` : `${translated("As of")} ${day} ${clock} GMT`;
 }
 
-/** The page's header under a fresh element, all of its names turned round, or back. */
+/** Renders the page's header into a new element, with all its class names reversed, or restored. */
 export function rename(views) {
   const header = views[0].root.closest(`.${named("js-symbol-page-header-root")}`);
   const fresh = header.cloneNode(true);
@@ -189,7 +189,7 @@ export function rename(views) {
   for (const view of views) view.moveTo(freshPlaces[places.indexOf(view.root)]);
 }
 
-/** The hidden ticker is shown and has our symbol from now on, and the shown one is hidden. */
+/** Shows the hidden ticker with our symbol, and hides the shown one. */
 export function swap(own, hidden) {
   const [mine, theirs] = [own.root, hidden.root];
   [mine.dataset.symbol, theirs.dataset.symbol] = [theirs.dataset.symbol, mine.dataset.symbol];
