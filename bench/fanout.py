@@ -18,6 +18,8 @@ so. Pluto is all there but its browser: see peers/pluto_server.py.
 - GetTickers: 500 calls a second on one connection, while 20 tickers change ten times a second for 20 streams.
   Beside it, again, Connect's own server in Node.
 - Stolen: the part of the cores' time that the host of a virtual machine gave to others meanwhile; p99 minds most.
+- Filters: the p99 of 100 clients without a filter, beside 1,000 others, each with a filter of 10 tickers of its own,
+  and when they are alone. All of 50 tickers change four times a second.
 - Slow clients: the p99 of 450 clients when 50 others don't read at all, beside their p99 when they are alone. Events
   have 8,000 bytes there, so that the 50 fall behind at once.
 
@@ -33,8 +35,10 @@ import json
 import multiprocessing
 import os
 import platform
+import random
 import re
 import resource
+import select
 import socket
 import sys
 import time
@@ -44,11 +48,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from clients import Receipts, connected, percentile
+from clients import READ_SIZE, Receipts, connected, percentile
 from contenders import (
     CLIENT_CORE,
     CONTENDERS,
@@ -59,6 +64,7 @@ from contenders import (
     PLUTO_SSE,
     PLUTO_WEBSOCKET,
     RAW_SEND,
+    SSE_REQUEST,
     Contender,
     install_peers,
     versions,
@@ -80,7 +86,10 @@ SCALE_RATE = 4.0
 SLOW_SIZE = 8_000
 SLOW_RATE = 15.0
 HEALTHY, DEAF = 450, 50
+FILTERS, FILTER_TICKERS, FILTER_SIZE = 1_000, 50, 10  # distinct filters, of how many tickers, with how many each
+OTHERS = 100  # clients without a filter beside them
 CALL_RATE = 500.0  # GetTickers a second
+FILTERS_LIMIT_S = 60.0  # for the clients with filters to connect
 CALL_STREAMS = CALL_TICKERS = 20
 CODECS = {"json": b"{}", "proto": b""}  # of the calls, with a request that is empty
 CALLED = {  # by codec and server; turn and turn about, since p99 is the machine's too
@@ -197,6 +206,48 @@ def _p99_beside_deaf(length: Length, deaf: int) -> tuple[float, int]:
     return delivery(receipts, HEALTHY)["p99_ms"], lagging
 
 
+def measure_filters(length: Length) -> Figures:
+    alone, beside = _p99_beside_filters(length, 0), _p99_beside_filters(length, FILTERS)
+    return {"alone_p99_ms": alone, "beside_p99_ms": beside, "ratio": beside / alone}
+
+
+def _p99_beside_filters(length: Length, filters: int) -> float:
+    """The p99 of those without a filter."""
+    with (
+        PLUTO_SSE.run(SCALE_RATE, SIZE, FILTER_TICKERS) as server,
+        connected(server.port, PLUTO_SSE.request, OTHERS) as clients,
+    ):
+        are_connected = multiprocessing.Event()
+        others = multiprocessing.Process(target=read_filtered, args=(server.port, filters, are_connected), daemon=True)
+        others.start()
+        if not are_connected.wait(FILTERS_LIMIT_S):
+            raise TimeoutError("the clients with filters got no answer")
+        clients.listen(length.warm_up_s)
+        receipts = clients.listen(length.seconds)
+        others.terminate()
+        others.join()
+    return delivery(receipts, OTHERS)["p99_ms"]
+
+
+def read_filtered(port: int, count: int, are_connected: Event) -> None:
+    """Reads as many streams, each with a filter of its own, until it is ended; gives way to whoever measures."""
+    os.nice(10)
+    poll = select.epoll()
+    streams = {}
+    for number in range(count):
+        chosen = random.Random(number).sample(range(1, FILTER_TICKERS), FILTER_SIZE)
+        tickers = ",".join(f"COIN{index}USD" for index in chosen)
+        stream = socket.create_connection(("127.0.0.1", port))
+        stream.sendall(SSE_REQUEST % f"/api/stream?tickers={tickers}".encode())
+        stream.recv(READ_SIZE)
+        streams[stream.fileno()] = stream
+        poll.register(stream, select.EPOLLIN)
+    are_connected.set()
+    while True:
+        for descriptor, _ in poll.poll():
+            streams[descriptor].recv(READ_SIZE)
+
+
 def measure_calls(contender: Contender, codec: str, length: Length) -> Figures:
     """GetTickers at a steady rate beside streams, which a process of its own reads; lateness counts."""
     with contender.run(RATE, SIZE, CALL_TICKERS) as server:
@@ -259,6 +310,7 @@ def measurements(contenders: Iterable[Contender], length: Length) -> list[Measur
         plan.append(
             (scale_name(count), lambda count=count: measure_fanout(PLUTO_SSE, length, count, SCALE_RATE))  # type: ignore[misc]
         )
+    plan.append(("filters", lambda: measure_filters(length)))
     plan.append(("slow clients", lambda: measure_slow_clients(length)))
     return plan
 
@@ -310,6 +362,7 @@ def targets(results: Results) -> list[Target]:
         Target("µs/event, SSE, to nginx + nchan", 0.75, "×", ratio(pluto, results.get(NCHAN.name))),
         Target("µs/event, WebSocket, to nginx + nchan", 0.75, "×", ratio(websocket, results.get(NCHAN.name))),
         Target("memory of an idle client at 5,000", 3.0, "KiB", idle["kib_5000"]),
+        Target("p99 beside 1,000 filters, to that without them", 1.2, "×", results["filters"]["ratio"]),
         Target("p99 with 10,000 clients, 4 events a second", 250.0, "ms", results[scale_name(10_000)]["p99_ms"]),
         *(
             Target(f"µs/event, {format}, to SSE", 1.2, "×", ratio(results[it.name], pluto))
@@ -332,7 +385,7 @@ def ratio(figures: Figures, to: Figures | None) -> float | None:
 
 
 def report(results: Results) -> str:
-    slow = results["slow clients"]
+    slow, filters = results["slow clients"], results["filters"]
     return "\n\n".join(
         (
             f"{CLIENTS:,} clients, {RATE:g} events a second of {SIZE} bytes",
@@ -343,6 +396,8 @@ def report(results: Results) -> str:
             markdown(("codec", "server", "p50 ms", "p99 ms", "stolen"), call_rows(results)),
             f"Pluto, SSE, {SCALE_RATE:g} events a second",
             markdown(("clients", "µs/event", "p50 ms", "p99 ms"), scale_rows(results)),
+            f"{OTHERS} clients alone: p99 {filters['alone_p99_ms']:.1f} ms; beside {FILTERS:,} with a filter each: "
+            f"{filters['beside_p99_ms']:.1f} ms, {filters['ratio']:.2f} ×",
             f"{HEALTHY} clients alone: p99 {slow['alone_p99_ms']:.1f} ms; beside {DEAF} that don't read "
             f"({slow['lagging']:.0f} lag, says Pluto): {slow['beside_p99_ms']:.1f} ms, {slow['ratio']:.2f} ×",
             markdown(("target", "at most", "measured", ""), [target_row(target) for target in targets(results)]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import socket
 import threading
 import time
@@ -1057,6 +1058,48 @@ def test_heartbeats_go_out_slice_by_slice(stage: Stage, monkeypatch: pytest.Monk
     assert [client.read()[0][0] for client in clients] == ["heartbeat"] * 5
     looking.join(PATIENCE_S)
     assert {number - sends for number in turns} >= {0, 2, 4, 5}
+
+
+def test_the_hub_has_a_turn_between_audiences_and_those_without_a_filter_come_first(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broadcast.TURN_S", 0.0)
+    broadcaster = stage.broadcaster(BTC, ETH, SOL)
+    clients = [stage.client(broadcaster, tickers) for tickers in ([BTC], [BTC, ETH], [BTC, SOL], None)]
+    broadcaster.put(live(BTC, "0.5"))
+    for client in clients:
+        while client.table[BTC].get("priceText") != "0.5":
+            client.read()
+    order: list[str] = []
+    for name, client in zip("abcd", clients, strict=True):
+        client.admitted.send = note_before(order, name, client.admitted.send)
+
+    def take_turns() -> None:
+        while len(set(order)) < 5:
+            order.append("-")
+            gevent.sleep(0)
+
+    taking = gevent.spawn(take_turns)
+    broadcaster.put(live(BTC, 7))
+    taking.join(PATIENCE_S)
+    assert re.fullmatch("-+d-+a-+b-+c-*", "".join(order))
+
+
+def note_before(notes: list[str], note: str, call: Callable[[bytes], int]) -> Callable[[bytes], int]:
+    def noted(data: bytes) -> int:
+        notes.append(note)
+        return call(data)
+
+    return noted
+
+
+def test_what_derives_from_a_filter_is_computed_once() -> None:
+    selection, tickers = Selection({BTC, SOL}), [BTC, ETH, SOL]
+    assert selection.of(tickers) == [BTC, SOL]
+    assert selection.of(tickers) is selection.of(tickers)
+    assert selection.of([BTC, ETH]) == [BTC]
+    assert selection.mark is selection.mark
+    assert Selection({SOL, BTC}).mark == selection.mark != Selection({BTC}).mark
 
 
 def test_a_client_whose_tickers_are_quiet_gets_a_heartbeat_though_others_are_busy(stage: Stage) -> None:

@@ -267,7 +267,10 @@ class Tab:
         self.heard_at = time.monotonic()
         try:
             message = json.loads(payload)
-            self._hear(message)
+            if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
+                self.counters["messages_malformed"] += 1
+                return
+            self._hear(message["kind"], message)
         except PageTrouble as trouble:
             self.fail(trouble)
         except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
@@ -277,8 +280,7 @@ class Tab:
             if not self.is_closed:
                 self._on_message_heard(self, message)
 
-    def _hear(self, message: dict[str, Any]) -> None:
-        kind = message["kind"]
+    def _hear(self, kind: str, message: dict[str, Any]) -> None:
         if kind == "document":
             self._on_document(message)
             return
