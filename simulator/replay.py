@@ -20,8 +20,8 @@ Three formats are understood:
       "document": {"title": "Just a moment", "symbol": false, "notFound": false, "check": false}
     }
 
-   `symbol` is required, and messages, changes, or a document that has no symbol: the simulator serves that one instead of
-   the page. The simulator's own page provides what is missing.
+   `symbol` is required, and messages, changes, or a document that has no symbol: the simulator serves that document
+   instead of the page. The simulator's own page provides what is missing.
 2. `{"messages": [[seconds, [part, …]], …]}`: what one quote socket received. A part is {"session", "n", "s", "v"},
    {"m": "quote_completed"} or {"heartbeat": 1}. The symbol is the most frequent one.
 3. `{"runs": {"BTCUSD": [[[seconds, "price"], …], …]}}`: price changes of BINANCE's symbols, run after run.
