@@ -53,7 +53,7 @@ BTC ETH SOL BNB XRP ADA DOGE TRX AVAX DOT LINK TON LTC BCH ATOM UNI XLM NEAR APT
 ALGO AAVE MKR GRT SAND MANA AXS THETA EOS XTZ FTM RUNE INJ SEI TIA STX IMX LDO CRV SNX COMP ZEC
 """
 COINS = COIN_LINE.split()
-SETTLE_S = 13.0  # until what opening left behind is collected
+SETTLE_S = 20.0  # until what opening left behind is collected
 RECOVERY_LIMIT_S = 60.0
 NAIVE_TIMEOUT_MS = 120_000  # each further browser starts slower than the one before
 LIMITS = {

@@ -40,11 +40,12 @@ class Group:
         self.is_retiring, self.is_apart = False, is_apart
         self._loop, self._patience, self._counters = loop, patience, counters
         self._is_tidy = True  # the garbage of opening pages has been collected
+        self._heap_mb: float | None = None  # since the last page opened here
         self._stopped_at: float | None = None  # when an endless loop was last stopped
 
     def add(self, tab: Tab) -> None:
         self.tabs.add(tab)
-        self._is_tidy = False
+        self._is_tidy, self._heap_mb = False, None
 
     def prepare(self, browser: Browser, source_url: str) -> BrowserContext:
         """Makes the context. Raises BrowserError when the browser can't."""
@@ -117,9 +118,14 @@ class Group:
         self._loop.soon(tab.load)
 
     def _tidy(self, now: float) -> None:
-        """Collects the garbage of opening pages once: a third of the heap, which idle pages would keep for long."""
-        if not self._is_tidy and self.tabs and all(tab.has_settled(now) for tab in self.tabs):
-            self._is_tidy = True
+        """Collects the garbage of opening pages once: a third of the heap, which idle pages would keep for long.
+
+        The browser collects a large heap itself: it takes longer, but never keeps prices waiting for seconds.
+        """
+        if self._is_tidy or self._heap_mb is None or not all(tab.has_settled(now) for tab in self.tabs):
+            return
+        self._is_tidy = True
+        if self.tabs and self._heap_mb < self._patience.tidy_heap:
             self._loop.soon(next(iter(self.tabs)).ask, "HeapProfiler.collectGarbage")
 
     # Called less often.
@@ -132,7 +138,7 @@ class Group:
         usage = tab.ask("Runtime.getHeapUsage")
         share = page_max_mb * max(1, len(self.tabs))
         self.is_retiring |= usage.get("totalSize", 0) / 1e6 > share
-        heap = sum(usage.get(part, 0) for part in HEAP_PARTS) / 1e6
+        self._heap_mb = heap = sum(usage.get(part, 0) for part in HEAP_PARTS) / 1e6
         if heap > share + self._patience.heap_excess:
             for other in list(self.tabs):
                 other.cut_off(f"the page's renderer took {heap:.0f} MB")

@@ -45,6 +45,7 @@ class Patience:
     frozen: float = 12.0  # a page that has shown a price is frozen after this silence
     reload_memory: float = 600.0  # a page that freezes again this soon after its reload is replaced
     heap_check: float = 10.0  # between two checks of the heaps
+    tidy_heap: float = 100.0  # MB; Pluto never orders the collection of a larger heap: that takes 5 s a GB
     heap_excess: float = 600.0  # MB above its pages' share at which Pluto gives a renderer up
 
     # The browser.
@@ -73,7 +74,7 @@ class Patience:
     no_life: float = 30.0  # without a sign of life from the socket of a live price, before its page is reopened;
     no_life_of_element: float = 180.0  # the same for a price read from the element alone
     reopening_waits: tuple[float, ...] = (0.0, 120.0, 600.0, 1800.0)  # between two reopenings
-    reopening_memory: float = 600.0  # a page that is live for longer starts again at the first wait
+    reopening_memory: float = 300.0  # a page that is live for longer starts again at the first wait
     asked_retry: float = 10.0  # between two tries that a user requests
 
     def slack(self, failures: int) -> float:

@@ -205,12 +205,17 @@ class Tab:
         return self.priced_at is None and self.wall is None and now <= self.deadline
 
     def holds_up_others(self, now: float) -> bool:
-        """Whether other pages should wait: it has no price, and its scripts are loading or have just loaded."""
+        """Whether other pages should wait: it has no price, and its scripts are loading or have just loaded.
+
+        A page that was slow to load may be as slow to show its price.
+        """
+        patience = self._patience
         if self.feed.has_price:
             return False
         if self.loaded_at is None:
-            return now - self.born_at < self._patience.first_price
-        return now - self.loaded_at < self._patience.loading
+            return now - self.asked_at < patience.first_price
+        took = min(self.loaded_at - self.asked_at, patience.first_price)
+        return now - self.loaded_at < max(patience.loading, took)
 
     @property
     def has_spoken(self) -> bool:
