@@ -18,7 +18,7 @@ log = logging.getLogger("pluto.pace")
 BLOCKED_PAGES = 3  # blocked in a row: TradingView blocks Pluto, not one page
 HELPED = 2  # tickers
 ROOM_KEPT = 0.9  # the part of the room that is used: pages grow
-UNSLIM = "slim pages showed no price, others did: all pages are laid out now, at some 20 MB more a page"
+UNSLIM = "slim pages showed no price, others did: all pages are laid out now, at some 10 MB more a page"
 
 
 class Pace:
