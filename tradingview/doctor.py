@@ -41,7 +41,7 @@ from tradingview.walls import Wall
 TICK_S = 0.25
 SECONDS = 30.0  # how long a page is watched after its first price
 MARKUP_LIMIT_MS = 3_000  # for the page to give the header's markup
-GRACE_S = 120.0  # by which driver and browser may be late in all
+GRACE_S = 120.0  # how late driver and browser may be in all
 INTERRUPTED = 130  # exit code, as a shell has it
 OPTIONS = ("source_url", "browser", "browser_mode", "sandbox", "page_max_heap")
 HEADER = ".js-symbol-page-header-root, .js-symbol-header-ticker"
@@ -49,17 +49,17 @@ HEADER = ".js-symbol-page-header-root, .js-symbol-header-ticker"
 
 @dataclass
 class Record:
-    """What one examination leaves: what was seen, and what a report needs beside it."""
+    """The result of one examination: the observations, and what else a report needs."""
 
     seen: Observed
     sockets: Sockets
     document: dict[str, Any] = field(default_factory=dict)  # the probe's facts about the sort of document
     markup: str = ""  # of the header
-    began_at: float = 0.0  # when the page was asked for, in seconds since the epoch
+    began_at: float = 0.0  # when the page was requested, in seconds since the epoch
 
 
 def examine(ticker: Ticker, settings: Settings, seconds: float) -> Record:
-    """Watches the ticker's page in a browser of its own. A browser that doesn't start is among what was seen."""
+    """Watches the ticker's page in its own browser. If the browser doesn't start, that is a finding too."""
     source_url, patience, counters = settings.source_url.rstrip("/"), Patience(), Counter[str]()
     host = urlsplit(source_url).netloc
     feed = Feed(ticker, simulated=False, counters=counters, host=host)
@@ -85,7 +85,7 @@ def examine(ticker: Ticker, settings: Settings, seconds: float) -> Record:
 
 
 def _do_nothing() -> None:
-    """Nobody watches whether this thread is alive."""
+    """In the doctor nothing watches whether this thread is alive."""
 
 
 class Watch:
@@ -189,7 +189,7 @@ class Watch:
         return time.monotonic() - self._began
 
     def _finish(self) -> None:
-        """Takes from the page what only an open one can give, then ends the wait. A frozen one would never answer."""
+        """Reads what only an open page has (heap and header), then ends the wait. A frozen page would never answer."""
         if self._is_over:
             return
         self._is_over = True
