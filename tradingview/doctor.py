@@ -106,7 +106,7 @@ class Watch:
         self._patience, self._counters, self._browser, self._record = patience, counters, browser, record
         self._seen = record.seen
         self._seen.browser = _how_it_runs(browser, launcher)
-        self._began = time.monotonic()  # when the page was asked for
+        self._began = time.monotonic()  # when the page was requested
         self._trouble: PageTrouble | None = None
         self._is_over = False
         self._loop = Loop()
