@@ -2,7 +2,6 @@
    what a click on them means. Never talks to the server; what a user asks for goes to actions.js, or up as "open-ticker". */
 
 import { add, copyPrice, proposals, remove, retry } from "./actions.js";
-import { priceWords } from "./format.js";
 import { clock, nextFrame } from "./frame.js";
 import { watchDrags, watchSwipes } from "./hands.js";
 import { notify } from "./notices.js";
@@ -208,7 +207,7 @@ class PriceBoard extends HTMLElement {
     if (!row) return;
     const view = store.view(ticker);
     row.paint(view, now);
-    if (view.priceText) this.#widen(priceWords(view.priceText));
+    if (row.shown.length > this.#digits) this.#widen(row.shown);
     this.#propose(row, view.state);
     if (row.marked) this.#fadeLater(row);
   }

@@ -36,6 +36,11 @@ class PriceRow extends HTMLElement {
     return this.dataset.ticker;
   }
 
+  /** The price as written. */
+  get shown() {
+    return this.#shown;
+  }
+
   /** Is a mark on the price that will have to fade? */
   get marked() {
     return this.#markedAt > 0;
