@@ -29,7 +29,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 DEFAULT_EXCHANGE = "BINANCE"
 MAX_PRICE_DIGITS = 20
-NO_SIGN_OF_LIFE = "the page's feed gives no sign of life"
+NO_SIGN_OF_LIFE = "TradingView's page shows no sign of life"
 ANSWER_LIMIT_S = 2.0  # how long whoever asks a source of quotes waits for it
 
 Ticker = NewType("Ticker", str)

@@ -492,7 +492,7 @@ def test_a_price_is_stale_after_fifteen_seconds_without_proof(live: Stage) -> No
     live.now = NOW + MIN_SOCKET_PROOF_MS
     assert live.quote.state is State.LIVE
     live.now += 1
-    assert (live.quote.state, live.quote.reason) == (State.STALE, "the page's feed gives no sign of life")
+    assert (live.quote.state, live.quote.reason) == (State.STALE, "TradingView's page shows no sign of life")
     assert live.quote.price_text == "64001.50"
 
 

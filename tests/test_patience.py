@@ -137,7 +137,7 @@ def test_a_page_whose_feed_gives_no_sign_of_life_is_opened_again_and_then_less_a
         watched.wait_until_live("XMRUSD")
         before = len(watched.quotes)
         simulator.fault("XMRUSD", "socket_silent")
-        watched.wait_for("XMRUSD", State.STALE, reason="gives no sign of life", after=before, timeout=40)
+        watched.wait_for("XMRUSD", State.STALE, reason="shows no sign of life", after=before, timeout=40)
 
         def planned() -> Quote | None:
             return next((quote for quote in watched.quotes[before:] if quote.next_try_at is not None), None)

@@ -319,7 +319,7 @@ def test_a_silent_socket_is_stale_within_its_proof(watched: Watched, simulator: 
     with watched.tracking("XTZUSD"):
         watched.wait_until_live("XTZUSD")
         simulator.fault("XTZUSD", "socket_silent")
-        watched.wait_for("XTZUSD", State.STALE, reason="the page's feed gives no sign of life", timeout=18)
+        watched.wait_for("XTZUSD", State.STALE, reason="TradingView's page shows no sign of life", timeout=18)
         simulator.clear("XTZUSD")
         watched.wait_until_live("XTZUSD", timeout=30)
 
