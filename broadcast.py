@@ -113,6 +113,10 @@ class Entry:
     tracked: int
     wire_json: str
     encoded: dict[str, bytes] = field(default_factory=dict)
+    is_complete: bool = field(init=False)  # the quote's own, asked for once: every filter that has the ticker needs it
+
+    def __post_init__(self) -> None:
+        self.is_complete = self.quote.is_complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,8 +357,8 @@ class Table:
             id=f"{self._epoch_of(tickers)}-{self.sequence}",
             timestamp=self._flushed_at,
             tickers=wanted if listed else None,
-            statuses=[entry for entry in changed if not entry.quote.is_complete],
-            updates=[entry for entry in changed if entry.quote.is_complete],
+            statuses=[entry for entry in changed if not entry.is_complete],
+            updates=[entry for entry in changed if entry.is_complete],
             resumed=resumed,
             not_tracked=tuple(sorted(tickers - self._entries.keys())) if listed and tickers else (),
         )
