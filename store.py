@@ -35,6 +35,7 @@ TURN_S = 1.0
 SHORTEST_TURN_S = 0.1
 PULSE_MS = 10_000  # with nothing to write, the file is told this often that Pluto is alive
 SLOW_S = 5.0  # after which a writer that has not come back is told
+NO_FILE = 0  # in place of an inode's number
 END_LIMIT_S = 3.0  # for the last transaction
 
 log = logging.getLogger("pluto.store")
@@ -82,7 +83,7 @@ class Store:
         self._lock: Lock | None = None
         self._file: StoreFile | None = None
         self._retention: Retention | None = None  # of that file
-        self._file_number = 0  # of the file that was open last
+        self._file_number = NO_FILE  # of the file that was open last
         self._pending = Batch({}, [])  # taken, and not yet written
         self._restore: Callable[[list[Ticker]], None] = lambda tickers: None
         self._has_loaded = False
@@ -183,9 +184,10 @@ class Store:
             if (suspected := self._suspected) is not None:
                 self._suspected = None
                 raise suspected
-            if self._file is not None and not self._is_in_place(self.path):
+            if self._file is not None and _file_number(self.path) != self._file_number:
                 log.error("%s is gone, or another file has taken its place. A fresh one begins", self.path)
                 self._close()
+                self._file_number = NO_FILE
             if self._file is None:
                 self._open(self.path)
             self._write()
@@ -230,14 +232,16 @@ class Store:
         if self._lock is not None and not path.with_name(f"{path.name}.lock").exists():
             self._release()
         self._lock = self._lock or Lock(path)
+        number = _file_number(path)  # before its opening: a new file may get the number of the one that was deleted
+        is_known = number == self._file_number != NO_FILE
         self._file = StoreFile(path, self._settings.patience)
         self._retention = Retention(self._file.connection, self._settings.keep)
         if not self._has_loaded:
             self._load(self._file.watchlist())
             self._pending = self._begin(self._file)
-        elif self._file.file_number != self._file_number:
+        elif not is_known:
             self._pending = self.intake.take_for_fresh_file(self._pending)
-        self._file_number = self._file.file_number
+        self._file_number = _file_number(path)
 
     def _begin(self, file: StoreFile) -> Batch:
         """What an earlier run, if it was killed, could not write: that nothing was recorded after its last pulse."""
@@ -259,12 +263,6 @@ class Store:
         self._remembered.keep(watchlist)
         self._restore(list(watchlist))
 
-    def _is_in_place(self, path: Path) -> bool:
-        try:
-            return os.stat(path).st_ino == self._file_number
-        except FileNotFoundError:
-            return False
-
     def _close(self) -> None:
         if self._file is not None:
             try:
@@ -284,7 +282,7 @@ class Store:
         if is_unusable(error):
             reason, path = f"{self.path} can't be used: {error}.", set_aside(self.path, error)
             self.files_set_aside += 1
-            self._file_number = 0
+            self._file_number = NO_FILE
         else:
             reason = str(error) if isinstance(error, StoreInUse) else f"{self.path} can't be written: {error}."
             path = self.path
@@ -298,3 +296,11 @@ class Store:
         if self._reason:
             log.warning("the store works again; %d changes were left out in all", self.intake.left_out)
         self._reason = ""
+
+
+def _file_number(path: Path) -> int:
+    """The inode's number, NO_FILE if there is none."""
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return NO_FILE

@@ -7,7 +7,6 @@ ticker. It decides nothing about threads, failures or time. Only the writer thre
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -53,9 +52,8 @@ class StoreFile:
     """An open file. After a failed `write` nothing of that batch is in it, and it can be tried again."""
 
     def __init__(self, path: Path, patience: float) -> None:
-        """Raises sqlite3.Error, OSError or FromTheFuture."""
+        """Raises sqlite3.Error or FromTheFuture."""
         self.connection = connect(path, patience)
-        self.file_number = os.stat(path).st_ino
         self.written = 0  # changes
         self._lines: dict[Ticker, Line] = {}
         self._last_at, self.alive_at = self._read_pulse()

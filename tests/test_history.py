@@ -187,11 +187,11 @@ def test_the_watchlist_goes_out_and_comes_back(server: QuoteServer) -> None:
     assert lines.text == "COINBASE:BTCUSD\nETHUSD\n"
     server.untrack("ETHUSD")
     text = {"Content-Type": "text/plain"}
-    answer = put(server, content=f"\ufeff{lines.text}\r\n\nno ticker\nA\nB\n", headers=text)
-    assert answer.json()["tickers"] == ["A", "COINBASE:BTCUSD", "ETHUSD"]
+    answer = put(server, content=f"\ufeff{lines.text}\r\n\n..\nAAVEUSD\nBNBUSD\n", headers=text)
+    assert answer.json()["tickers"] == ["AAVEUSD", "COINBASE:BTCUSD", "ETHUSD"]
     assert [(one["text"], one["code"]) for one in answer.json()["refused"]] == [
-        ("no ticker", "invalid_ticker"),
-        ("B", "too_many_tickers"),
+        ("..", "invalid_ticker"),
+        ("BNBUSD", "too_many_tickers"),
     ]
     assert put(server, json=before).json()["tickers"] == before["tickers"]
 
