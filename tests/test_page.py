@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator
 from running import Pluto, Simulator, quote_server, running_pluto, wait_until
 
 SLOW_MS = 15_000  # for what waits on a page of the scraper's browser
-OUTAGE = "Connection to Pluto lost"
+OUTAGE = "Pluto is stopping"
 FIRST_VIEW_BYTES = 60_000  # compressed
 
 
@@ -441,7 +441,9 @@ def test_the_details_tell_why_and_a_ticker_that_waits_can_be_tried(visitor: Visi
     expect(page.locator("#notices")).to_contain_text("PAGENONE")
     visitor.row("PAGENONE").locator(".open").click()
     page.get_by_text("Why?").click()
-    expect(page.locator(".whys")).to_contain_text(re.compile(r"State.*not found.*HTTP 404.*loaded", re.S))
+    expect(page.locator(".whys")).to_contain_text(
+        re.compile(r"State.*not found.*HTTP 404.*loaded", re.S), timeout=SLOW_MS
+    )
 
 
 def test_without_the_chart_the_details_say_so(visitor: Visitor, pluto: Pluto) -> None:
