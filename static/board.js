@@ -17,8 +17,8 @@ const FADE_EVERY = 150; // ms
 const ROWS_A_FRAME = 8; // brought up to date in one frame by the second's round, so that no frame has all of them
 const NEARLY = "200px"; // rows this far out of sight are painted as if they were in it
 const SLIDE = { duration: 180, easing: "ease-out" };
-
 const LOOK = 3; // characters of a symbol that make tickers look alike
+const LOST = ["not_found", "error"]; // states in which another ticker may be the right one
 
 class PriceBoard extends HTMLElement {
   #rows = new Map(); // ticker → row
@@ -208,16 +208,16 @@ class PriceBoard extends HTMLElement {
     const view = store.view(ticker);
     row.paint(view, now);
     if (row.shown.length > this.#digits) this.#widen(row.shown);
-    this.#propose(row, view.state);
+    const lost = LOST.includes(view.state) ? view.state : "";
+    if (row.lost !== lost) this.#propose(row, lost);
     if (row.marked) this.#fadeLater(row);
   }
 
   /** A ticker that TradingView doesn't have, or not under this name: what to track instead is asked for once. */
-  async #propose(row, state) {
-    const isLost = state === "not_found" || state === "error";
-    if (row.dataset.lost === (isLost ? state : "")) return;
-    row.dataset.lost = isLost ? state : "";
-    row.propose(isLost ? await proposals(row.ticker) : []);
+  async #propose(row, lost) {
+    row.lost = lost;
+    const proposed = lost ? await proposals(row.ticker) : [];
+    if (row.lost === lost) row.propose(proposed);
   }
 
   /** A separator is half as wide as a digit. */

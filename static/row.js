@@ -10,6 +10,7 @@ const NOTHING = { text: "" };
 export const ARROWS = { up: "▲", down: "▼", flat: "", "": "" };
 
 class PriceRow extends HTMLElement {
+  lost = ""; // the state for which the board has asked what to track instead
   #parts = {};
   #priceText = null; // as painted; "" when there is none
   #shown = ""; // the same, as written
@@ -157,7 +158,8 @@ class PriceRow extends HTMLElement {
     write(this.#parts.age, age(view, now));
     const why = reason(view, now);
     const next = nextTry(view, now);
-    if (write(this.#parts.reason, headline(why))) this.#parts.reason.title = why;
+    write(this.#parts.reason, headline(why));
+    if (this.#parts.reason.title !== why) this.#parts.reason.title = why;
     write(this.#parts.next, next);
     const canTry = waits(view) && view.state !== "blocked";
     if (this.#parts.retry.hidden === canTry) this.#parts.retry.hidden = !canTry;
