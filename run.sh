@@ -8,6 +8,7 @@
 #   ./run.sh check            runs the linters: ruff and mypy
 #   ./run.sh audit            looks the pinned packages up among known vulnerabilities
 #   ./run.sh screenshots      takes the README's pictures of the page
+#   ./run.sh export >FILE     prints the watchlist, a ticker a line; ./run.sh import <FILE replaces it
 #   ./run.sh setup            only sets up what a start needs
 #
 # Set-up is a virtual environment in .venv beside this file, the packages that the requirements pin, and a browser. What
@@ -68,6 +69,9 @@ main() {
       set_up_packages requirements-dev.txt
       audit
       ;;
+    export | import)
+      without_packages "import storage.transfer; sys.exit(storage.transfer.main(sys.argv[1:]))" "$@"
+      ;;
     screenshots)
       set_up requirements-dev.txt
       use_browser
@@ -105,10 +109,15 @@ has_option() { # OPTION OPTIONS...
 
 # --help and --version need a Python and settings.py, which needs nothing else.
 answer() { # OPTIONS...
+  without_packages "import settings; settings.read_settings(sys.argv[1:])" "$@"
+}
+
+# Runs a program that needs nothing but a Python.
+without_packages() { # PROGRAM ARGUMENTS...
   local found="$python"
   fit "$found" sys || found="$(new_enough_python)" || die_without_python
-  exec "$found" -I -B -c "import sys; sys.path.insert(0, sys.argv.pop(1)); import settings
-settings.read_settings(sys.argv[1:])" "$here" "$@"
+  exec "$found" -I -B -c "import sys; sys.path.insert(0, sys.argv.pop(1))
+$1" "$here" "${@:2}"
 }
 
 say() { printf '%s\n' "$*" >&2; }
