@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -180,9 +181,11 @@ def judge_price(stretch: Stretch, truth: Sequence[tuple[float, str]], own: Seque
 
 def last_true(price: str, truth: Sequence[tuple[float, str]], until: float) -> float:
     """The last moment before `until` at which this was the price; 0: never."""
-    ends = [*(at for at, _ in truth[1:]), until]
-    spans = zip(truth, ends, strict=True)
-    return max((min(end, until) for (at, was), end in spans if was == price and at < until), default=0.0)
+    after = bisect_left(truth, (until, ""))
+    for index in range(after - 1, -1, -1):
+        if truth[index][1] == price:
+            return until if index == after - 1 else truth[index + 1][0]
+    return 0.0
 
 
 # --- watching ---------------------------------------------------------------------------------------------------------

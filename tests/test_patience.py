@@ -55,6 +55,17 @@ def test_the_deadline_counts_from_the_document_not_from_the_request(watched: Wat
     simulator.clear("VETUSD")
 
 
+def test_a_page_that_is_slow_to_load_holds_up_others(simulator: Simulator) -> None:
+    """50 heavy pages, all opened at once, each missed its deadline."""
+    simulator.fault("EOSUSD", "document_after_25_s")  # 5 s here
+    patience = replace(FIFTH, first_price=8.0, max_loading=1, loading=0.2)
+    with scraping(simulator.url, patience) as watched, watched.tracking("EOSUSD", "XTZUSD"):
+        watched.wait_until_live("EOSUSD", "XTZUSD", timeout=40)
+        live = [quote.ticker for quote in watched.quotes if quote.state is State.LIVE]
+        assert live[0] == "EOSUSD", "the other one's page opened after that"
+    simulator.clear("EOSUSD")
+
+
 @pytest.mark.parametrize(
     ("ticker", "fault", "tries"), [("HBARUSD", "price_after_25_s", 2), ("TRXUSD", "price_after_55_s", 3)]
 )
