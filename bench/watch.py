@@ -279,7 +279,7 @@ def watch_over(minutes: float, weight: str, log: str) -> list[Stretch]:
         watch.has_ended = True
         reader.join(10)
         watch.read_truth()
-        return list(watch.stretches(begun, ended))
+    return list(watch.stretches(begun, ended))
 
 
 def open_all(watch: Watch) -> None:
