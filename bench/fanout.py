@@ -213,17 +213,15 @@ def measure_filters(length: Length) -> Figures:
 
 def _p99_beside_filters(length: Length, filters: int) -> float:
     """The p99 of those without a filter."""
-    with (
-        PLUTO_SSE.run(SCALE_RATE, SIZE, FILTER_TICKERS) as server,
-        connected(server.port, PLUTO_SSE.request, OTHERS) as clients,
-    ):
+    with PLUTO_SSE.run(SCALE_RATE, SIZE, FILTER_TICKERS) as server:
         are_connected = multiprocessing.Event()
         others = multiprocessing.Process(target=read_filtered, args=(server.port, filters, are_connected), daemon=True)
         others.start()
         if not are_connected.wait(FILTERS_LIMIT_S):
             raise TimeoutError("the clients with filters got no answer")
-        clients.listen(length.warm_up_s)
-        receipts = clients.listen(length.seconds)
+        with connected(server.port, PLUTO_SSE.request, OTHERS) as clients:
+            clients.listen(length.warm_up_s)
+            receipts = clients.listen(length.seconds)
         others.terminate()
         others.join()
     return delivery(receipts, OTHERS)["p99_ms"]
