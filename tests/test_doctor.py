@@ -86,6 +86,10 @@ def is_told_well(printed: str, report: dict[str, Any]) -> bool:
     return True
 
 
+def test_there_are_reports_of_several_kinds() -> None:
+    assert {read(path)["verdict"]["state"] for path in REPORTS} == {State.LIVE, State.BLOCKED, State.STALE}
+
+
 # --- nothing personal -------------------------------------------------------------------------------------------------
 
 PLANTED = """<!doctype html><html lang="en"><head><title>BTCUSD for Wanda Sekrit</title>
