@@ -290,7 +290,6 @@ class PriceBoard extends HTMLElement {
       retry: () => retry(row.ticker),
       proposal: () => this.#take(part.value),
       price: () => row.hasAttribute("data-priced") && copyPrice(row.ticker),
-      grip: () => {},
     }[part?.dataset.part];
     if (doing) doing();
     else if (!String(getSelection())) this.#open(row);

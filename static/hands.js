@@ -2,6 +2,7 @@
    what that means: it tells `onSwipe(row)` and `onDrop()`. */
 
 const BEGINS = 12; // px to the side from which a touch is a swipe
+const BEGINS_DRAG = 3; // px
 const FAR = 0.35; // of the row's width
 
 /** Touches only: with a mouse a text is chosen like this. */
@@ -41,15 +42,21 @@ export function watchSwipes(list, onSwipe, signal) {
 export function watchDrags(list, onDrop, signal) {
   let row = null;
   let grabbedAt = 0; // y within the row
+  let isMoved = false; // else it is a click like any other on the row
   list.addEventListener("pointerdown", (event) => {
     if (!event.target.closest("[data-part=grip]") || event.button) return;
     event.preventDefault();
     row = event.target.closest("price-row");
     grabbedAt = event.clientY - row.getBoundingClientRect().top;
+    isMoved = false;
     event.target.setPointerCapture(event.pointerId);
     list.dataset.dragging = row.dataset.dragged = "";
   }, { signal });
-  list.addEventListener("pointermove", ({ clientY }) => row && drag(row, clientY - grabbedAt), { signal });
+  list.addEventListener("pointermove", ({ clientY }) => {
+    if (!row) return;
+    isMoved ||= Math.abs(clientY - grabbedAt - row.getBoundingClientRect().top) > BEGINS_DRAG;
+    if (isMoved) drag(row, clientY - grabbedAt);
+  }, { signal });
   for (const name of ["pointerup", "pointercancel"]) {
     list.addEventListener(name, () => {
       if (!row) return;
@@ -57,9 +64,12 @@ export function watchDrags(list, onDrop, signal) {
       delete row.dataset.dragged;
       delete list.dataset.dragging;
       row = null;
-      onDrop();
+      if (isMoved) onDrop();
     }, { signal });
   }
+  list.addEventListener("click", (event) => {
+    if (isMoved && event.target.closest("[data-part=grip]")) event.stopPropagation(); // the end of a drag
+  }, { signal, capture: true });
 }
 
 function drag(row, top) {

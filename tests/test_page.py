@@ -302,7 +302,7 @@ def test_the_field_offers_what_was_tracked_before(visitor: Visitor, pluto: Pluto
         pluto.remove("SANDEUR")
         expect(visitor.row("SANDEUR")).to_have_count(0)
         page.locator("#add-field").press_sequentially("ndeu")
-        expect(page.get_by_role("option")).to_have_text(["SANDEUR"])
+        expect(page.get_by_role("listbox").get_by_role("option")).to_have_text(["SANDEUR"])
         page.keyboard.press("ArrowDown")
         page.keyboard.press("Enter")
         expect(page.locator("#add-field")).to_have_value("SANDEUR")
