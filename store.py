@@ -280,9 +280,7 @@ class Store:
         """Says why nothing can be written now; a file that is at fault itself is set aside."""
         assert self.path is not None
         if is_unusable(error):
-            reason, path = f"{self.path} can't be used: {error}.", set_aside(self.path, error)
-            self.files_set_aside += 1
-            self._file_number = NO_FILE
+            reason, path = f"{self.path} can't be used: {error}.", self._set_aside(self.path, error)
         else:
             reason = str(error) if isinstance(error, StoreInUse) else f"{self.path} can't be written: {error}."
             path = self.path
@@ -291,6 +289,17 @@ class Store:
         if not (self._has_loaded or self._reason):
             self._load_unwritten(path)
         self._reason = reason
+
+    def _set_aside(self, path: Path, why: Exception) -> Path:
+        """Returns where the file is now."""
+        self._file_number = NO_FILE
+        try:
+            aside = set_aside(path, why)
+        except OSError as error:  # a folder that can't be written: it is tried again
+            log.error("%s is unusable (%s) and can't be set aside: %s", path, why, error)
+            return path
+        self.files_set_aside += 1
+        return aside
 
     def _recover(self) -> None:
         if self._reason:

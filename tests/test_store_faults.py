@@ -134,6 +134,23 @@ def test_a_read_only_folder_is_read_and_written_once_it_can_be() -> None:
             assert told(path) == [(State.LIVE, "1"), (None, None), (State.LIVE, "2")]
 
 
+def test_an_unusable_file_in_a_read_only_folder_is_set_aside_once_it_can_be() -> None:
+    with small_disk() as disk:
+        if disk is None:
+            pytest.skip("only root can mount a small disk")
+        path = disk / "pluto.db"
+        path.write_bytes(b"no database" * 1_000)
+        path.with_name("pluto.db.lock").touch()
+        remount(disk, "ro")
+        with kept(path, **QUICK) as one:
+            one.store.add(BTC)
+            one.wait_until(StoreState.DEGRADED)
+            remount(disk, "rw")
+            one.wait_until(StoreState.RUNNING)
+            one.put(live("1"))
+            wait_until(lambda: prices_of(path) == ["1"])
+
+
 def remount(disk: Path, mode: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{mode}", str(disk)], check=True)
 

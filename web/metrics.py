@@ -20,6 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYP
 from prometheus_client.registry import Collector
 
 from quotes import SourceState, State
+from store import StoreState
 from web.descriptors import limit
 from web.parts import Parts
 
@@ -64,13 +65,14 @@ class Figures(Collector):
         self.has_browser = parts.source.state is SourceState.RUNNING
         self.scraper = dict(parts.source.counters)  # copied in one step: the scraper's thread goes on counting
         self.supervision = parts.supervisor.counters
+        self.store = parts.store
         self.refused_callers = parts.access.refused
         self.uptime_s = time.time() - parts.started_at
         self.silence_s = time.monotonic() - parts.source.last_tick
 
     def collect(self) -> Iterable[Metric]:
         """All metrics, as Prometheus' library asks for them."""
-        for family in (_settings, _tickers, _streams, _delays, _scraper, _http, _process):
+        for family in (_settings, _tickers, _streams, _delays, _scraper, _store, _http, _process):
             yield from family(self)
 
 
@@ -165,6 +167,17 @@ def _scraper(figures: Figures) -> Iterator[Metric]:
     yield _counter("pluto_prices_refused", "Texts not accepted as a price, by reason.", "reason", counters, "refused: ")
     yield _counter("pluto_scraper_events", "Events of the pages and the browser.", "event", events)
     yield _counter("pluto_supervision_events", "Hangs and deaths inside Pluto.", "event", figures.supervision)
+
+
+def _store(figures: Figures) -> Iterator[Metric]:
+    store = figures.store
+    degraded = store.state is StoreState.DEGRADED
+    yield GaugeMetricFamily("pluto_store_degraded", "1 while the store can't write its file.", degraded)
+    yield GaugeMetricFamily("pluto_store_waiting", "Changes that wait for the store's writer.", store.intake.waiting)
+    yield CounterMetricFamily("pluto_store_changes", "Changes written by the store.", store.written)
+    yield CounterMetricFamily(
+        "pluto_store_changes_left_out", "Changes left out because too many waited.", store.intake.left_out
+    )
 
 
 def _http(figures: Figures) -> Iterator[Metric]:
