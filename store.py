@@ -32,7 +32,7 @@ from storage.schema import FromTheFuture, Lock, StoreInUse, default_folder, is_u
 __all__ = ["Store", "StoreInUse", "StoreSettings", "StoreState", "path_of"]
 
 TURN_S = 1.0
-SHORTEST_TURN_S = 0.1
+SHORTEST_TURN_S = 0.02
 PULSE_MS = 10_000  # with nothing to write, the file is told this often that Pluto is alive
 SLOW_S = 5.0  # after which a writer that has not come back is told
 NO_FILE = 0  # in place of an inode's number
@@ -85,6 +85,7 @@ class Store:
         self._retention: Retention | None = None  # of that file
         self._file_number = NO_FILE  # of the file that was open last
         self._pending = Batch({}, [])  # taken, and not yet written
+        self._list_taken = self._list_written = 0  # changes of the watchlist
         self._restore: Callable[[list[Ticker]], None] = lambda tickers: None
         self._has_loaded = False
         self._beat_at = time.monotonic()
@@ -140,6 +141,11 @@ class Store:
         if is_unusable(error):
             self._suspected = error
             self._wake.set()
+
+    @property
+    def has_kept_list(self) -> bool:
+        """Whether the watchlist as it is now would survive a kill; True where nothing is kept."""
+        return self.path is None or self._list_written == self.intake.list_changes
 
     @property
     def state(self) -> StoreState:
@@ -203,16 +209,23 @@ class Store:
         self._beat_at = time.monotonic()
 
     def _write(self) -> None:
+        """Writes what could not be written before, then what waits."""
+        if any(self._pending):
+            self._write_pending()
+        self._list_taken = self.intake.list_changes
+        self._pending = self.intake.take()
+        self._write_pending()
+
+    def _write_pending(self) -> None:
         assert self._file is not None
         assert self._retention is not None
-        if not any(self._pending):
-            self._pending = self.intake.take()
         now = wall_ms()
         more = [partial(self._retention.step, now)] if self._retention.is_due(now) else []
         if any(self._pending) or more or now - self._file.alive_at >= PULSE_MS:
             self._file.write(self._pending, now, *more)
             self.written += len(self._pending.arrivals)
         self._pending = Batch({}, [])
+        self._list_written = self._list_taken
 
     def _end(self) -> None:
         """The last transactions: what waits, then that nothing is recorded from now on."""

@@ -31,6 +31,7 @@ class Intake:
         self, limit: int = MAX_WAITING, *, clock: Callable[[], float] = steady_ms, wall: Callable[[], int] | None = None
     ) -> None:
         self.left_out = 0
+        self.list_changes = 0  # how often the watchlist has changed
         self._limit, self._clock, self._wall = limit, clock, wall or wall_ms
         self._lock = threading.Lock()
         self._newest: dict[Ticker, Quote | None] = {}  # of the tracked tickers
@@ -46,12 +47,14 @@ class Intake:
         with self._lock:
             self._newest[ticker] = None
             self._tracked[ticker] = True
+            self.list_changes += 1
 
     def remove(self, ticker: Ticker) -> None:
         with self._lock:
             if self._newest.pop(ticker, None) is not None:
                 self._append(ticker, None)
             self._tracked[ticker] = False
+            self.list_changes += 1
 
     def put(self, quote: Quote) -> None:
         """A quote as it comes: it counts if its price or its state is new."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +18,7 @@ from connectrpc.errors import ConnectError
 from running import PROJECT, QuoteServer, quote_server, wait_until
 
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceClientSync
-from proto.crypto.v1.crypto_service_pb2 import GetHistoryRequest, Interval, State
+from proto.crypto.v1.crypto_service_pb2 import AddTickerRequest, GetHistoryRequest, Interval, State
 from web.reading import moment_of
 
 PRICES = ["10.50", "10.40", "0.00000812", "10.60", "10.45"]
@@ -168,6 +172,31 @@ def test_without_a_store_there_is_no_history() -> None:
 )
 def test_a_moment_is_an_iso_time_or_ms_or_an_age(text: str, moment: int | None) -> None:
     assert moment_of(text, NOW) == moment
+
+
+def test_a_ticker_that_was_answered_survives_a_kill_at_once(tmp_path: Path) -> None:
+    """Once by each way to change the list."""
+    tickers = [f"T{number}USD" for number in range(5)]
+    with quote_server("--data", str(tmp_path)) as server:
+        server.track(*tickers[1:])
+        with closing(sqlite3.connect(tmp_path / "pluto.db", isolation_level=None, check_same_thread=False)) as other:
+            other.execute("BEGIN IMMEDIATE")  # the writer has to wait, and so has the answer
+            unlock = threading.Timer(0.1, other.rollback)
+            unlock.start()
+            server.track(tickers[0])
+            server.process.kill()
+            unlock.join()
+    with quote_server("--data", str(tmp_path)) as server:
+        assert server.http.get("/api/watchlist").json()["tickers"] == tickers
+        server.untrack(tickers[0])
+        CryptoPriceServiceClientSync(server.url).add_ticker(AddTickerRequest(ticker="ZECUSD"))
+        server.process.kill()
+    with quote_server("--data", str(tmp_path)) as server:
+        assert server.http.get("/api/watchlist").json()["tickers"] == [*tickers[1:], "ZECUSD"]
+        put(server, json={"tickers": ["XMRUSD"]})
+        server.process.kill()
+    with quote_server("--data", str(tmp_path)) as server:
+        assert server.http.get("/api/watchlist").json()["tickers"] == ["XMRUSD"]
 
 
 # --- the watchlist ----------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ from storage.changes import UNRECORDED
 from store import Store
 from watchlist import Watchlist
 from web.errors import ANSWERS, CODES, NotTracked, answer
-from web.reading import Found, find, off_hub, question_of
+from web.reading import Found, find, off_hub, question_of, until_kept
 from web.stream import Stream
 from web.wsgi import ADDRESS, BEGAN_AT, HAND_OVER
 
@@ -307,7 +307,9 @@ class Service(CryptoPriceServiceSync):
         """Answers a malformed ticker with success=false and the reason, not with an error, as the original does."""
         with self._answering(context):
             try:
-                return response(success=True, message=work(parse_ticker(text)))
+                message = work(parse_ticker(text))
+                until_kept(self._store)
+                return response(success=True, message=message)
             except InvalidTicker as invalid:
                 return response(success=False, message=str(invalid))
 

@@ -14,7 +14,7 @@ from werkzeug.exceptions import BadRequest
 from quotes import InvalidTicker, PlutoError, Ticker, parse_ticker
 from web.errors import NotTracked
 from web.parts import Parts
-from web.reading import found_csv, found_json, question_of
+from web.reading import found_csv, found_json, question_of, until_kept
 
 JSON, CSV, TEXT = "application/json", "text/csv", "text/plain"
 MAX_SHOWN = 100  # characters of a line that is refused
@@ -75,6 +75,7 @@ def put_watchlist() -> Response:
     if texts and not good:
         raise InvalidTicker(f"None of the lines is a ticker, so nothing has changed. {refused[0]['message']}")
     beyond = parts().watchlist.replace(list(good))
+    until_kept(parts().store)
     refused += [_refusal(good[ticker], error) for ticker, error in beyond]
     tickers = parts().watchlist.tickers
     message = f"{len(tickers)} tickers are tracked now; {len(refused)} were refused."

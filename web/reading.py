@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,10 +23,11 @@ from storage.candles import INTERVALS, Candle
 from storage.changes import UNRECORDED, Change
 from storage.history import Cursor, History, Page, Range
 from storage.intake import wall_ms
-from store import Store
+from store import Store, StoreState
 
 DEFAULT_LIMIT, MAX_LIMIT = 1_000, 5_000  # items of one answer
 CSV_PAGE = 1_000  # rows read at once
+KEEP_LIMIT_S = 1.0
 AGES_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 POINT_COLUMNS = ("at", "priceText", "timestamp", "sourceTime", "source", "state", "simulated", "shifted")
 CANDLE_COLUMNS = ("start", "open", "high", "low", "close", "count", "gap", "isOpen", "simulated")
@@ -178,6 +180,16 @@ def _read_csv(store: Store, question: Question) -> CsvPage | None:
 
 def _csv_text(value: object) -> str:
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def until_kept(store: Store) -> None:
+    """Waits until the watchlist would survive a kill, so that what is answered is true.
+
+    A store in trouble isn't waited for.
+    """
+    deadline = time.monotonic() + KEEP_LIMIT_S
+    while not store.has_kept_list and store.state is StoreState.RUNNING and time.monotonic() < deadline:
+        gevent.sleep(0.002)
 
 
 def off_hub(store: Store, read: Callable[[History], T]) -> T:

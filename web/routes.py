@@ -30,6 +30,7 @@ from web.formats import SSE, WEBSOCKET
 from web.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from web.metrics import Figures, performance, prometheus_text
 from web.parts import Parts
+from web.reading import until_kept
 from web.stream import Stream
 from web.supervision import ScraperState
 from web.websocket import WebSocketSession, websocket_accept
@@ -124,12 +125,15 @@ def add_ticker() -> tuple[Response, int]:
     answer: dict[str, Any] = {"success": True, "message": outcome.message, "ticker": _price(ticker)}
     if str(text).strip().upper() != ticker:
         answer["understood"] = ticker
+    until_kept(parts().store)
     return jsonify(answer), 201 if outcome.has_changed else 200
 
 
 @routes.delete("/api/tickers/<text>")
 def remove_ticker(text: str) -> Response:
-    return jsonify(success=True, message=parts().watchlist.remove(parse_ticker(text)).message)
+    message = parts().watchlist.remove(parse_ticker(text)).message
+    until_kept(parts().store)
+    return jsonify(success=True, message=message)
 
 
 @routes.get("/api/tickers")
