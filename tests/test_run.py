@@ -306,8 +306,9 @@ def test_on_windows_it_asks_for_wsl2(bare: Machine, shell: str) -> None:
     ("options", "answer"), [(["--help"], "--tickers"), (["--demo", "-h"], "--tickers"), (["--version"], "Pluto 0.")]
 )
 def test_help_and_version_install_nothing(bare: Machine, options: list[str], answer: str) -> None:
-    for name in ("settings.py", "quotes.py"):
-        shutil.copy(ROOT / name, bare.folder)
+    for name in ("settings.py", "quotes.py", "static/coins.json"):
+        (bare.folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, bare.folder / name)
     bare.program("python3", PYTHON_WITHOUT_VENV)
     outcome = bare.run(*options)
     assert (outcome.code, outcome.said) == (0, [])
