@@ -483,10 +483,10 @@ def test_grpc_web_text_is_grpc_web_in_base64(server: QuoteServer) -> None:
 def test_a_filter_has_at_most_as_many_tickers_as_may_be_tracked() -> None:
     with quote_server("--max-tickers", "2") as small:
         with pytest.raises(ConnectError, match="--max-tickers allows 2") as refused:
-            next(CryptoPriceServiceClientSync(small.url).stream_prices(StreamPricesRequest(tickers=["A", "B", "C"])))
+            next(CryptoPriceServiceClientSync(small.url).stream_prices(StreamPricesRequest(tickers=["AUSD", "BUSD", "CUSD"])))
         assert refused.value.code is Code.RESOURCE_EXHAUSTED
         assert Failure.FromString(refused.value.details[0].message_bytes).code == "filter_too_large"
-        answer = small.http.get("/api/stream?tickers=A,B,C")
+        answer = small.http.get("/api/stream?tickers=AUSD,BUSD,CUSD")
         assert (answer.status_code, answer.json()["code"]) == (400, "filter_too_large")
 
 
