@@ -37,15 +37,17 @@ if TYPE_CHECKING:
 def put_lines(parts: Parts) -> None:
     shown: dict[str, tuple[str, int]] = {}  # the price of each ticker, and since when: a renewed proof changes neither
     for line in sys.stdin:
+        quotes = []
         for ticker, state, price_text, *proof in json.loads(line):
             proven_until = proof[0] if proof else math.inf
             if shown.get(ticker, ("", 0))[0] != price_text:
                 shown[ticker] = price_text, round(time.time() * 1000)
             timestamp = shown[ticker][1]
-            quote = Quote(
-                parse_ticker(ticker), State(state), price_text, 0.5, timestamp, Source.SOCKET, proven_until=proven_until
-            )
+            told = (parse_ticker(ticker), State(state), price_text, 0.5, timestamp, Source.SOCKET)
+            quotes.append(Quote(*told, proven_until=proven_until))
+        for quote in quotes:  # as close together as can be: for one flush
             parts.broadcaster.put(quote)
+        for quote in quotes:
             parts.store.put(quote)
 
 

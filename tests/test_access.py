@@ -535,7 +535,7 @@ def test_the_page_asks_for_the_token_then_streams_and_is_there_for_links_but_not
     page.get_by_label("Access token").fill(TOKEN)
     page.keyboard.press("Enter")
     expect(page.locator("#connection")).to_have_attribute("data-state", "open")
-    expect(page.get_by_role("button", name="45000.10")).to_be_visible()
+    expect(page.get_by_role("button", name="45,000.10")).to_be_visible()
     assert page.url == f"{guarded.url}/?tickers=BTCUSD"
     opened = page.evaluate(
         "new Promise((done) => { const ws = new WebSocket(location.origin.replace('http', 'ws') + '/api/ws');"

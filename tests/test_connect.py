@@ -483,7 +483,11 @@ def test_grpc_web_text_is_grpc_web_in_base64(server: QuoteServer) -> None:
 def test_a_filter_has_at_most_as_many_tickers_as_may_be_tracked() -> None:
     with quote_server("--max-tickers", "2") as small:
         with pytest.raises(ConnectError, match="--max-tickers allows 2") as refused:
-            next(CryptoPriceServiceClientSync(small.url).stream_prices(StreamPricesRequest(tickers=["AUSD", "BUSD", "CUSD"])))
+            next(
+                CryptoPriceServiceClientSync(small.url).stream_prices(
+                    StreamPricesRequest(tickers=["AUSD", "BUSD", "CUSD"])
+                )
+            )
         assert refused.value.code is Code.RESOURCE_EXHAUSTED
         assert Failure.FromString(refused.value.details[0].message_bytes).code == "filter_too_large"
         answer = small.http.get("/api/stream?tickers=AUSD,BUSD,CUSD")
@@ -503,8 +507,8 @@ def test_the_prices_of_one_flush_are_messages_of_their_own_in_one_write(server: 
         assert sorted(price.ticker for price in stream.prices()) == ["BTCUSD", "ETHUSD", "SOLUSD"]
         server.put(("BTCUSD", "live", "1.5"), ("ETHUSD", "live", "2.5"), ("SOLUSD", "error", None))
         changed = stream.prices()
+        put(server, ("BTCUSD", "live", "45000.10"), ("ETHUSD", "stale", "2500.5"), ("SOLUSD", "starting", None))
         assert {price.ticker: price.price_text for price in changed} == {"BTCUSD": "1.5", "ETHUSD": "2.5", "SOLUSD": ""}
-    put(server, ("BTCUSD", "live", "45000.10"), ("ETHUSD", "stale", "2500.5"), ("SOLUSD", "starting", None))
 
 
 @pytest.mark.parametrize("content_type", TYPES)
