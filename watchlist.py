@@ -2,7 +2,8 @@
 
 This file owns the list: only it adds and removes tickers, for every transport. It tells each subscriber (the
 broadcaster, the store, the scraper) of each change, in the order of subscription. It never opens a page, never does
-I/O and imports only `quotes`. It belongs to the hub thread.
+I/O, never limits how often callers change it (`web/access.py` does), and imports only `quotes`. It belongs to the hub
+thread.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def room_for_streams() -> int:
 
 
 def left(descriptor: int) -> int:
-    """How many descriptors are free. The lowest free number is always taken first, so a new one tells."""
+    """How many descriptors are free. The system gives out the lowest free number: it shows how many are used."""
     lowest = os.dup(descriptor)
     os.close(lowest)
     return limit() - lowest

@@ -1,7 +1,8 @@
 """The formats of server-sent events and of WebSocket: how a batch becomes bytes.
 
 This file owns what both have in common, the JSON messages of a batch, and how each frames them. It reads nothing,
-sends nothing and decides nothing: pure functions, for any thread. Connect's formats are in `connect`.
+sends nothing and decides nothing: pure functions, for any thread. Connect's formats are in `connect`, the board's in
+`board`. A further format is a `broadcast.Format` in a file of its own, which `routes` gives to a Subscription.
 """
 
 from __future__ import annotations
