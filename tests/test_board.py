@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -18,7 +19,9 @@ NOW_MS = round(time.time() * 1000)
 
 
 def drawn(*quotes: Quote, columns: int = 80, rows: int | None = None, plain: bool = True, **more: object) -> list[str]:
-    entries = [Entry(quote, 1, 1, "") for quote in quotes]
+    passed = round(time.time() * 1000) - NOW_MS  # since the quotes below were made
+    aged = [replace(quote, timestamp=quote.timestamp and quote.timestamp + passed) for quote in quotes]
+    entries = [Entry(quote, 1, 1, "") for quote in aged]
     batch = Batch("x-1", NOW_MS, [quote.ticker for quote in quotes], entries[:1], entries[1:], **more)  # type: ignore[arg-type]
     return board_format(columns, rows, is_plain=plain, is_live=False).encode(batch).decode().splitlines()
 

@@ -479,7 +479,8 @@ def test_pages_are_renewed_without_a_gap_or_a_duplicate(simulator: Simulator, li
 
 
 def test_a_browser_that_is_too_big_is_started_anew(simulator: Simulator) -> None:
-    with scraping(simulator.url, browser_max_memory=10.0) as watched, watched.tracking("BONKUSDT"):
+    unhurried = replace(LESS_PATIENT, weigh=5.0)  # else a slow test lets it become too big twice
+    with scraping(simulator.url, unhurried, browser_max_memory=10.0) as watched, watched.tracking("BONKUSDT"):
         quote = watched.wait_for("BONKUSDT", State.ERROR, reason="MB and is started anew")
         assert (quote.reason or "").startswith("no browser: it took ")
         assert watched.counters["browser_too_big"] == 1
