@@ -3,19 +3,51 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Iterator
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 from running import running_pluto, running_simulator, wait_until
 
-ORIGIN = "http://localhost:3000"
+PORT = 3000
+ORIGIN = f"http://localhost:{PORT}"
 PAGE = (Path(__file__).parent / "original_page.html").read_text(encoding="utf-8")
 PRICE = re.compile(r"^(BTC|SOL|ADA)USD\d+\.\d\d[+-]\d+\.\d\d%20\d\d-\d\d-\d\dT[\d:.]+Z$")
 
 
+class Original(BaseHTTPRequestHandler):
+    """The original's web server: the same page at every address."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.end_headers()
+        self.wfile.write(PAGE.encode())
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """No line on standard error for a request."""
+
+
+@pytest.fixture
+def original() -> Iterator[None]:
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", PORT), Original)
+    except OSError:
+        pytest.skip(f"port {PORT} is taken")
+    with server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.usefixtures("original")
 def test_a_page_like_the_originals_lives_through_whatever_happens(browser_page: Page) -> None:
-    browser_page.route(f"{ORIGIN}/**", lambda route: route.fulfill(content_type="text/html", body=PAGE))
     rows = browser_page.locator("tr")
     with ExitStack() as source:
         simulator = source.enter_context(running_simulator("--weight", "0", "--heartbeat", "2"))
