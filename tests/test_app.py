@@ -152,6 +152,7 @@ def test_health_counts_the_tickers_in_trouble(pluto: Pluto, simulator: Simulator
         health = pluto.http.get("/health").json()
         assert (health["status"], health["tickers"]) == ("degraded", {"live": 1, "blocked": 1})
         pluto.remove("KAVAUSD")
+        simulator.clear("KAVAUSD")
         health = pluto.http.get("/health").json()
         assert (health["status"], health["tickers"]) == ("ok", {"live": 1})
         assert (health["browser"], health["scraper"], health["broadcaster"]) == ("running",) * 3

@@ -203,6 +203,7 @@ def test_a_killed_browser_is_started_again_though_clients_take_every_descriptor_
 
 def test_a_killed_simulator_is_started_again_at_its_address(tmp_path: Path) -> None:
     with running_pluto("--demo", "--tickers", "BTCUSD", log=str(tmp_path / "log")) as pluto:
+        wait_until(lambda: pluto.http.get("/readyz").status_code == 200, timeout=30, what="there is a browser")
         processes = alive(descendants(pluto.process.pid))
         simulator = next(process for process in processes if "simulator" in process.cmdline())
         simulator.kill()
