@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from running import QuoteServer, quote_server, wait_until
 
 from tradingview.browser import find_browser
@@ -73,14 +73,13 @@ def line_to(server: QuoteServer) -> Iterator[Line]:
 
 
 @pytest.fixture(scope="module")
-def elsewhere() -> Iterator[Browser]:
+def elsewhere(browser: Browser) -> Iterator[Browser]:
     """A browser for which Pluto's machine has a name of its own."""
-    with sync_playwright() as playwright:
-        path = find_browser(os.environ.get("PLUTO_BROWSER"), playwright.chromium.executable_path)
-        arguments = [f"--host-resolver-rules=MAP {NAME} 127.0.0.1"]
-        browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=os.geteuid() != 0, args=arguments)
-        yield browser
-        browser.close()
+    path = find_browser(os.environ.get("PLUTO_BROWSER"), browser.browser_type.executable_path)
+    arguments = [f"--host-resolver-rules=MAP {NAME} 127.0.0.1"]
+    elsewhere = browser.browser_type.launch(executable_path=path, chromium_sandbox=os.geteuid() != 0, args=arguments)
+    yield elsewhere
+    elsewhere.close()
 
 
 @pytest.fixture(scope="module")
