@@ -14,6 +14,15 @@ from typing import NamedTuple, Protocol
 from quotes import PlutoError, Ticker
 
 
+class NotTracked(PlutoError):
+    """Nothing is known of the ticker; `but` says what is missing besides."""
+
+    code = "not_tracked"
+
+    def __init__(self, ticker: Ticker, but: str = "") -> None:
+        super().__init__(f"{ticker} is not tracked{but}. Add it with POST /api/tickers.")
+
+
 class TooManyTickers(PlutoError):
     code = "too_many_tickers"
 
@@ -53,6 +62,11 @@ class Watchlist:
 
     def __contains__(self, ticker: Ticker) -> bool:
         return ticker in self._tickers
+
+    def check(self, ticker: Ticker, but: str = "") -> None:
+        """Raises NotTracked if the ticker isn't tracked; `but` says what is missing besides."""
+        if ticker not in self._tickers:
+            raise NotTracked(ticker, but)
 
     def add(self, ticker: Ticker) -> Outcome:
         """Tracks a ticker. Raises TooManyTickers at the cap."""

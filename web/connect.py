@@ -55,8 +55,8 @@ from quotes import InvalidTicker, PlutoError, QuoteSource, Ticker, parse_ticker,
 from storage.changes import UNRECORDED
 from store import Store
 from watchlist import Watchlist
-from web.errors import ANSWERS, CODES, NotTracked, answer
-from web.reading import Found, find, off_hub, question_of, until_kept
+from web.errors import ANSWERS, CODES, answer
+from web.reading import NO_HISTORY, Found, find, off_hub, question_of, until_kept
 from web.stream import Stream
 from web.wsgi import ADDRESS, BEGAN_AT, HAND_OVER
 
@@ -297,8 +297,7 @@ class Service(CryptoPriceServiceSync):
         return self._do(self._retry, request.ticker, context, RetryTickerResponse)
 
     def _retry(self, ticker: Ticker) -> str:
-        if ticker not in self._watchlist:
-            raise NotTracked(ticker)
+        self._watchlist.check(ticker)
         return self._source.retry(ticker)
 
     def _do(
@@ -325,8 +324,8 @@ class Service(CryptoPriceServiceSync):
         with self._answering(context):
             question = question_of(parse_ticker(request.ticker), _texts_of(request))
             found = off_hub(self._store, lambda history: find(history, question))
-            if found is None and question.ticker not in self._watchlist:
-                raise NotTracked(question.ticker, ", and there is no history of it")
+            if found is None:
+                self._watchlist.check(question.ticker, NO_HISTORY)
             context.response_headers["cache-control"] = "no-store"
             items, next = found or Found([], None)
             as_message = point if question.width is None else candle

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from werkzeug.wrappers import Response
 
-from quotes import PlutoError, Ticker
+from quotes import PlutoError
 
 RETRY_AFTER_S = 5  # sent with every 503
 
@@ -113,15 +113,6 @@ class TooManyRequests(PlutoError):
     def __init__(self, what: str, wait_s: float) -> None:
         self.retry_after_s = math.ceil(wait_s)
         super().__init__(f"Too many {what} from your address. Try again in {self.retry_after_s} s.")
-
-
-class NotTracked(PlutoError):
-    """Nothing is known of the ticker; `but` says what is missing besides."""
-
-    code = "not_tracked"
-
-    def __init__(self, ticker: Ticker, but: str = "") -> None:
-        super().__init__(f"{ticker} is not tracked{but}. Add it with POST /api/tickers.")
 
 
 class NoWebSocket(PlutoError):

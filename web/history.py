@@ -8,22 +8,16 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from flask import Blueprint, Response, current_app, jsonify, request
-from werkzeug.exceptions import BadRequest
+from flask import Blueprint, Response, jsonify, request
 
 from quotes import InvalidTicker, PlutoError, Ticker, parse_ticker
-from web.errors import NotTracked
-from web.parts import Parts
-from web.reading import found_csv, found_json, question_of, until_kept
+from web.reading import NO_HISTORY, found_csv, found_json, question_of, until_kept
+from web.routes import json_body, parts
 
 JSON, CSV, TEXT = "application/json", "text/csv", "text/plain"
 MAX_SHOWN = 100  # characters of a line that is refused
 
 history_routes = Blueprint("history", __name__)
-
-
-def parts() -> Parts:
-    return cast(Parts, current_app.extensions["pluto"])
 
 
 @history_routes.get("/api/tickers/<text>/history")
@@ -34,19 +28,14 @@ def history(text: str) -> Response:
     if request.accept_mimetypes.best_match([JSON, CSV]) == CSV:
         rows = found_csv(parts().store, question, is_bounded="limit" in request.args)
         if rows is None:
-            rows = iter([(",".join(question.columns) + "\r\n").encode()]) if _is_tracked(question.ticker) else iter(())
+            parts().watchlist.check(question.ticker, NO_HISTORY)
+            rows = iter([(",".join(question.columns) + "\r\n").encode()])
         return Response(rows, content_type="text/csv; charset=utf-8", headers=headers)
     found = found_json(parts().store, question)
-    if found is None and _is_tracked(question.ticker):
+    if found is None:
+        parts().watchlist.check(question.ticker, NO_HISTORY)
         found = b'{"%b":[],"next":null}' % question.name.encode()
     return Response(found, content_type=JSON, headers=headers)
-
-
-def _is_tracked(ticker: Ticker) -> bool:
-    """True, or raises NotTracked."""
-    if ticker not in parts().watchlist:
-        raise NotTracked(ticker, ", and there is no history of it")
-    return True
 
 
 # --- the watchlist ----------------------------------------------------------------------------------------------------
@@ -90,10 +79,7 @@ def _texts() -> list[Any]:
         except UnicodeDecodeError:
             raise InvalidTicker("The lines are not UTF-8, so nothing has changed.") from None
         return [line for line in lines if line.strip()]
-    try:
-        body = request.get_json()
-    except RecursionError:
-        raise BadRequest from None
+    body = json_body()
     if not isinstance(body, dict) or not isinstance(body.get("tickers"), list):
         raise InvalidTicker('Send {"tickers":["BTCUSD","ETHUSD"]} as JSON, or one ticker a line as text/plain.')
     return cast(list[Any], body["tickers"])

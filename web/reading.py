@@ -28,6 +28,7 @@ from store import Store, StoreState
 DEFAULT_LIMIT, MAX_LIMIT = 1_000, 5_000  # items of one answer
 CSV_PAGE = 1_000  # rows read at once
 KEEP_LIMIT_S = 1.0
+NO_HISTORY = ", and there is no history of it"  # what an untracked ticker lacks besides
 AGES_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 POINT_COLUMNS = ("at", "priceText", "timestamp", "sourceTime", "source", "state", "simulated", "shifted")
 CANDLE_COLUMNS = ("start", "open", "high", "low", "close", "count", "gap", "isOpen", "simulated")

@@ -24,8 +24,9 @@ from werkzeug.wrappers import Response as BaseResponse
 from broadcast import MAX_RATE, Format, Subscription, filter_of, interval_of
 from quotes import PlutoError, Quote, SourceState, State, Ticker, parse_ticker, wire_fields
 from store import StoreState
+from watchlist import NotTracked
 from web.board import COLUMNS, MAX_COLUMNS, MAX_ROWS, MIN_COLUMNS, MIN_ROWS, board_format, size_of
-from web.errors import CODES, NeedsRestart, NotReady, NotTracked, NoWebSocket, Unauthenticated, answer, failure
+from web.errors import CODES, NeedsRestart, NotReady, NoWebSocket, Unauthenticated, answer, failure
 from web.formats import SSE, WEBSOCKET
 from web.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from web.metrics import Figures, performance, prometheus_text
@@ -147,8 +148,8 @@ def get_tickers() -> Response:
 def get_ticker(text: str) -> Response:
     """`proposals` are tickers to track instead, while TradingView has no such symbol or shows another one."""
     quote, sequence = _entry(parse_ticker(text))
-    proposals = {"proposals": quote.proposals} if quote.proposals else {}
-    return jsonify(**wire_fields(quote, sequence), **proposals)
+    proposals = quote.proposals
+    return jsonify(**wire_fields(quote, sequence), **({"proposals": proposals} if proposals else {}))
 
 
 @routes.get("/api/tickers/<text>/why")
@@ -163,17 +164,20 @@ def why_ticker(text: str) -> Response:
 @routes.post("/api/tickers/<text>/retry")
 def retry_ticker(text: str) -> Response:
     ticker = parse_ticker(text)
-    if ticker not in parts().watchlist:
-        raise NotTracked(ticker)
+    parts().watchlist.check(ticker)
     return jsonify(success=True, message=parts().source.retry(ticker))
 
 
-def _json_object() -> dict[str, Any]:
+def json_body() -> Any:
+    """What the request's JSON says. Raises BadRequest."""
     try:
-        body = request.get_json()
+        return request.get_json()
     except RecursionError:  # thousands of brackets
         raise BadRequest from None
-    if not isinstance(body, dict):
+
+
+def _json_object() -> dict[str, Any]:
+    if not isinstance(body := json_body(), dict):
         raise BadRequest
     return body
 
