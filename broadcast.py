@@ -136,6 +136,10 @@ class Batch:
     not_tracked: tuple[Ticker, ...] = ()
 
 
+def _say_nothing(_: object) -> bytes:
+    return b""
+
+
 @dataclass(frozen=True, eq=False)
 class Format:
     """How a transport writes: pure functions to bytes. `end` takes the ms after which the client may come back.
@@ -147,9 +151,9 @@ class Format:
 
     name: str
     encode: Callable[[Batch], bytes]
-    greet: Callable[[str], bytes]
-    heartbeat: Callable[[int], bytes] | None
-    end: Callable[[int], bytes]
+    greet: Callable[[str], bytes] = _say_nothing
+    heartbeat: Callable[[int], bytes] | None = None
+    end: Callable[[int], bytes] = _say_nothing
     expired: bytes = b""
     is_whole: bool = False
 

@@ -120,7 +120,7 @@ class Settings:
 
     @property
     def start_tickers(self) -> list[Ticker]:
-        return tickers_of(self.tickers or (DEMO_TICKERS if self.demo else ""))
+        return parse_tickers(self.tickers or (DEMO_TICKERS if self.demo else ""))
 
 
 def flag_of(name: str) -> str:
@@ -227,11 +227,6 @@ def check(settings: Settings) -> None:
 # --- what a text may hold: each function raises ValueError for what it doesn't accept ---------------------------------
 
 
-def tickers_of(text: str) -> list[Ticker]:
-    """Tickers, separated by commas or spaces. Raises InvalidTicker."""
-    return parse_tickers(text)
-
-
 def hosts_of(text: str) -> frozenset[str]:
     """Host names or addresses, separated by commas."""
     hosts = frozenset(part.lower() for part in _parts(text))
@@ -278,7 +273,7 @@ def _parts(text: str) -> list[str]:
 
 _TEXTS = {
     "host": _check_host,
-    "tickers": tickers_of,
+    "tickers": parse_tickers,
     "access_token": _check_token,
     "allowed_hosts": hosts_of,
     "allowed_origins": origins_of,

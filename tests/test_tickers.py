@@ -15,7 +15,7 @@ from running import Pluto, QuoteServer, quote_server, wait_until
 
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceClientSync
 from proto.crypto.v1.crypto_service_pb2 import AddTickerRequest, StreamPricesRequest
-from settings import tickers_of
+from settings import Settings
 
 CHINESE, SLASH, AMPERSAND = "币安人生USDT", "NYSE:NEE/PW", "NSE:M&M"
 
@@ -72,7 +72,7 @@ def test_connect_and_the_option_understand_the_same(server: QuoteServer) -> None
     assert (refused.success, "BTCUSDT" in refused.message) == (False, True)
     with pytest.raises(ConnectError, match="BTCUSDT"):
         next(client.stream_prices(StreamPricesRequest(tickers=["btc"])))
-    assert tickers_of("btc/usdt, kraken eth usd;$SOLUSD") == ["BTCUSDT", "KRAKEN:ETHUSD", "SOLUSD"]
+    assert Settings(tickers="btc/usdt, kraken eth usd;$SOLUSD").start_tickers == ["BTCUSDT", "KRAKEN:ETHUSD", "SOLUSD"]
 
 
 @pytest.mark.parametrize("ticker", [CHINESE, SLASH, AMPERSAND])

@@ -39,16 +39,8 @@ def board_format(columns: int, rows: int | None, *, is_plain: bool, is_live: boo
     """The format of a board of this width, with colours unless it `is_plain`; of at most `rows` lines, if given."""
     draw = partial(board, columns=columns, rows=rows, paint=_unpainted if is_plain else _painted)
     if not is_live:
-        return Format("board", lambda batch: "\n".join([*draw(batch), ""]).encode(), _no_greeting, None, _no_end)
-    return Format("board", lambda batch: in_place(draw(batch)), _clear, None, _end, is_whole=True)
-
-
-def _no_greeting(client_id: str) -> bytes:
-    return b""
-
-
-def _no_end(retry_ms: int) -> bytes:
-    return b""
+        return Format("board", lambda batch: "\n".join([*draw(batch), ""]).encode())
+    return Format("board", lambda batch: in_place(draw(batch)), _clear, end=_end, is_whole=True)
 
 
 def _clear(client_id: str) -> bytes:

@@ -187,8 +187,6 @@ def _formats(
         return Format(
             name,
             encode_batch,
-            greet=lambda client_id: b"",
-            heartbeat=None,
             end=lambda retry_ms: armour(as_end(SHUTTING_DOWN)),
             expired=armour(as_end(TIME_IS_UP)),
         )
