@@ -140,12 +140,13 @@ def test_what_is_unknown_is_not_tracked_and_what_is_removed_stays(server: QuoteS
     server.untrack("NOPRICE")
     server.track("GONE")
     server.put(("GONE", "live", "3"))
-    server.untrack("GONE")
 
     def kept() -> list[str]:
         answer = server.http.get("/api/tickers/GONE/history")
         return [point["state"] for point in answer.json().get("points", [])]
 
+    wait_until(lambda: kept() == ["live"])
+    server.untrack("GONE")
     wait_until(lambda: kept() == ["live", "unrecorded"])
 
 
