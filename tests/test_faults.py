@@ -35,15 +35,8 @@ def stage() -> Iterator[Stage]:
         yield stage
 
 
-OLD_PRICES = "a known fault: a renderer that was stopped until its prices were stale may tell an old one as it goes on"
-
-
 @pytest.mark.parametrize("drill", SHORT, ids=lambda drill: drill.name)
-def test_a_fault_passes_and_no_client_sees_a_wrong_price(
-    stage: Stage, drill: Drill, request: pytest.FixtureRequest
-) -> None:
-    if drill.name == "renderer stopped for 8 s":
-        request.applymarker(pytest.mark.xfail(reason=OLD_PRICES, strict=False))
+def test_a_fault_passes_and_no_client_sees_a_wrong_price(stage: Stage, drill: Drill) -> None:
     if drill.needs_disk and stage.disk is None:
         pytest.skip("a disk of its own can't be mounted here")
     outcome = drill.run(stage)

@@ -545,6 +545,42 @@ def test_what_was_held_up_is_shown_once_no_more_of_it_comes(live: Stage) -> None
     assert live.shown == (State.LIVE, "64002.00", Source.SOCKET)
 
 
+@pytest.mark.parametrize(("silence", "before"), [(3, State.LIVE), (30, State.STALE)])
+def test_what_a_stopped_page_held_up_is_not_shown_until_its_timers_are_on_time(
+    live: Stage, silence: int, before: State
+) -> None:
+    """Such a page stamps what waited in its sockets when it reads it, so that old prices look new."""
+    live.wait(silence)
+    until = live.quote.proven_until
+    for late in (silence * 1000, silence * 1000, 1400, 1400, 501):
+        told = [Part(fields={"lp": 60000 + late}).told()]
+        live.hear({"kind": "frames", "page": live.document, "at": live.now, "late": late, "socket": 1, "frames": told})
+        live.tick()
+        assert (live.shown, live.quote.proven_until) == ((before, "64001.50", Source.SOCKET), until), late
+        live.wait(0.7)
+    live.frame(lp=64005)
+    assert live.shown == (State.LIVE, "64005.00", Source.SOCKET)
+
+
+def test_a_busy_page_that_was_not_stopped_holds_nothing_up(live: Stage) -> None:
+    told = [Part(fields={"lp": 64002}).told()]
+    live.hear({"kind": "frames", "page": live.document, "at": live.now, "late": 1999, "socket": 1, "frames": told})
+    assert live.shown == (State.LIVE, "64002.00", Source.SOCKET)
+
+
+def test_a_backlog_renews_no_proof_of_the_price_from_before_it(live: Stage) -> None:
+    until = live.quote.proven_until
+    live.wait(14.5)
+    live.frame(lp=64002)
+    live.wait(0.4)
+    assert (live.shown, live.quote.proven_until) == ((State.LIVE, "64001.50", Source.SOCKET), until)
+    live.wait(0.2)
+    assert live.shown == (State.STALE, "64001.50", Source.SOCKET)
+    live.wait(0.4)
+    live.tick()
+    assert live.shown == (State.LIVE, "64002.00", Source.SOCKET)
+
+
 def test_a_proof_after_a_silence_counts_a_second_later_by_itself(live: Stage) -> None:
     """As after a lost network, which brings all that was sent into it, at once and in order."""
     live.wait(30)

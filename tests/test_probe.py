@@ -262,6 +262,20 @@ def test_what_speaks_after_a_silence_is_told_at_once(probed: Probed) -> None:
         assert len(pulse["sockets"][0]["beats"]) == number + 1
 
 
+def test_a_page_that_was_held_up_says_so_until_its_timers_are_on_time_again(probed: Probed) -> None:
+    line = probed.open().connect()
+    line.say(quote({"lp": 1.25}))
+    assert "late" not in probed.wait_for("frames")
+    begun = len(probed.messages)
+    probed.run("() => { setTimeout(() => { for (const end = Date.now() + 2500; Date.now() < end; ); }, 50) }")
+    probed.page.wait_for_timeout(300)
+    line.say(quote({"lp": 2.5}))
+    assert 1500 < probed.wait_for("frames", since=begun)["late"] < 10_000
+    probed.wait_for("pulse", lambda pulse: "late" not in pulse, since=begun)
+    line.say(quote({"lp": 3.75}))
+    assert "late" not in probed.wait_for("frames", lambda told: told["frames"][0]["fields"] == {"lp": 3.75})
+
+
 def test_a_socket_that_closes_is_told_at_once_and_then_forgotten(probed: Probed) -> None:
     first, second = probed.open().connect(), probed.connect()
     first.say(quote({"lp": 1.5}))

@@ -15,7 +15,7 @@ from typing import Any
 from quotes import NO_SIGN_OF_LIFE, Quote, Source, State, Ticker, split_ticker
 from tradingview.document import TRUST, Document
 from tradingview.frames import NUMBER_FIELDS
-from tradingview.messages import Reading, is_time, printable
+from tradingview.messages import Reading, is_number, is_time, printable
 from tradingview.proof import SETTLING_MS
 from tradingview.tally import Tally
 from tradingview.trouble import PageTrouble, Trouble
@@ -25,6 +25,7 @@ __all__ = ["CLOCK_STEP_MS", "Feed", "PageTrouble", "Trouble", "clock_problem", "
 CLOCK_STEP_MS = 5_000  # a timestamp that jumps back further means that someone set the machine's clock
 CATCH_UP_MS, LAG_MS = 5_000, 500  # longest time to read a backlog; a message this late is part of it
 HELD_UP_MS = 6_000  # a page speaks every 2 s: after a silence this long, its messages were held up
+STOPPED_MS = 2_000  # a page whose timers are this late was stopped: what its sockets tell it may be as old
 CLOCK_LIMIT_MS = 5 * 60_000  # how far off the machine's clock may be
 FUTURE_MS = 60_000  # a trade dated further ahead of the site's clock counts as undated
 KEPT_MS = 60_000  # how long the socket's figures stay beside a price from the page's text
@@ -72,8 +73,9 @@ class Feed:
         self._heard_at = 0.0  # by the page's clock
         self._heard_now = float("inf")  # the same by ours
         self._lag = 0.0  # delay of the last message beyond the least one
+        self._late = 0.0  # how late the page's timers are
         self._caught_at = float("-inf")  # when the last backlog began to arrive, by our clock
-        self._was_stale = False  # whether the price was stale before that
+        self._held_until: float | None = None  # the end of the proof before that
         self._document = Document(self.symbol, self._host, self._tally, doubt)
         self._shown: tuple[Source, Reading] | None = None  # the reading shown, of this document
         self._is_disagreement_counted = False
@@ -109,7 +111,7 @@ class Feed:
     def _status(self, now: float) -> Status:
         if (trouble := self.trouble) is not None:
             return trouble.state, trouble.reason, trouble.next_try_at, None
-        return *self._state(now), None, self._proven_until()
+        return *self._state(now), None, self._proven_until(now)
 
     def _state(self, now: float) -> tuple[State, str | None]:
         source = self._source
@@ -119,8 +121,6 @@ class Feed:
             return State.SNAPSHOT, "a dated price: the page's feed has not spoken yet"
         document = self._document
         stale = document.why_stale(source, now) or (None if self.has_price else NO_SIGN_OF_LIFE)
-        if stale is None and self._was_stale and self._is_catching_up(now):
-            stale = NO_SIGN_OF_LIFE
         closed = document.why_closed(self._values.get("source_time"), self._site_ms(now))
         if stale is None and closed is None:
             stale = document.why_delayed(source)
@@ -138,8 +138,10 @@ class Feed:
         source: Source | None = self._values.get("source")
         return source
 
-    def _proven_until(self) -> float | None:
-        """When the proof of the shown price runs out, by our clock; None without a proof."""
+    def _proven_until(self, now: float) -> float | None:
+        """When the proof of the shown price runs out, by our clock; None without a proof. A backlog renews none."""
+        if self.has_price and self._is_catching_up(now):
+            return self._held_until
         return None if self._source is None else self._document.proofs.until(self._source)
 
     def _site_ms(self, now: float) -> float | None:
@@ -198,8 +200,7 @@ class Feed:
         if at < self._heard_at:
             self._counters["messages_out_of_order"] += 1
             return
-        if now - self._heard_now > HELD_UP_MS:
-            self._caught_at, self._was_stale = now, self.quote(now).as_of(now).state is State.STALE
+        self._note_delay(message.get("late"), now)
         self._heard_at, self._heard_now = at, now
         self._document.hear(message, at, now, (self._site_ms(now) or wall) + FUTURE_MS)
         self._lag = now - self._document.clock.ours(at)
@@ -286,11 +287,20 @@ class Feed:
         self._is_disagreement_counted = disagrees
         self._show(*best, now, wall)
 
+    def _note_delay(self, late: object, now: float) -> None:
+        """Notes whether a backlog begins or goes on. `late` is how late the page's timers are."""
+        late_ms, was_catching_up = late if is_number(late) else 0.0, self._is_catching_up(now)
+        is_stopped = late_ms > STOPPED_MS and not was_catching_up
+        if is_stopped or now - self._heard_now > HELD_UP_MS:
+            self._held_until = self._proven_until(now)
+            self._caught_at = now
+        self._late = late_ms if is_stopped or was_catching_up else 0.0
+
     def _is_catching_up(self, now: float) -> bool:
-        """Whether messages may be old: a backlog arrives in order, however slowly it is read."""
+        """Whether messages may be old: a backlog arrives in order, however slowly it is read, by the page or by us."""
         since = now - self._caught_at
         is_behind = self._lag > LAG_MS and now - self._heard_now < SETTLING_MS
-        return since < SETTLING_MS or (is_behind and since < CATCH_UP_MS)
+        return self._late > LAG_MS or since < SETTLING_MS or (is_behind and since < CATCH_UP_MS)
 
     def _show(self, source: Source, reading: Reading, now: float, wall: float) -> None:
         if (source, reading) == self._shown:

@@ -5,8 +5,9 @@
 // nothing: Python decides what to believe. It never changes what the page shows to its scripts, never uses
 // requestAnimationFrame (2/s in a background page), and never waits for anything.
 //
-// Every message is a JSON object with `kind`, `page` (performance.timeOrigin, which names the document), and `at`, the
-// page's clock in ms since the epoch:
+// Every message is a JSON object with `kind`, `page` (performance.timeOrigin, which names the document), `at`, the
+// page's clock in ms since the epoch, and `late`, the ms by which the page's last or next look is late, if many: what
+// such a page reads may have waited as long:
 //   start   {}                                a document begins
 //   document {title, symbol, notFound, check, loaded}
 //                                             the sort of document, once it is known, and whenever it changes
@@ -33,6 +34,7 @@
   if (window.top !== window || location.protocol === "chrome-error:") return;
 
   const LOOK_MS = 500;
+  const LATE_MS = 500;
   const LONG_MS = 2000;
   const MAX_WALL_TEXT = 20_000; // characters of a document that are searched for a wall's words
   const MAX_SOCKETS = 8;
@@ -46,6 +48,10 @@
   const now = () => page + sincePage();
   let sentSince = 0; // ms
   let sentCount = 0;
+  let lookDue = Infinity;
+  let lastLate = 0; // ms by which the last look was late
+
+  const lateness = () => Math.max(lastLate, now() - lookDue);
 
   /** Caps length and rate just above Python's limits, so that Python still notices an excess. */
   function send(kind, message) {
@@ -53,7 +59,8 @@
     if (at - sentSince > 1000) [sentSince, sentCount] = [at, 0];
     sentCount += 1;
     if (sentCount > settings.maxRate) return;
-    tell(stringify({ kind, page, at, ...message }).slice(0, settings.maxMessage + 1));
+    const late = lateness() > LATE_MS ? { late: Math.round(lateness()) } : {};
+    tell(stringify({ kind, page, at, ...late, ...message }).slice(0, settings.maxMessage + 1));
   }
 
   // --- the page's own quote sockets --------------------------------------------------------------------------------
@@ -473,6 +480,15 @@
     lookAtTitle(isFirst);
   }
 
+  /** A timer that runs late shows that the renderer was stopped or busy: what came meanwhile is read only now. */
+  function lookAgain() {
+    const wasLate = lastLate > LATE_MS;
+    lastLate = Math.max(0, now() - lookDue);
+    lookDue = now() + LOOK_MS;
+    look();
+    if (wasLate !== lastLate > LATE_MS) beat();
+  }
+
   function beat() {
     const sockets = kept.map((record) => {
       const { id, heard, beats } = record;
@@ -487,7 +503,8 @@
     if (document.readyState === "loading") return;
     document.removeEventListener("readystatechange", start);
     look(true);
-    setInterval(look, LOOK_MS);
+    lookDue = now() + LOOK_MS;
+    setInterval(lookAgain, LOOK_MS);
   }
 
   send("start");
