@@ -152,7 +152,7 @@ def _is(process: psutil.Process, part: str) -> bool:
 
 
 @contextmanager
-def staged(settle_s: float) -> Iterator[Stage]:
+def staged(settle_s: float, clients: int = CLIENTS) -> Iterator[Stage]:
     """Pluto with 20 tickers, all of them live at every client, and a few clients that read one byte a second."""
     with ExitStack() as stack:
         source = Source()
@@ -165,7 +165,7 @@ def staged(settle_s: float) -> Iterator[Stage]:
                 program="tests/faulty_server.py", **environment,
             )
         )  # fmt: skip
-        crowd = stack.enter_context(crowd_of(int(pluto.url.rpartition(":")[2]), CLIENTS))
+        crowd = stack.enter_context(crowd_of(int(pluto.url.rpartition(":")[2]), clients))
         crowd.join(CRAWLERS, pace=CRAWL)
         stage = Stage(source, pluto, crowd, disk, settle_s)
         stage.wait_until_well(0.0, START_LIMIT_S)

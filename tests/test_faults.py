@@ -1,6 +1,6 @@
 """Whatever fails under load passes: all is well again within seconds, and no client was ever shown a wrong price.
 
-One Pluto with 20 tickers and 200 clients of every transport goes through the drills of `drills.py`, one after another;
+One Pluto with 20 tickers and 60 clients of every transport goes through the drills of `drills.py`, one after another;
 `bench/faults.py` runs the long ones. What jumps of the clock do to a page's own is tested on the feed alone, which is
 given its clocks.
 """
@@ -31,7 +31,7 @@ JUMPS = st.integers(-86_400_000, 86_400_000)  # ms: up to a day
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    with staged(settle_s=0.0) as stage:
+    with staged(settle_s=0.0, clients=60) as stage:
         yield stage
 
 

@@ -22,7 +22,7 @@ import pytest
 from running import Simulator, descendants, running_pluto, running_simulator, wait_until
 from scraping import LESS_PATIENT, Watched, scraping
 
-from quotes import Quote, State, steady_ms
+from quotes import Quote, State, Ticker, steady_ms
 
 HONEST = ("BTCUSD", "ETHUSD")
 CUT_OFF = {  # what is an error then, by what, and why; those that take longest first
@@ -51,7 +51,7 @@ HARMLESS = {  # what stays live: nothing comes of it
     "XTZUSD": "sets_traps",
 }
 AT_ONCE = 5  # hostile pages: more only wait for the processor
-CUT_OFF_LIMIT_S = 90.0  # hoarding and breeding keep a renderer, and a slow machine, from all else for long
+CUT_OFF_LIMIT_S = 240.0  # hoarding and breeding keep a renderer, and a slow machine, from all else for long
 PATIENCE = replace(LESS_PATIENT, answer=10.0, first_price=8.0, frozen=8.0, ping_limit=20.0, heap_excess=150.0)
 
 
@@ -95,14 +95,11 @@ def attacked(simulator: Simulator) -> Iterator[Attacked]:
 
 
 def attack(watched: Watched) -> Attacked:
-    """The hostile come a few at a time, each until it was cut off and the honest are live; then the harmless."""
+    """The hostile come a few at a time, then the harmless."""
     process, latenesses = psutil.Process(), [0.0]
     watched.wait_until_live(*HONEST)
     before = process.memory_info().rss
-    for start in range(0, len(CUT_OFF), AT_ONCE):
-        reasons = {ticker: reason for ticker, (_, reason) in [*CUT_OFF.items()][start : start + AT_ONCE]}
-        with watched.tracking(*reasons):
-            wait_until_cut_off(watched, reasons, latenesses)
+    wait_until_cut_off(watched, latenesses)
     with watched.tracking(*HARMLESS):
         watched.wait_until_live(*HONEST, *HARMLESS, timeout=30)
         return Attacked(
@@ -116,20 +113,28 @@ def attack(watched: Watched) -> Attacked:
         )
 
 
-def wait_until_cut_off(watched: Watched, reasons: dict[str, str], latenesses: list[float]) -> None:
-    unseen, read = dict(reasons), len(watched.quotes)
+def wait_until_cut_off(watched: Watched, latenesses: list[float]) -> None:
+    """Each hostile ticker is tracked until it was cut off; then the next one comes."""
+    waiting, tracked, read = [*CUT_OFF], set[str](), len(watched.quotes)
 
     def is_over() -> bool:
         nonlocal read
         latenesses.append(time.monotonic() - watched.scraper.last_tick)
         for quote in watched.quotes[read:]:
             read += 1
-            ticker, reason = quote.ticker, quote.reason or ""
-            if quote.state is State.ERROR and ticker in unseen and unseen[ticker] in reason:
-                del unseen[ticker]
-        return not unseen and live_of(watched) >= {*HONEST}
+            if (
+                quote.ticker in tracked
+                and quote.state is State.ERROR
+                and CUT_OFF[quote.ticker][1] in (quote.reason or "")
+            ):
+                tracked.remove(quote.ticker)
+                watched.scraper.remove(Ticker(quote.ticker))
+        while waiting and len(tracked) < AT_ONCE:
+            tracked.add(ticker := waiting.pop(0))
+            watched.scraper.add(Ticker(ticker))
+        return not tracked and live_of(watched) >= {*HONEST}
 
-    wait_until(is_over, CUT_OFF_LIMIT_S, what=f"{reasons} are cut off, the honest live: {watched.now}")
+    wait_until(is_over, CUT_OFF_LIMIT_S, what=f"{tracked}, {waiting} are cut off, the honest live: {watched.now}")
 
 
 def live_of(watched: Watched) -> set[str]:
