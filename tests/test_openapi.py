@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from running import PROJECT, QuoteServer, quote_server, wait_until
 
+from proto.crypto.v1.crypto_service_pb2 import DESCRIPTOR
 from quotes import Quote, Source, State, parse_ticker, wire_fields
 from settings import VERSION
 
 DOCUMENT: dict[str, Any] = json.loads((PROJECT / "static" / "openapi.json").read_text(encoding="utf-8"))
+SERVICE = DESCRIPTOR.services_by_name["CryptoPriceService"]
 METHODS = {"get", "put", "post", "delete", "patch"}
 FOR_PAGES = ("/static", "/vendor", "/login")
 # Held against the document here: to Schemathesis a stream would never be over, and 503 without a browser a fault.
@@ -64,6 +66,24 @@ def test_the_server_hands_it_out(server: QuoteServer) -> None:
     answer = server.http.get("/openapi.json")
     assert answer.headers["content-type"] == "application/json"
     assert answer.json() == DOCUMENT
+
+
+def test_every_answer_in_json_ends_with_a_newline(server: QuoteServer, application: Flask) -> None:
+    """For curl in a terminal. Each address is called in each way, and most of the ways are wrong."""
+    addresses = {re.sub(r"<\w+>", "NOSUCHUSD", rule.rule) for rule in application.url_map.iter_rules()}
+    addresses -= {"/api/stream", "/api/alerts/NOSUCHUSD"}
+    addresses |= {"/api/stream?max_rate=x", "/api/tickers/A B/history", "/api/tickers/NOSUCHUSD/history?limit=x", "/x"}
+    addresses |= {f"/{SERVICE.full_name}/{method.name}" for method in SERVICE.methods} | {f"/{SERVICE.full_name}/X"}
+    bodies = {"GET": (b"",), "POST": (b"", b"{", b'{"ticker":"NOSUCHUSD"}'), "PUT": (b'{"tickers":["BTCUSD"]}',)}
+    told: dict[tuple[str, str, int], bool] = {}
+    for address, method in product(sorted(addresses), bodies):
+        for body in bodies[method]:
+            headers = {"Content-Type": "application/json"} if body else {}
+            answer = server.http.request(method, address, content=body, headers=headers)
+            if answer.headers.get("content-type") == "application/json":
+                told[method, address, answer.status_code] = answer.content.endswith(b"\n")
+    assert {status for _, _, status in told} >= {200, 201, 400, 404, 405, 409, 415}
+    assert not [answered for answered, ends_well in told.items() if not ends_well]
 
 
 def test_a_price_with_everything_in_it_is_documented() -> None:

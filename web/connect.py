@@ -66,7 +66,6 @@ if TYPE_CHECKING:
 MAX_MESSAGE = 64 * 1024  # bytes of a request, after decompression
 FAILURE = Failure.DESCRIPTOR.full_name  # the detail of a Connect error that has the error's code
 CONNECT_END, GRPC_WEB_TRAILERS = 0b0000_0010, 0b1000_0000  # flags of the envelope that ends a stream
-WORDLESS = {404, 405, 415}  # statuses that the library sends without a body
 PADDED = re.compile(rb"[^=]+=*")  # base64 may be several texts, each padded
 NO_GRPC = "Use Connect or gRPC-Web over HTTP/1.1. Plain gRPC needs HTTP/2, which Pluto does not support."
 
@@ -426,7 +425,7 @@ class ConnectApplication:
         withheld: list[tuple[str, list[tuple[str, str]]]] = []
 
         def start(status: str, headers: list[tuple[str, str]], *failure: Any) -> Any:
-            if int(status[:3]) in WORDLESS:
+            if int(status[:3]) >= 400:
                 return withheld.append((status, headers))
             return start_response(status, headers, *failure)
 
@@ -451,9 +450,11 @@ def refuse(error: PlutoError) -> Response:
 
 
 def _explain(status: str, headers: list[tuple[str, str]], body: Iterable[bytes]) -> Response:
-    """The library's own answer; if it has no body, with one that says what to do."""
+    """The library's refusal, with a newline at its end. One without a body (404, 405, 415) gets advice as its body."""
     response = Response(body, status, headers)
-    if not response.get_data():
+    if refusal := response.get_data():
+        response.set_data(refusal + b"\n")
+    else:
         code = CODES[response.status_code]
         advice = {
             405: f"Use {response.headers.get('Allow')} for this call.",

@@ -32,7 +32,6 @@ NO_HISTORY = ", and there is no history of it"  # what an untracked ticker lacks
 AGES_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 POINT_COLUMNS = ("at", "priceText", "timestamp", "sourceTime", "source", "state", "simulated", "shifted")
 CANDLE_COLUMNS = ("start", "open", "high", "low", "close", "count", "gap", "isOpen", "simulated")
-FLAGS = ("simulated", "shifted")  # absent where false
 
 _AGE = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
 _MS = re.compile(r"\d{1,15}", re.ASCII)
@@ -138,7 +137,7 @@ def found_json(store: Store, question: Question) -> bytes | None:
         if (found := find(history, question)) is None:
             return None
         next = None if found.next is None else str(found.next)
-        return json.dumps({question.name: found.items, "next": next}, separators=(",", ":")).encode()
+        return json.dumps({question.name: found.items, "next": next}, separators=(",", ":")).encode() + b"\n"
 
     return off_hub(store, read)
 
