@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,12 @@ from typing import Any, TypeVar
 
 import httpx
 import psutil
+import pytest
 from httpx_sse import ServerSentEvent, connect_sse
 
 PROJECT = Path(__file__).parent.parent
 START_TIMEOUT_S = 20.0
+NPM_LIMIT_S = 50.0
 # Tests add tickers faster than anyone.
 TEST_OPTIONS = ("--port", "0", "--browser-mode", "headless", "--additions-per-minute", "100000")
 
@@ -236,3 +239,19 @@ def quote_server(*options: str) -> Iterator[QuoteServer]:
         assert process.stdout is not None
         with closing(QuoteServer(process.stdout.readline().strip(), process)) as server:
             yield server
+
+
+def npm_packages(folder: Path) -> Path:
+    """A folder's packages from npm, installed once; without Node, npm or a registry the test is skipped."""
+    modules = folder / "node_modules"
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("Node and npm are not there: Debian has them as nodejs and npm")
+    installed, wanted = modules / ".package-lock.json", folder / "package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < wanted.stat().st_mtime:
+        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        try:
+            subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=NPM_LIMIT_S)
+        except (subprocess.SubprocessError, OSError) as failure:
+            pytest.skip(f"npm can't install the packages of {folder.name}/: {failure}")
+        installed.touch()
+    return modules

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page
-from running import QuoteServer, quote_server, wait_until
+from running import QuoteServer, npm_packages, quote_server, wait_until
 
 PROJECT = Path(__file__).parent.parent
 EXAMPLES = PROJECT / "examples"
@@ -38,7 +38,6 @@ window.results = await checkAll(webTransports(web, { baseUrl }));
 IMPORT_MAP = re.compile(r'<script type="importmap">.*?</script>', re.DOTALL)
 TOOLS = ("buf", "python-grpc-tools-protoc", "protoc-gen-connectrpc")
 TOOLS_PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-NPM_LIMIT_S = 50.0
 PASSED = dict.fromkeys(["connectJson", "connectBinary", "connectGet", "grpcWebJson", "grpcWebBinary"], "passed")
 
 # The original's messages and fields, which its clients know by number.
@@ -85,19 +84,8 @@ def keep_changing(server: QuoteServer, stop: threading.Event) -> None:
 
 @pytest.fixture(scope="module")
 def packages() -> Path:
-    """The examples' packages from npm, installed once; without Node, npm or a registry the tests are skipped."""
-    modules = EXAMPLES / "node_modules"
-    if not (shutil.which("node") and shutil.which("npm")):
-        pytest.skip("Node and npm are not there: Debian has them as nodejs and npm")
-    installed, wanted = modules / ".package-lock.json", EXAMPLES / "package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < wanted.stat().st_mtime:
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        try:
-            subprocess.run(command, cwd=EXAMPLES, check=True, capture_output=True, timeout=NPM_LIMIT_S)
-        except (subprocess.SubprocessError, OSError) as failure:
-            pytest.skip(f"npm can't install the examples' packages: {failure}")
-        installed.touch()
-    return modules
+    """The examples' packages."""
+    return npm_packages(EXAMPLES)
 
 
 # --- what is generated ------------------------------------------------------------------------------------------------

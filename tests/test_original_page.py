@@ -2,57 +2,57 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from datetime import UTC, datetime
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
-from running import running_pluto, running_simulator, wait_until
+from running import PROJECT, npm_packages, running_pluto, running_simulator, wait_until
 
 PORT = 3000
-ORIGIN = f"http://localhost:{PORT}"
-PAGE = (Path(__file__).parent / "original_page.html").read_text(encoding="utf-8")
-PRICE = re.compile(r"^(BTC|SOL|ADA)USD\d+\.\d\d[+-]\d+\.\d\d%20\d\d-\d\d-\d\dT[\d:.]+Z$")
+FOLDER = PROJECT / "tests" / "original"
+PRICE = re.compile(r"^(BTC|SOL|ADA)USD\d+\.\d\d[+-]\d+\.\d\d%(20\d\d-\d\d-\d\dT[\d:.]+Z)$")
 
 
-class Original(BaseHTTPRequestHandler):
-    """The original's web server: the same page at every address."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html; charset=utf-8")
-        self.end_headers()
-        self.wfile.write(PAGE.encode())
+class Original(SimpleHTTPRequestHandler):
+    """The original's web server: its page, and the page's packages."""
 
     def log_message(self, format: str, *arguments: object) -> None:
         """No line on standard error for a request."""
 
 
 @pytest.fixture
-def original() -> Iterator[None]:
+def original() -> Iterator[str]:
+    """The address of the page."""
+    npm_packages(FOLDER)
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", PORT), Original)
+        server = ThreadingHTTPServer(("127.0.0.1", PORT), functools.partial(Original, directory=str(FOLDER)))
     except OSError:
         pytest.skip(f"port {PORT} is taken")
     with server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield
+        yield f"http://localhost:{PORT}/page.html"
         server.shutdown()
         thread.join()
 
 
-@pytest.mark.usefixtures("original")
-def test_a_page_like_the_originals_lives_through_whatever_happens(browser_page: Page) -> None:
+def test_a_page_like_the_originals_lives_through_whatever_happens(
+    original: str, browser_page: Page, tmp_path: Path
+) -> None:
     rows = browser_page.locator("tr")
     with ExitStack() as source:
         simulator = source.enter_context(running_simulator("--weight", "0", "--heartbeat", "2"))
-        with running_pluto("--source-url", simulator.url) as pluto:
-            browser_page.goto(f"{ORIGIN}/?server={pluto.url}")
+        options = ("--source-url", simulator.url, "--data", str(tmp_path))
+        with running_pluto(*options, PLUTO_STORE="on") as pluto:
+            browser_page.goto(f"{original}?server={pluto.url}")
+            browser_page.wait_for_function("window.streamed")
             for ticker in ("BTCUSD", "ETHUSD", "SOLUSD"):
                 browser_page.evaluate("(ticker) => add(ticker)", ticker)
             expect(rows).to_have_count(3, timeout=20_000)
@@ -64,14 +64,25 @@ def test_a_page_like_the_originals_lives_through_whatever_happens(browser_page: 
             expect(rows).to_have_count(3, timeout=20_000)
             assert pluto.quote("ADAUSD")["source"] == "dom"
             assert "volume" in (pluto.quote("ADAUSD").get("reason") or ""), "empty columns have a reason"
+            streamed = wait_until(
+                lambda: browser_page.evaluate("streamed.some(({ ticker }) => ticker === 'ADAUSD') && streamed")
+            )
+            port = pluto.url.rpartition(":")[2]
 
+        assert "[unavailable] Pluto is shutting down" in wait_until(lambda: browser_page.evaluate("ended"))
+        restarted = datetime.now(UTC).isoformat()
+        with running_pluto(*options, "--port", port, PLUTO_STORE="on") as pluto:
+            wait_until(lambda: all(time > restarted for time in times(rows.all_text_contents())), 30)
             source.close()
             browser_page.evaluate("() => add('DOGEUSD')")
             pluto.wait_for("DOGEUSD", "error")
-            streamed = wait_until(lambda: browser_page.evaluate("streamed"))
             shown = rows.all_text_contents()
 
-    assert len(shown) == 3, browser_page.content()
-    assert all(PRICE.match(text) for text in shown), shown
+    assert len(times(shown)) == len(shown) == 3, browser_page.content()
     assert {price["ticker"] for price in streamed} == {"BTCUSD", "ETHUSD", "SOLUSD", "ADAUSD"}
     assert all(price["price"] > 0 and price["timestamp"] > 0 for price in streamed)
+
+
+def times(texts: list[str]) -> list[str]:
+    """When the prices in the page's rows were shown, as ISO; every row is a price."""
+    return [match[2] for match in map(PRICE.match, texts) if match]
