@@ -12,13 +12,13 @@ import pytest
 
 PROJECT = Path(__file__).parent.parent
 
-DRAWING = (PROJECT / "docs" / "architecture.md").read_text(encoding="utf-8").split("## Arrows")[1].split("```")[1]
+TEXT = (PROJECT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
-def drawn_arrows() -> dict[str, set[str]]:
-    """Each module, and those of ours it imports, as the drawing has them; a line that is indented goes on."""
+def drawn_arrows(heading: str) -> dict[str, set[str]]:
+    """Each module or room, and those it imports, as the drawing has them; a line that is indented goes on."""
     arrows: dict[str, set[str]] = {}
-    for line in DRAWING.strip().splitlines():
+    for line in TEXT.split(heading)[1].split("```")[1].strip().splitlines():
         module, *below = line.split()
         if line.startswith(" "):
             arrows[next(reversed(arrows))] |= {module, *below}
@@ -27,7 +27,8 @@ def drawn_arrows() -> dict[str, set[str]]:
     return arrows
 
 
-BELOW = drawn_arrows()
+BELOW, ROOM_ARROWS = drawn_arrows("## Arrows"), drawn_arrows("### Which room imports which")
+PROGRAMS = {"storage.transfer", "tradingview.doctor"}
 PURE = {"flask", "werkzeug", "gevent", "geventwebsocket", "playwright", "greenlet", "psutil"}
 
 # What a room must know nothing of, though it could be imported.
@@ -109,6 +110,18 @@ def test_every_module_is_drawn() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_the_drawing_has_the_real_imports(module: str) -> None:
     assert arrows_of(module) == BELOW[module]
+
+
+def test_the_rooms_arrows_are_the_real_ones_and_point_down() -> None:
+    """A program of its own is not part of Pluto while it runs: nothing imports it."""
+    real: dict[str, set[str]] = {}
+    for module in set(MODULES) - PROGRAMS:
+        room, rooms = module.partition(".")[0], roots_of(arrows_of(module))
+        real.setdefault(room, set()).update(rooms - {room})
+    assert real == ROOM_ARROWS
+    order = [*ROOM_ARROWS, "proto"]
+    assert all(order.index(room) < order.index(below) for room, rooms in ROOM_ARROWS.items() for below in rooms)
+    assert not PROGRAMS & {name for module in MODULES for name in arrows_of(module)}
 
 
 def test_imports_point_down_the_drawing() -> None:
