@@ -337,7 +337,7 @@ def _read(text: str) -> Ticker:
     if "/" in symbol and exchange == DEFAULT_EXCHANGE:
         raise InvalidTicker("A ticker with '/' needs its exchange before it, as in NYSE:NEE/PW; a pair is as BTCUSD.")
     if symbol.endswith("_OI"):
-        raise InvalidTicker(f"{symbol} is open interest, not a price: leave _OI away to track the price.")
+        raise InvalidTicker(f"{symbol} is open interest, not a price: remove _OI to track the price.")
     return ticker_at(exchange, symbol)
 
 

@@ -407,7 +407,7 @@ class Session:
             return
         reason = why_unreachable(self._control, self._settings.source_url, self._patience.answer)
         if reason is not None and not self._scraper.stopping and self._control is not None:
-            log.warning("%s; its prices come as soon as it can be", reason)
+            log.warning("%s; Pluto keeps trying, and prices come once the site answers", reason)
 
     def wake(self) -> None:
         """Any thread: the tracked tickers changed, or Pluto stops."""
@@ -477,7 +477,7 @@ class Session:
         if one.reopening.due_at is not None and now >= one.reopening.due_at:
             one.reopening.begin()
             self._counters["pages_reopened"] += 1
-            log.warning("%s: its feed gives no sign of life, its page is opened again", tab.ticker)
+            log.warning("%s: its feed gives no sign of life; Pluto opens its page again", tab.ticker)
             self._replace(tab)
 
     def _replace(self, tab: Tab) -> None:
@@ -713,7 +713,7 @@ class Scraper:
         """Any thread: reopens the ticker's page now. See QuoteSource."""
         one, session = self.tickers.tracked().get(ticker), self.session
         if one is None or one.told is None or session is None:
-            raise RetryRefused(f"{ticker} has no page now that could be opened again; it is opened by itself.")
+            raise RetryRefused(f"{ticker} has no page yet. Pluto opens one by itself; a retry is not needed.")
         if one.told.state is State.BLOCKED:
             raise RetryRefused(f"TradingView blocks {ticker}; asking sooner would only prolong it.")
         if one.told.state is State.LIVE:
@@ -750,7 +750,7 @@ class Scraper:
         self.begin_stop()
         self._thread.join(timeout)
         if self._thread.is_alive():
-            log.warning("the browser doesn't end by itself and is killed")
+            log.warning("the browser doesn't end by itself; Pluto kills it")
         self.kill_driver()
 
     @property

@@ -668,7 +668,7 @@ def test_a_bad_tmpdir_falls_back_like_python_s_own(
     assert temporary_root() == tempfile.gettempdir() != str(bad)
     with temporary_folder() as folder:
         assert Path(folder).parent == Path(tempfile.gettempdir())
-    assert f"TMPDIR is {bad}, where no file can be made; temporary files go to " in caplog.text
+    assert f"Pluto can't write to TMPDIR ({bad}); temporary files go to " in caplog.text
 
 
 # --- the processors ---------------------------------------------------------------------------------------------------

@@ -35,11 +35,11 @@ CUT_OFF = {  # what is an error then, by what, and why; those that take longest 
     "TRXUSD": ("floods_console", "the page floods"),
     "SUIUSD": ("huge_message", "the page's texts are too long"),
     "HBARUSD": ("redirects_to_port", "was sent to 127.0.0.1:9"),
-    "XMRUSD": ("redirects_to_file", "it sent the page where no web page may go"),
+    "XMRUSD": ("redirects_to_file", "it redirected the page to an address that web pages may not open"),
     "ARBUSD": ("loops_dialogs", "the page keeps opening dialogs"),
     "FTMUSD": ("hoards_memory", "the page's renderer took "),
     "XLMUSD": ("breeds_frames", "the page floods"),
-    "MKRUSD": ("redirects_to_data", "it sent the page where no web page may go"),
+    "MKRUSD": ("redirects_to_data", "it redirected the page to an address that web pages may not open"),
 }
 HARMLESS = {  # what stays live: nothing comes of it
     "ICPUSD": "closes_itself",

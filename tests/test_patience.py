@@ -160,7 +160,7 @@ def test_a_page_whose_feed_gives_no_sign_of_life_is_opened_again_and_then_less_a
         assert watched.counters["pages_reopened"] == 1, "not sooner than it said"
         simulator.clear("XMRUSD")
     lines = [record.getMessage() for record in caplog.records]
-    assert lines.count("XMRUSD: its feed gives no sign of life, its page is opened again") == 1
+    assert lines.count("XMRUSD: its feed gives no sign of life; Pluto opens its page again") == 1
 
 
 @pytest.mark.parametrize("fault", ["delayed", "price_after_25_s"])

@@ -322,7 +322,7 @@ def test_a_wrong_setting_is_one_clear_sentence(options: list[str], environment: 
 def test_a_browser_that_is_none_is_one_clear_sentence(options: list[str], environment: dict[str, str]) -> None:
     ended = run_to_end("--port", "0", *options, **environment)
     assert ended.returncode == 1
-    assert ended.stderr.startswith("pluto: /no/such/browser is no program that can be run;")
+    assert ended.stderr.startswith("pluto: /no/such/browser is not an executable:")
     assert len(ended.stderr.splitlines()) == 1
 
 

@@ -126,7 +126,7 @@ def find_browsers(path: str | None, playwrights_own: str | None = None) -> Itera
     """
     if path:
         if not os.access(path, os.X_OK) or os.path.isdir(path):
-            raise BrowserMissing(f"{path} is no program that can be run; set PLUTO_BROWSER to a Chromium, or unset it.")
+            raise BrowserMissing(f"{path} is not an executable: set PLUTO_BROWSER to a Chromium, or unset it.")
         yield path
         return
     found = 0

@@ -93,7 +93,7 @@ def temporary_folder() -> Iterator[str]:
     """
     root = temporary_root()
     if (wanted := os.environ.get("TMPDIR")) and not _is_writable(wanted):
-        log.warning("TMPDIR is %s, where no file can be made; temporary files go to %s", wanted, root)
+        log.warning("Pluto can't write to TMPDIR (%s); temporary files go to %s", wanted, root)
     for folder in Path(root).glob(f"{FOLDER_PREFIX}*"):
         _remove_if_left_behind(folder)
     folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=root))

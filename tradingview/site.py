@@ -74,7 +74,7 @@ NETWORK_ERRORS = {
     "ERR_TUNNEL_CONNECTION_FAILED": "the proxy refused",
     "ERR_EMPTY_RESPONSE": "it sent an empty answer",
     "ERR_TOO_MANY_REDIRECTS": "it sends the page round in circles",
-    "ERR_UNSAFE_REDIRECT": "it sent the page where no web page may go",
+    "ERR_UNSAFE_REDIRECT": "it redirected the page to an address that web pages may not open",
 }
 
 

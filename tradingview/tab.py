@@ -176,7 +176,7 @@ class Tab:
             self.fail(PageTrouble(State.ERROR, "the page closed itself"))
         elif self.began_at is None:
             if now - self.asked_at > self._patience.opening:
-                self.fail(PageTrouble(State.ERROR, "the page could not be opened: the browser doesn't get to it"))
+                self.fail(PageTrouble(State.ERROR, "the browser is too busy to open the page"))
         elif self.wall is None and not self.feed.has_price:
             self._check_loading(now)
 

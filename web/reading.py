@@ -105,7 +105,7 @@ def moment_of(text: str, now: int) -> int | None:
         return max(0, round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000))
     except (ValueError, OverflowError):
         raise InvalidRange(
-            f"{text[:40]!r} is no time: use ISO (2026-11-26T08:00:00Z), ms since the epoch, or an age such as 24h."
+            f"{text[:40]!r} is not a time: use ISO (2026-11-26T08:00:00Z), ms since the epoch, or an age such as 24h."
         ) from None
 
 
@@ -113,7 +113,7 @@ def width_of(text: str) -> int | None:
     """The width of candles in ms; None for changes."""
     if text and text not in INTERVALS:
         raise InvalidRange(
-            f"interval is one of {', '.join(INTERVALS)}, or left away for each change, not {text[:40]!r}."
+            f"interval must be one of {', '.join(INTERVALS)}, or absent to get each change, not {text[:40]!r}."
         )
     return INTERVALS.get(text)
 
@@ -124,7 +124,7 @@ def limit_of(text: str) -> int:
         return DEFAULT_LIMIT
     if re.fullmatch(r"\d{1,9}", text, re.ASCII) and 1 <= int(text) <= MAX_LIMIT:
         return int(text)
-    raise InvalidRange(f"limit is a number from 1 to {MAX_LIMIT}, not {text[:40]!r}.")
+    raise InvalidRange(f"limit must be a number from 1 to {MAX_LIMIT}, not {text[:40]!r}.")
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

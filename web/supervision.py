@@ -169,7 +169,7 @@ class Supervisor:
         recent = sum(now - died_at < patience.deaths_window for died_at in self._deaths)
         if recent == patience.deaths:
             self.state = ScraperState.FAILED
-            self._give_up(f"The scraper died {recent} times within a minute, so Pluto ends; the log says of what.")
+            self._give_up(f"The scraper died {recent} times within a minute, so Pluto ends; the log says why.")
             return
         gevent.sleep(patience.restart * 2.0 ** (recent - 1))
         self._source.restart()
@@ -220,7 +220,7 @@ class Simulator:
             gevent.sleep(CHECK_S)
             if self.is_running:
                 continue
-            log.error("the simulator has ended (exit code %d); it is started again", self._process.returncode)
+            log.error("the simulator has ended (exit code %d); Pluto starts it again", self._process.returncode)
             try:
                 start = _start_simulator, (urlsplit(self.url).port,)
                 self._process, self.url = gevent.get_hub().threadpool.apply(*start)
