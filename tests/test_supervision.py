@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from running import Pluto, Simulator, alive, descendants, running_pluto, wait_until
 
+BLOCKED, TURNS_AGAIN = "the hub hasn't turned for 2.0 s", "the hub turns again, after"
 DEATH = "the thread 'scraper' died"
 
 
@@ -96,13 +97,16 @@ def test_a_scraper_that_dies_is_said_once_and_started_again(faulty: Faulty) -> N
 
 
 def test_a_blocked_hub_is_said_once_with_where_it_stands(faulty: Faulty) -> None:
-    before = faulty.logged("the hub hasn't turned for 2.0 s")
+    def blocked() -> int:
+        counters = faulty.pluto.http.get("/api/performance").json()["server"]["counters"]
+        return int(counters.get("hub_blocked", 0))
+
+    counted, said, ended = blocked(), faulty.logged(BLOCKED), faulty.logged(TURNS_AGAIN)
     faulty.pluto.order("block", 2.8)
-    wait_until(lambda: faulty.logged("the hub turns again, after"))
-    assert faulty.logged("the hub hasn't turned for 2.0 s") == before + 1
+    wait_until(lambda: faulty.logged(TURNS_AGAIN) > ended)
+    assert faulty.logged(BLOCKED) == said + 1
     assert faulty.logged("in block_the_hub") == 1
-    counters = faulty.pluto.http.get("/api/performance").json()["server"]["counters"]
-    assert counters["hub_blocked"] == 1
+    assert blocked() == counted + 1
     faulty.pluto.wait_for("BTCUSD", "live")
 
 
