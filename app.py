@@ -38,7 +38,7 @@ from storage.remembered import Remembered
 from storage.retention import Keep
 from store import Store, StoreSettings, path_of
 from tradingview.browser import check_sandbox, find_browser
-from watchlist import TooManyTickers, Watchlist
+from watchlist import Watchlist
 from web.access import SECURITY_HEADERS, Access
 from web.connect import ConnectApplication, refuse
 from web.descriptors import KEPT_FREE, raise_limit, room_for_streams
@@ -233,12 +233,8 @@ def _start_store(parts: Parts) -> list[Ticker]:
 
 def _track(watchlist: Watchlist, tickers: list[Ticker]) -> None:
     """Tracks the tickers up to the limit, and logs the rest; the store keeps those."""
-    for number, ticker in enumerate(tickers):
-        try:
-            watchlist.add(ticker)
-        except TooManyTickers as error:
-            log.warning("%s is not tracked: %s", ", ".join(tickers[number:]), error)
-            return
+    if beyond := watchlist.begin(tickers):
+        log.warning("%s is not tracked: %s", ", ".join(ticker for ticker, _ in beyond), beyond[0][1])
 
 
 def _on_signal() -> AsyncResult[None]:

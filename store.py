@@ -158,7 +158,7 @@ class Store:
         """Why it is degraded, for people; empty if it isn't."""
         silence = time.monotonic() - self._beat_at
         if not self._reason and self._thread.is_alive() and silence > SLOW_S:
-            return f"{self.path} has taken nothing for {silence:.0f} s: its disk is slow, or hangs."
+            return f"nothing could be written to {self.path} for {silence:.0f} s: its disk is slow or hangs."
         return self._reason
 
     @property
@@ -203,7 +203,7 @@ class Store:
         except Exception:
             self._close()
             log.exception("the store's writer failed")
-            self._reason = "The store failed in a way that nobody foresaw. Its log shows how."
+            self._reason = "The store failed unexpectedly. The log has the error."
         else:
             self._recover()
         self._beat_at = time.monotonic()

@@ -50,6 +50,7 @@ class Watchlist:
     def __init__(self, max_tickers: int) -> None:
         self.max_tickers = max_tickers
         self._tickers: list[Ticker] = []
+        self._unplaced: set[Ticker] = set()  # beyond the cap at the start; the store has them still
         self._subscribers: list[Subscriber] = []
 
     def subscribe(self, subscriber: Subscriber) -> None:
@@ -78,15 +79,25 @@ class Watchlist:
                 "or start Pluto with a higher --max-tickers."
             )
         insort(self._tickers, ticker)
+        self._unplaced.discard(ticker)
         for subscriber in self._subscribers:
             subscriber.add(ticker)
         return Outcome(True, f"{ticker} is tracked now.")
 
+    def begin(self, tickers: list[Ticker]) -> list[tuple[Ticker, TooManyTickers]]:
+        """Tracks these from the start on. Returns those beyond the cap, each with the reason; subscribers keep them."""
+        beyond = self._add_all(tickers)
+        self._unplaced.update(ticker for ticker, _ in beyond)
+        return beyond
+
     def replace(self, tickers: list[Ticker]) -> list[tuple[Ticker, TooManyTickers]]:
         """Tracks exactly these tickers, in one step. Returns those beyond the cap, each with the reason."""
-        for ticker in self.tickers:
-            if ticker not in tickers:
+        for ticker in [*self._tickers, *self._unplaced]:
+            if ticker not in tickers or ticker in self._unplaced:
                 self.remove(ticker)
+        return self._add_all(tickers)
+
+    def _add_all(self, tickers: list[Ticker]) -> list[tuple[Ticker, TooManyTickers]]:
         beyond = []
         for ticker in tickers:
             try:
@@ -97,9 +108,11 @@ class Watchlist:
 
     def remove(self, ticker: Ticker) -> Outcome:
         """Stops tracking a ticker. An untracked one changes nothing."""
-        if ticker not in self._tickers:
+        if ticker in self._tickers:
+            self._tickers.remove(ticker)
+        elif ticker not in self._unplaced:
             return Outcome(False, f"{ticker} was not tracked.")
-        self._tickers.remove(ticker)
+        self._unplaced.discard(ticker)
         for subscriber in self._subscribers:
             subscriber.remove(ticker)
         return Outcome(True, f"{ticker} is no longer tracked.")

@@ -47,7 +47,7 @@ def export(path: Path) -> int:
 def take_in(path: Path, settings: Settings, text: str) -> int:
     tickers = read_lines(text)[: settings.max_tickers]
     if not tickers:
-        return complain("No line is a ticker, so nothing has changed.")
+        return complain("No line holds a ticker, so nothing has changed.")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         lock = Lock(path)
@@ -64,7 +64,7 @@ def take_in(path: Path, settings: Settings, text: str) -> int:
 
 
 def read_lines(text: str) -> list[Ticker]:
-    """The tickers; says which lines are none."""
+    """The tickers; prints the lines that hold none."""
     tickers: dict[Ticker, None] = {}
     for line in filter(str.strip, text.removeprefix("\ufeff").splitlines()):
         try:

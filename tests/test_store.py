@@ -24,6 +24,7 @@ from storage.intake import Batch
 from storage.remembered import REASON, Remembered
 from storage.retention import Keep, Retention
 from store import StoreInUse, StoreState, path_of
+from watchlist import Watchlist
 
 
 @pytest.fixture
@@ -46,6 +47,21 @@ def test_the_watchlist_survives_a_restart_and_shows_its_last_prices_as_stale(pat
         assert (shown.ticker, shown.state, shown.price_text, shown.reason) == (BTC, State.STALE, "0.00000812", REASON)
         assert shown.timestamp is not None
         assert shown.change_percent == 1.5
+
+
+def test_tickers_beyond_the_cap_are_kept_until_the_list_is_replaced(path: Path) -> None:
+    with kept(path) as first:
+        for ticker in (BTC, ETH, Ticker("GONE")):
+            first.store.add(ticker)
+    for expected, replaces in (([BTC, ETH, Ticker("GONE")], False), ([BTC, ETH, Ticker("GONE")], True), ([BTC], False)):
+        with kept(path) as again:
+            assert again.found == expected
+            watchlist = Watchlist(max_tickers=1)
+            watchlist.subscribe(again.store)
+            beyond = [ticker for ticker, _ in watchlist.begin(again.found)]
+            assert [*watchlist.tickers, *beyond] == expected
+            if replaces:
+                assert [ticker for ticker, _ in watchlist.replace([BTC, ETH])] == [ETH]
 
 
 def test_an_old_price_is_shown_until_the_page_speaks() -> None:
