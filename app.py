@@ -36,7 +36,8 @@ from scraper import Scraper, ScraperSettings
 from settings import VERSION, Settings, read_settings, variable_of
 from storage.remembered import Remembered
 from storage.retention import Keep
-from store import Store, StoreSettings, path_of
+from storage.schema import path_of
+from store import Store, StoreSettings
 from tradingview.browser import check_sandbox, find_browser
 from watchlist import Watchlist
 from web.access import SECURITY_HEADERS, Access

@@ -27,9 +27,9 @@ from storage.history import History
 from storage.intake import MAX_WAITING, Batch, Intake, wall_ms
 from storage.remembered import Remembered
 from storage.retention import Keep, Retention
-from storage.schema import FromTheFuture, Lock, StoreInUse, default_folder, is_unusable, read_watchlist, set_aside
+from storage.schema import FromTheFuture, Lock, StoreInUse, is_unusable, read_watchlist, set_aside
 
-__all__ = ["Store", "StoreInUse", "StoreSettings", "StoreState", "path_of"]
+__all__ = ["Store", "StoreInUse", "StoreSettings", "StoreState"]
 
 TURN_S = 1.0
 SHORTEST_TURN_S = 0.02
@@ -61,11 +61,6 @@ class StoreSettings:
     max_waiting: int = MAX_WAITING
     patience: float = 1.0
     turn: float = TURN_S
-
-
-def path_of(folder: str, *, demo: bool) -> Path:
-    """The file in the folder, by default the platform's. Simulated prices have a file of their own."""
-    return (Path(folder).expanduser() if folder else default_folder()) / ("demo.db" if demo else "pluto.db")
 
 
 class Store:

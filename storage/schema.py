@@ -78,6 +78,11 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "pluto"
 
 
+def path_of(folder: str, *, demo: bool) -> Path:
+    """The file in the folder, by default the platform's. Simulated prices have a file of their own."""
+    return (Path(folder).expanduser() if folder else default_folder()) / ("demo.db" if demo else "pluto.db")
+
+
 def connect(path: Path, patience: float) -> sqlite3.Connection:
     """The connection that writes. `patience` is how many seconds it waits for another program's lock."""
     connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)

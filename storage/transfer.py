@@ -18,8 +18,7 @@ from quotes import PlutoError, Ticker, parse_ticker
 from settings import Settings, read_settings
 from storage.file import StoreFile
 from storage.intake import Batch, wall_ms
-from storage.schema import FromTheFuture, Lock, StoreInUse, is_unusable, read_watchlist
-from store import path_of
+from storage.schema import FromTheFuture, Lock, StoreInUse, is_unusable, path_of, read_watchlist
 
 PATIENCE_S = 5.0
 

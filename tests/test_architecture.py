@@ -28,7 +28,6 @@ def drawn_arrows(heading: str) -> dict[str, set[str]]:
 
 
 BELOW, ROOM_ARROWS = drawn_arrows("## Arrows"), drawn_arrows("### Which room imports which")
-PROGRAMS = {"storage.transfer", "tradingview.doctor"}
 PURE = {"flask", "werkzeug", "gevent", "geventwebsocket", "playwright", "greenlet", "psutil"}
 
 # What a room must know nothing of, though it could be imported.
@@ -113,15 +112,13 @@ def test_the_drawing_has_the_real_imports(module: str) -> None:
 
 
 def test_the_rooms_arrows_are_the_real_ones_and_point_down() -> None:
-    """A program of its own is not part of Pluto while it runs: nothing imports it."""
     real: dict[str, set[str]] = {}
-    for module in set(MODULES) - PROGRAMS:
+    for module in MODULES:
         room, rooms = module.partition(".")[0], roots_of(arrows_of(module))
         real.setdefault(room, set()).update(rooms - {room})
     assert real == ROOM_ARROWS
     order = [*ROOM_ARROWS, "proto"]
     assert all(order.index(room) < order.index(below) for room, rooms in ROOM_ARROWS.items() for below in rooms)
-    assert not PROGRAMS & {name for module in MODULES for name in arrows_of(module)}
 
 
 def test_imports_point_down_the_drawing() -> None:

@@ -23,7 +23,8 @@ from storage.history import History, Range
 from storage.intake import Batch
 from storage.remembered import REASON, Remembered
 from storage.retention import Keep, Retention
-from store import StoreInUse, StoreState, path_of
+from storage.schema import path_of
+from store import StoreInUse, StoreState
 from watchlist import Watchlist
 
 
