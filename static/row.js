@@ -10,6 +10,7 @@ const NOTHING = { text: "" };
 export const ARROWS = { up: "▲", down: "▼", flat: "", "": "" };
 
 class PriceRow extends HTMLElement {
+  trendDueAt = 0; // when its trend is drawn again, ms
   lost = ""; // the state for which the board has asked what to track instead
   #parts = {};
   #priceText = null; // as painted; "" when there is none
@@ -166,8 +167,12 @@ class PriceRow extends HTMLElement {
     this.toggleAttribute("data-reason", Boolean(why || next));
   }
 
-  drawTrend(session) {
-    this.#parts.trend.draw(session);
+  get trend() {
+    return this.#parts.trend;
+  }
+
+  paintTrend(trend) {
+    this.#parts.trend.draw(trend);
   }
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from decimal import Decimal
 from itertools import groupby
@@ -16,7 +16,9 @@ from running import wait_until
 
 from quotes import Quote, Source, State, Ticker
 from storage.candles import Candle
-from storage.changes import Change, change_of
+from storage.changes import Arrival, Change, change_of
+from storage.file import StoreFile
+from storage.intake import Batch
 from storage.remembered import Remembered
 from storage.schema import connect_reader
 from store import Store, StoreSettings, StoreState
@@ -56,6 +58,19 @@ def kept(path: Path, **settings: Any) -> Iterator[Kept]:
         yield kept
     finally:
         kept.store.stop()
+
+
+def write_past(folder: Path, pasts: Mapping[Ticker, Iterable[tuple[int, State, str]]]) -> None:
+    """A file as an earlier Pluto left it: it tracked these tickers, which had these states and prices at these ms."""
+    arrivals = [
+        Arrival(at, ticker, Quote(ticker, state, price, 0.5, at, Source.SOCKET, at, at))
+        for ticker, past in pasts.items()
+        for at, state, price in past
+    ]
+    arrivals.sort(key=lambda arrival: arrival.at)
+    file = StoreFile(folder / "pluto.db", 1.0)
+    file.write(Batch(dict.fromkeys(pasts, True), arrivals), arrivals[-1].at)
+    file.close()
 
 
 def changes(path: Path, ticker: Ticker = BTC) -> list[Change]:
