@@ -64,6 +64,7 @@ def beside_trials(application: WSGIApplication) -> WSGIApplication:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--data", default="", help="the folder of the store; without it nothing is stored")
     parser.add_argument("--heartbeat", type=float, default=5.0)
     parser.add_argument("--lag-limit", type=float, default=15.0)
@@ -97,7 +98,7 @@ def main() -> None:
     parts = assemble(settings, heartbeat=options.heartbeat, lag_limit=options.lag_limit)
     broadcaster = parts.broadcaster
     application = beside_trials(create_app(parts))
-    (listener,) = listen("127.0.0.1", 0)
+    (listener,) = listen("127.0.0.1", options.port)
     if options.foreign:
         server: WSGIServer = WSGIServer(listener, application, log=None)
     else:

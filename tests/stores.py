@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from decimal import Decimal
 from itertools import groupby
@@ -16,7 +16,9 @@ from running import wait_until
 
 from quotes import Quote, Source, State, Ticker
 from storage.candles import Candle
-from storage.changes import Change, change_of
+from storage.changes import Arrival, Change, change_of
+from storage.file import StoreFile
+from storage.intake import Batch
 from storage.remembered import Remembered
 from storage.schema import connect_reader
 from store import Store, StoreSettings, StoreState
@@ -56,6 +58,15 @@ def kept(path: Path, **settings: Any) -> Iterator[Kept]:
         yield kept
     finally:
         kept.store.stop()
+
+
+def write_past(folder: Path, ticker: Ticker, moments: Iterable[tuple[int, State, str]]) -> None:
+    """A file as an earlier Pluto left it, which tracked the ticker: its states and prices at these times, in ms."""
+    file = StoreFile(folder / "pluto.db", 1.0)
+    quotes = [Quote(ticker, state, price, 0.5, at, Source.SOCKET, at, at) for at, state, price in moments]
+    arrivals = [Arrival(quote.timestamp or 0, ticker, quote) for quote in quotes]
+    file.write(Batch({ticker: True}, arrivals), arrivals[-1].at)
+    file.close()
 
 
 def changes(path: Path, ticker: Ticker = BTC) -> list[Change]:

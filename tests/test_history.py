@@ -94,6 +94,8 @@ def test_csv_has_the_exact_decimals(server: QuoteServer) -> None:
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     rows = list(csv.DictReader(answer.text.splitlines()))
     assert [row["priceText"] for row in rows] == [*PRICES, "10.45"]
+    link = server.http.get("/api/tickers/BTCUSD/history?format=csv", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert link.text == answer.text
     bounded = server.http.get("/api/tickers/BTCUSD/history?limit=2", headers={"Accept": "text/csv"})
     assert list(csv.DictReader(bounded.text.splitlines())) == rows[:2]
     candles = server.http.get("/api/tickers/BTCUSD/history?interval=1d", headers={"Accept": "text/csv"})
@@ -126,7 +128,17 @@ def test_the_example_prints_candles(server: QuoteServer) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["since=yesterday", "until=1.5h", "limit=0", "limit=5001", "limit=x", "interval=2m", "cursor=f1", "cursor=x"],
+    [
+        "since=yesterday",
+        "until=1.5h",
+        "limit=0",
+        "limit=5001",
+        "limit=x",
+        "interval=2m",
+        "format=xml",
+        "cursor=f1",
+        "cursor=x",
+    ],
 )
 def test_a_question_that_means_nothing_is_refused(server: QuoteServer, query: str) -> None:
     answer = server.http.get(f"/api/tickers/BTCUSD/history?{query}")

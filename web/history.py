@@ -11,7 +11,7 @@ from typing import Any, cast
 from flask import Blueprint, Response, jsonify, request
 
 from quotes import InvalidTicker, PlutoError, Ticker, parse_ticker
-from web.reading import NO_HISTORY, found_csv, found_json, question_of, until_kept
+from web.reading import NO_HISTORY, found_csv, found_json, question_of, until_kept, wants_csv
 from web.routes import json_body, parts
 
 JSON, CSV, TEXT = "application/json", "text/csv", "text/plain"
@@ -22,10 +22,11 @@ history_routes = Blueprint("history", __name__)
 
 @history_routes.get("/api/tickers/<text>/history")
 def history(text: str) -> Response:
-    """Changes, or candles if an interval is given; CSV if the caller prefers it."""
+    """Changes, or candles if an interval is given; CSV if the caller asks for it."""
     question = question_of(parse_ticker(text), request.args)
     headers = {"Cache-Control": "no-store", "Vary": "Accept"}
-    if request.accept_mimetypes.best_match([JSON, CSV]) == CSV:
+    prefers_csv = request.accept_mimetypes.best_match([JSON, CSV]) == CSV
+    if wants_csv(request.args.get("format", ""), prefers_csv):
         rows = found_csv(parts().store, question, is_bounded="limit" in request.args)
         if rows is None:
             parts().watchlist.check(question.ticker, NO_HISTORY)

@@ -118,6 +118,13 @@ def width_of(text: str) -> int | None:
     return INTERVALS.get(text)
 
 
+def wants_csv(text: str, prefers_csv: bool) -> bool:
+    """Whether the answer is CSV: as the query's format says, for a link can say no more, or else as Accept does."""
+    if text not in ("", "csv", "json"):
+        raise InvalidRange(f"format is csv or json, or left away for what Accept asks for, not {text[:40]!r}.")
+    return text == "csv" if text else prefers_csv
+
+
 def limit_of(text: str) -> int:
     """How many items one answer has at most."""
     if not text:
