@@ -1,5 +1,5 @@
-/* Owns the requests about one ticker: track it, untrack it, try it again, look it up. Every outcome, also no answer at all,
-   comes back as one object. Never touches the document or the store. */
+/* Owns the requests about one ticker: track it, untrack it, try it again, look it up, read its past. Every outcome,
+   also no answer at all, comes back as one object. Never touches the document or the store. */
 
 const NO_ANSWER = "Pluto doesn't answer. Is it still running?";
 
@@ -30,6 +30,12 @@ export function explain(ticker) {
   return send(`${addressOf(ticker)}/why`, {});
 }
 
+/** What is kept of its prices, as candles: `wishes` are the query of /history. */
+export function candles(ticker, wishes) {
+  return send(`${historyOf(ticker)}?${new URLSearchParams(wishes)}`, {});
+}
+
+export const historyOf = (ticker) => `${addressOf(ticker)}/history`;
 const addressOf = (ticker) => `/api/tickers/${encodeURIComponent(ticker)}`;
 
 /** {ok, message, status, answer}: `answer` is what Pluto sent, an empty object when it sent nothing. */

@@ -1,11 +1,12 @@
-/* Owns <price-board>: which rows stand where, painting those that changed once a frame, moving among them by keyboard, and
-   what a click on them means. Never talks to the server; what a user asks for goes to actions.js, or up as "open-ticker". */
+/* Owns <price-board>: which rows there are and where they stand, moving among them by keyboard, and what a click on them
+   means. Never paints: paint.js does. What a user asks for goes to actions.js, or up as "open-ticker". */
 
-import { add, copyPrice, proposals, remove, retry } from "./actions.js";
+import { add, copyPrice, remove, retry } from "./actions.js";
 import { clock, nextFrame } from "./frame.js";
 import { watchDrags, watchSwipes } from "./hands.js";
 import { notify } from "./notices.js";
 import { nextSort, ordered } from "./order.js";
+import { Painter } from "./paint.js";
 import { settings } from "./settings.js";
 import { store } from "./store.js";
 import "./row.js";
@@ -13,25 +14,15 @@ import "./sparkline.js";
 
 const RESORT_EVERY = 5; // seconds between new orders when sorted by something that moves
 const HELD_FOR = 10_000; // ms after a hand was last on the board, for which rows don't run away from it
-const FADE_EVERY = 150; // ms
-const ROWS_A_FRAME = 8; // brought up to date in one frame by the second's round, so that no frame has all of them
-const NEARLY = "200px"; // rows this far out of sight are painted as if they were in it
 const SLIDE = { duration: 180, easing: "ease-out" };
 const LOOK = 3; // characters of a symbol that make tickers look alike
-const LOST = ["not_found", "error"]; // states in which another ticker may be the right one
 
 class PriceBoard extends HTMLElement {
   #rows = new Map(); // ticker → row
   #list = null; // the element that holds them
-  #changed = new Set(); // tickers to paint in the next frame
-  #marked = new Set(); // rows whose mark has to fade
-  #fadeTimer = 0;
-  #round = []; // rows whose age, day and sparkline are due, and their paint if they are out of sight
-  #watcher = null; // knows which rows are in sight
-  #inSight = new Set(); // rows painted as soon as they change; the others wait for the round
+  #painter = null;
   #seconds = 0;
   #handAt = 0; // when the pointer last moved here or a key was pressed
-  #digits = 0; // of the longest price so far: the price column is as wide
   #numbers = "common";
   #current = ""; // the ticker whose row is in the tab order
   #listening = null;
@@ -40,9 +31,9 @@ class PriceBoard extends HTMLElement {
     this.#list = this.querySelector("[data-rows]");
     this.#listening = new AbortController();
     const { signal } = this.#listening;
-    this.#watcher = new IntersectionObserver(this.#watch, { rootMargin: NEARLY });
+    this.#painter = new Painter(this, this.#rows);
     store.addEventListener("tickers", () => nextFrame(this.#arrange), { signal });
-    store.addEventListener("quotes", ({ detail }) => this.#repaint(detail), { signal });
+    store.addEventListener("quotes", ({ detail }) => this.#painter.repaint(detail), { signal });
     settings.addEventListener("change", this.#resettle, { signal });
     clock.addEventListener("second", () => this.#strike(), { signal });
     this.addEventListener("click", this.#click, { signal });
@@ -57,8 +48,7 @@ class PriceBoard extends HTMLElement {
 
   disconnectedCallback() {
     this.#listening.abort();
-    this.#watcher.disconnect();
-    clearTimeout(this.#fadeTimer);
+    this.#painter.stop();
   }
 
   /** Put the focus on a row, on the first when there is no such. */
@@ -93,7 +83,7 @@ class PriceBoard extends HTMLElement {
   #rewrite() {
     this.#numbers = settings.get("numbers");
     for (const row of this.#rows.values()) row.rewrite();
-    this.#repaint(this.#rows.keys());
+    this.#painter.repaint(this.#rows.keys());
   }
 
   #arrange = () => {
@@ -133,9 +123,7 @@ class PriceBoard extends HTMLElement {
       if (wanted.has(ticker)) continue;
       row.remove();
       this.#rows.delete(ticker);
-      this.#marked.delete(row);
-      this.#watcher.unobserve(row);
-      this.#inSight.delete(row);
+      this.#painter.forget(row);
     }
   }
 
@@ -147,12 +135,11 @@ class PriceBoard extends HTMLElement {
       row = document.createElement("price-row");
       row.dataset.ticker = ticker;
       this.#rows.set(ticker, row);
-      this.#watcher.observe(row);
     }
     this.#list.insertBefore(row, there ?? null);
+    this.#painter.watch(row);
     row.reachable = ticker === this.#current;
-    this.#paintRow(ticker, store.now());
-    row.drawTrend(store.session(ticker));
+    this.#painter.paintWhole(row);
   }
 
   /** A row that moved keeps the focus; one that went leaves it to its successor. */
@@ -178,92 +165,15 @@ class PriceBoard extends HTMLElement {
     }
   }
 
-  // -- paint
-
-  #repaint(tickers) {
-    for (const ticker of tickers) this.#changed.add(ticker);
-    nextFrame(this.#paint);
-  }
-
-  #paint = () => {
-    const now = store.now();
-    for (const ticker of this.#changed) {
-      const row = this.#rows.get(ticker);
-      if (!row || this.#inSight.has(row)) this.#paintRow(ticker, now);
-    }
-  };
-
-  #watch = (entries) => {
-    for (const { target, isIntersecting } of entries) {
-      if (isIntersecting) this.#inSight.add(target);
-      else this.#inSight.delete(target);
-    }
-    nextFrame(this.#paint);
-  };
-
-  #paintRow(ticker, now) {
-    this.#changed.delete(ticker);
-    const row = this.#rows.get(ticker);
-    if (!row) return;
-    const view = store.view(ticker);
-    row.paint(view, now);
-    if (row.shown.length > this.#digits) this.#widen(row.shown);
-    const lost = LOST.includes(view.state) ? view.state : "";
-    if (row.lost !== lost) this.#propose(row, lost);
-    if (row.marked) this.#fadeLater(row);
-  }
-
-  /** A ticker that TradingView doesn't have, or not under this name: what to track instead is asked for once. */
-  async #propose(row, lost) {
-    row.lost = lost;
-    const proposed = lost ? await proposals(row.ticker) : [];
-    if (row.lost === lost) row.propose(proposed);
-  }
-
-  /** A separator is half as wide as a digit. */
-  #widen(price) {
-    const digits = (price.length + price.replace(/\D/g, "").length) / 2;
-    if (digits <= this.#digits) return;
-    this.#digits = digits;
-    this.style.setProperty("--digits", digits);
-  }
-
-  #fadeLater(row) {
-    this.#marked.add(row);
-    this.#fadeTimer ||= setTimeout(this.#fade, FADE_EVERY);
-  }
-
-  #fade = () => {
-    const now = store.now();
-    for (const row of this.#marked) if (!row.fade(now)) this.#marked.delete(row);
-    this.#fadeTimer = this.#marked.size ? setTimeout(this.#fade, FADE_EVERY) : 0;
-  };
+  // -- time
 
   #strike() {
     if (document.hidden) return;
     this.#seconds++;
-    nextFrame(this.#beginRound);
+    nextFrame(this.#painter.beginRound);
     const held = performance.now() - this.#handAt < HELD_FOR;
     if (this.#seconds % RESORT_EVERY === 0 && !held) nextFrame(this.#arrange);
   }
-
-  #beginRound = () => {
-    if (this.#round.length) return; // very many rows take more than a second
-    this.#round = [...this.#rows.values()];
-    this.#goRound();
-  };
-
-  #goRound = () => {
-    const now = store.now();
-    for (const row of this.#round.splice(0, ROWS_A_FRAME).filter(({ isConnected }) => isConnected)) {
-      const view = store.view(row.ticker);
-      if (this.#changed.has(row.ticker)) this.#paintRow(row.ticker, now);
-      else row.paintAge(view, now);
-      row.paintDay(view);
-      row.drawTrend(store.session(row.ticker));
-    }
-    if (this.#round.length) nextFrame(this.#goRound);
-  };
 
   // -- hands
 

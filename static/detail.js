@@ -3,12 +3,10 @@
 
 import { add, copyPrice, proposals, remove, retry } from "./actions.js";
 import { explain } from "./api.js";
-import { SessionChart } from "./chart.js";
-import { age, amount, clockTime, dayRange, decimals, difference, direction, exactTime, figure, latency, nextTry, percent, priceRuns, priceWords, reason, secondTime, STATE_WORDS, tradeAge, waits } from "./format.js";
+import { age, amount, dayRange, decimals, difference, direction, exactTime, figure, latency, nextTry, percent, priceRuns, priceWords, reason, secondTime, STATE_WORDS, tradeAge, waits } from "./format.js";
 import { clock, nextFrame } from "./frame.js";
 import { notify } from "./notices.js";
 import { ARROWS, proposal, write, writeRuns } from "./row.js";
-import { settings } from "./settings.js";
 import { store } from "./store.js";
 import { sentencesOf } from "./why.js";
 
@@ -27,7 +25,7 @@ class TickerDetail extends HTMLElement {
   #dialog = null;
   #parts = {};
   #ticker = "";
-  #chart = null;
+  #isCharted = false;
   #priceText = "";
   #markedAt = 0;
   #lost = ""; // the state in which a ticker to track instead was asked for
@@ -57,8 +55,6 @@ class TickerDetail extends HTMLElement {
     store.addEventListener("connection", this.#reopenChart, { signal });
     clock.addEventListener("second", this.#strike, { signal });
     this.#parts.why.addEventListener("toggle", this.#explain, { signal });
-    settings.addEventListener("change", () => this.#chart?.restyle(this.#parts.chart, this.#places), { signal });
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#chart?.restyle(this.#parts.chart, this.#places), { signal });
     this.#dialog.addEventListener("close", this.#shut, { signal });
     this.#dialog.addEventListener("click", this.#click, { signal });
     this.#name();
@@ -73,8 +69,8 @@ class TickerDetail extends HTMLElement {
 
   #shut = () => {
     this.#listening?.abort();
-    this.#chart?.close();
-    this.#chart = null;
+    this.#parts.chart.close?.();
+    this.#isCharted = false;
     this.#ticker = "";
   };
 
@@ -112,7 +108,7 @@ class TickerDetail extends HTMLElement {
 
   /** What couldn't be loaded while Pluto was away can be now. */
   #reopenChart = () => {
-    if (store.connection.state === "open" && !this.#chart && !this.#parts.nochart.hidden) this.#openChart();
+    if (store.connection.state === "open" && !this.#isCharted && !this.#parts.nochart.hidden) this.#openChart();
   };
 
   #name() {
@@ -123,14 +119,14 @@ class TickerDetail extends HTMLElement {
 
   async #openChart() {
     const ticker = this.#ticker;
-    const chart = new SessionChart();
-    this.#parts.nochart.hidden = true;
-    this.#parts.chart.hidden = false;
-    const drawn = await chart.open(this.#parts.chart, store.session(ticker), this.#places);
-    if (this.#ticker !== ticker || !this.#dialog.open) return chart.close();
-    this.#parts.chart.hidden = !drawn;
-    this.#parts.nochart.hidden = drawn;
-    this.#chart = drawn ? chart : null;
+    const { chart, nochart } = this.#parts;
+    nochart.hidden = true;
+    chart.hidden = false;
+    const isDrawn = (await hasCharts()) && (await chart.open(ticker));
+    if (this.#ticker !== ticker || !this.#dialog.open) return;
+    chart.hidden = !isDrawn;
+    nochart.hidden = isDrawn;
+    this.#isCharted = isDrawn;
   }
 
   // -- paint
@@ -147,17 +143,8 @@ class TickerDetail extends HTMLElement {
     this.#parts.known.hidden = !view.priceText && !session.length;
     this.#paintFacts(view, now);
     this.#paintChanges(session);
-    this.#chart?.update(session);
-    this.#nameChart(session);
+    if (this.#isCharted) this.#parts.chart.paint();
   };
-
-  /** The chart is a picture; this is what it shows. */
-  #nameChart(session) {
-    const [first, newest] = [session.oldest(), session.newest()];
-    const from = first ? ` since ${clockTime(first.time * 1000)}: from ${figure(first.value, this.#places)} to ${figure(newest.value, this.#places)}` : "";
-    const name = `Chart of ${this.#ticker}${from}`;
-    if (this.#parts.chart.getAttribute("aria-label") !== name) this.#parts.chart.setAttribute("aria-label", name);
-  }
 
   #paintPrice({ priceText = "", currency = "", changePercent, change, state }, now) {
     const { price, currency: unit, change: element, arrow } = this.#parts;
@@ -222,6 +209,17 @@ class TickerDetail extends HTMLElement {
     list.classList.toggle("long", shown.some(({ priceText }) => priceText.length > ONE_COLUMN));
     shown.forEach((change, at) => showChange(list.children[at], change));
     this.#parts.nochanges.hidden = shown.length > 0;
+  }
+}
+
+/** Loads what charts take, with the first one. A browser never tries again to import what it once couldn't: so ask first. */
+async function hasCharts() {
+  try {
+    if (!(await fetch("/static/charts.js")).ok) return false;
+    await import("./charts.js");
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -9,6 +9,7 @@ let locale = "en-US";
 const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const CLOCK_SECONDS = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+const UTC_DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
 
 /** What each state is called on screen. */
 export const STATE_WORDS = {
@@ -114,6 +115,16 @@ export function direction(value) {
 export function clockTime(ms, now = Date.now()) {
   const time = CLOCK.format(ms);
   return DAY.format(ms) === DAY.format(now) ? time : `${DAY.format(ms)} ${time}`;
+}
+
+/** "26 Nov", by the reader's clock or by UTC. */
+export function dayWords(ms, isUtc = false) {
+  return (isUtc ? UTC_DAY : DAY).format(ms);
+}
+
+/** "26 Nov 14:02". */
+export function momentWords(ms) {
+  return `${DAY.format(ms)} ${CLOCK.format(ms)}`;
 }
 
 /** "14:02:11". */

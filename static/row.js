@@ -166,8 +166,12 @@ class PriceRow extends HTMLElement {
     this.toggleAttribute("data-reason", Boolean(why || next));
   }
 
-  drawTrend(session) {
-    this.#parts.trend.draw(session);
+  get trend() {
+    return this.#parts.trend;
+  }
+
+  paintTrend(trend) {
+    this.#parts.trend.draw(trend);
   }
 }
 

@@ -1,5 +1,5 @@
-/* Owns what is remembered between visits in this browser: theme, density, sort, own order, numbers, shortcuts, and
-   tickers tracked before. Emits "change". Never asks the server, and works, forgetfully, where storage is off. */
+/* Owns what is remembered between visits in this browser: theme, density, sort, own order, numbers, shortcuts,
+   the chart's look, and tickers tracked before. Emits "change". Never asks the server, and works, forgetfully, where storage is off. */
 
 import { writeNumbers } from "./format.js";
 import { SORTS } from "./order.js";
@@ -12,6 +12,8 @@ const CHOICES = {
   sort: SORTS,
   numbers: ["common", "browser"], // 66,751.91, or as the browser's own locale has it
   shortcuts: [true, false],
+  interval: ["1m", "5m", "15m", "1h", "4h", "1d"], // of the chart
+  chart: ["candles", "line"],
 };
 
 class Settings extends EventTarget {
