@@ -214,6 +214,7 @@ class TickerDetail extends HTMLElement {
 
 /** Loads what charts take, with the first one. A browser never tries again to import what it once couldn't: so ask first. */
 async function hasCharts() {
+  if (customElements.get("price-chart")) return true;
   try {
     if (!(await fetch("/static/charts.js")).ok) return false;
     await import("./charts.js");

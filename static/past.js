@@ -1,6 +1,6 @@
 /* Owns what the page asks of one ticker's kept prices: the newest page first, older ones when someone looks there, and what was
-   missed, after each candle's end and after each gap. Between those the stream goes on with the newest candle. Never
-   draws: it tells `onSlots(slots)` what is new, and `onAll()` when all is to be drawn anew. */
+   missed: each minute, after each candle's end and after each gap. Between those the stream goes on with the newest
+   candle. Never draws: it tells `onSlots(slots)` what is new, and `onAll()` when all is to be drawn anew. */
 
 import { candles } from "./api.js";
 import { Candles, WIDTHS } from "./candles.js";
@@ -9,6 +9,7 @@ import { store } from "./store.js";
 const PAGE = 300; // candles
 const MOST = 20_000; // candles kept; what was before them, a wider interval shows
 const WRITTEN_AFTER = 2_000; // ms in which the store has written what has just been heard
+const CATCH_UP_EVERY = 60_000; // ms: the stream has but the last of the prices between two flushes
 const AGAIN_AFTER = 10_000; // ms until the next try when the store didn't answer
 
 export class Past {
@@ -24,6 +25,7 @@ export class Past {
   #priceText = ""; // as heard last
   #isKnown = false; // the price is current, and nothing of it was missed
   #dueAt = Infinity; // when to ask for what was missed
+  #notBefore = 0; // when to ask again after a failure
   #listening = new AbortController();
 
   constructor(ticker, interval) {
@@ -40,6 +42,7 @@ export class Past {
   async open() {
     const told = await this.#reload();
     if (!told.ok || this.#isOver) return told;
+    this.#catchUpSoon();
     store.addEventListener("quotes", ({ detail }) => detail.includes(this.#ticker) && this.#hear(), { signal: this.#listening.signal });
     return told;
   }
@@ -55,7 +58,7 @@ export class Past {
   /** Each second: ask for what was missed, when that is due. */
   strike() {
     if (document.hidden || store.connection.state !== "open" || Date.now() < this.#dueAt) return;
-    this.#dueAt = Infinity;
+    this.#dueAt = Date.now() + CATCH_UP_EVERY;
     this.#catchUp();
   }
 
@@ -86,7 +89,7 @@ export class Past {
     const since = Math.max(0, this.#writtenUntil);
     const told = await this.#ask({ since });
     if (this.#isOver) return;
-    if (!told.ok) this.#dueAt = Date.now() + AGAIN_AFTER;
+    if (!told.ok) this.#dueAt = this.#notBefore = Date.now() + AGAIN_AFTER;
     else if (told.answer.next) await this.#reload(); // too much to bridge
     else this.#settle(told.answer.candles, askedAt, since);
   }
@@ -126,7 +129,7 @@ export class Past {
   }
 
   #catchUpSoon() {
-    if (this.#dueAt === Infinity) this.#dueAt = Date.now() + WRITTEN_AFTER;
+    this.#dueAt = Math.min(this.#dueAt, Math.max(this.#notBefore, Date.now() + WRITTEN_AFTER));
   }
 }
 

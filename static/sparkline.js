@@ -36,7 +36,7 @@ class SparkLine extends HTMLElement {
   }
 
   #tell(seconds, isSession) {
-    const span = seconds >= WHOLE ? "24 h" : duration(Math.max(SHORTEST, seconds) * 1000);
+    const span = seconds >= WHOLE ? "24 h" : duration(Math.max(SHORTEST, Math.round(seconds / 60) * 60) * 1000);
     const name = seconds ? (isSession ? `This session, ${span}` : `Last ${span}`) : "";
     if (name === this.#name) return;
     this.#name = name;

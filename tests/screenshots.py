@@ -1,22 +1,29 @@
 """Takes the README's pictures of the page: `./run.sh screenshots [folder]`, about two minutes.
 
-The real Pluto and the simulator, which makes the same prices from the same seed; headless Chromium looks at them. What
-can't be the same each time are the moments: times of day, and where in its walk a price is caught.
+The real Pluto and the simulator, which makes the same prices from the same seed; headless Chromium looks at them. The
+day before is invented here, between the day's open and the price, as an earlier Pluto would have kept it. What can't be
+the same each time are the moments: times of day, and where in its walk a price is caught.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 from running import PROJECT, Pluto, Simulator, running_pluto, running_simulator
+from stores import write_past
 
+from quotes import State, Ticker
 from tradingview.browser import find_browser
 
 SEED = "7"
@@ -33,7 +40,9 @@ SIZES: dict[str, ViewportSize] = {
     "zoomed": {"width": 640, "height": 400},  # 1280 × 800 at 200 %
     "small": {"width": 320, "height": 640},
 }
-SESSION_MS = 62_000  # so that the sparklines have their whole width
+SESSION_MS = 12_000  # so that prices have moved
+DAY_S, STEP_S = 86_400, 30
+OFF_S = (8 * 3600, 6 * 3600)  # how long ago Pluto was off: a gap in every trend
 MOST_BYTES = 150_000
 LIVE_S = 60.0
 
@@ -60,32 +69,62 @@ def take_well(browser: Browser, simulator: Simulator, folder: Path) -> None:
         take(page, folder / "empty.png")
         for ticker in TICKERS:
             pluto.add(ticker)
-        for ticker in TICKERS:
-            pluto.wait_for(ticker, "live", LIVE_S)
-        page.wait_for_timeout(SESSION_MS)
-        page.set_viewport_size(WIDE)
-        take(page, folder / "wide.png")
-        page.emulate_media(color_scheme="dark")
-        take(page, folder / "dark.png")
-        page.emulate_media(color_scheme="light")
-        page.set_viewport_size(DETAIL)
-        page.get_by_role("button", name="BTCUSDT.P", exact=True).click()
-        page.locator("canvas").first.wait_for()
-        take(page, folder / "detail.png")
-        page.get_by_text("Why?").click()
-        page.locator(".whys dd").last.scroll_into_view_if_needed()
-        take(page, folder / "why.png")
-        page.keyboard.press("Escape")
-        for name, size in SIZES.items():
-            page.set_viewport_size(size)
-            take(page, folder / f"{name}.png")
-        page.set_viewport_size(STALE)
-        pluto.process.terminate()
-        page.locator("#outage:not([hidden])").wait_for()
-        take(page, folder / "stale.png")
-        page.set_viewport_size(SIZES["small"])
-        page.mouse.wheel(0, 300)
-        take(page, folder / "stale-small.png")
+        quotes = [pluto.wait_for(ticker, "live", LIVE_S) for ticker in TICKERS]
+    with tempfile.TemporaryDirectory() as data:
+        write_past(Path(data), {Ticker(quote["ticker"]): day_before(quote) for quote in quotes})
+        with kept_pluto(simulator, data) as pluto, board(browser, pluto) as page:
+            take_each(page, pluto, folder)
+
+
+def take_each(page: Page, pluto: Pluto, folder: Path) -> None:
+    for ticker in TICKERS:
+        pluto.wait_for(ticker, "live", LIVE_S)
+    page.wait_for_timeout(SESSION_MS)
+    page.set_viewport_size(WIDE)
+    take(page, folder / "wide.png")
+    page.emulate_media(color_scheme="dark")
+    take(page, folder / "dark.png")
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size(DETAIL)
+    page.get_by_role("button", name="BTCUSDT.P", exact=True).click()
+    page.get_by_role("button", name="15 minutes").click()
+    page.locator("canvas").first.wait_for()
+    take(page, folder / "detail.png")
+    page.get_by_text("Why?").click()
+    page.locator(".whys dd").last.scroll_into_view_if_needed()
+    take(page, folder / "why.png")
+    page.keyboard.press("Escape")
+    for name, size in SIZES.items():
+        page.set_viewport_size(size)
+        take(page, folder / f"{name}.png")
+    page.set_viewport_size(STALE)
+    pluto.process.terminate()
+    page.locator("#outage:not([hidden])").wait_for()
+    take(page, folder / "stale.png")
+    page.set_viewport_size(SIZES["small"])
+    page.mouse.wheel(0, 300)
+    take(page, folder / "stale-small.png")
+
+
+def day_before(quote: dict[str, Any]) -> Iterator[tuple[int, State, str]]:
+    """A walk from the day's open to the price, between the day's bounds."""
+    now, walk = round(time.time() * 1000), random.Random(quote["ticker"])
+    low, high, places = quote["low"], quote["high"], len(quote["priceText"].partition(".")[2])
+    aside, was_off = 0.0, False
+    for ago in range(DAY_S, 0, -STEP_S):
+        aside = 0.995 * aside + walk.gauss(0, (high - low) / 60)
+        price = quote["open"] + (quote["price"] - quote["open"]) * (1 - ago / DAY_S) + aside * min(1, ago / 3600)
+        price = low + abs(high - abs(high - price) - low)  # beyond a bound it turns back
+        is_off = OFF_S[0] > ago > OFF_S[1]
+        if not is_off or not was_off:
+            yield now - ago * 1000, State.STALE if is_off else State.LIVE, f"{price:.{places}f}"
+        was_off = is_off
+
+
+@contextmanager
+def kept_pluto(simulator: Simulator, data: str) -> Iterator[Pluto]:
+    with running_pluto("--source-url", simulator.url, "--data", data, PLUTO_STORE="on") as pluto:
+        yield pluto
 
 
 def take_trouble(browser: Browser, simulator: Simulator, folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from decimal import Decimal
 from itertools import groupby
@@ -60,12 +60,16 @@ def kept(path: Path, **settings: Any) -> Iterator[Kept]:
         kept.store.stop()
 
 
-def write_past(folder: Path, ticker: Ticker, moments: Iterable[tuple[int, State, str]]) -> None:
-    """A file as an earlier Pluto left it, which tracked the ticker: its states and prices at these times, in ms."""
+def write_past(folder: Path, pasts: Mapping[Ticker, Iterable[tuple[int, State, str]]]) -> None:
+    """A file as an earlier Pluto left it: it tracked these tickers, which had these states and prices at these ms."""
+    arrivals = [
+        Arrival(at, ticker, Quote(ticker, state, price, 0.5, at, Source.SOCKET, at, at))
+        for ticker, past in pasts.items()
+        for at, state, price in past
+    ]
+    arrivals.sort(key=lambda arrival: arrival.at)
     file = StoreFile(folder / "pluto.db", 1.0)
-    quotes = [Quote(ticker, state, price, 0.5, at, Source.SOCKET, at, at) for at, state, price in moments]
-    arrivals = [Arrival(quote.timestamp or 0, ticker, quote) for quote in quotes]
-    file.write(Batch({ticker: True}, arrivals), arrivals[-1].at)
+    file.write(Batch(dict.fromkeys(pasts, True), arrivals), arrivals[-1].at)
     file.close()
 
 

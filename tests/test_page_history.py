@@ -55,7 +55,7 @@ def past() -> Iterator[tuple[int, State, str]]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    write_past(folder, BTC, past())
+    write_past(folder, {BTC: past()})
     return folder
 
 
@@ -103,7 +103,7 @@ def last_bars(page: Page) -> list[dict[str, Any]]:
 
 
 def test_rows_in_sight_show_24_hours_and_go_on_live(page: Page, server: QuoteServer) -> None:
-    server.track(*BELOW)
+    server.http.put("/api/watchlist", json={"tickers": ["BTCUSD", *BELOW]}).raise_for_status()
     questions = asked(page)
     page.goto(server.url)
     trend = page.locator('price-row[data-ticker="BTCUSD"] spark-line')
@@ -121,7 +121,7 @@ def test_rows_in_sight_show_24_hours_and_go_on_live(page: Page, server: QuoteSer
     assert not any(BELOW[-1] in question for question in questions)
     page.locator(f'price-row[data-ticker="{BELOW[-1]}"]').scroll_into_view_if_needed()
     wait_until(lambda: page.evaluate("1") and any(BELOW[-1] in question for question in questions), what="asked for")
-    server.untrack(*BELOW)
+    server.http.put("/api/watchlist", json={"tickers": ["BTCUSD"]}).raise_for_status()
 
 
 def test_without_a_store_all_is_of_this_session(page: Page) -> None:
@@ -195,8 +195,8 @@ def test_the_chart_reads_back_marks_gaps_and_draws_the_open_candle(page: Page, s
     expect(page.get_by_role("button", name="Line")).to_have_attribute("aria-pressed", "true")
 
 
-def test_what_was_missed_is_read_when_the_connection_is_back(page: Page, data: Path, tmp_path: Path) -> None:
-    write_past(tmp_path, BTC, past())
+def test_what_was_missed_is_read_when_the_connection_is_back(page: Page, tmp_path: Path) -> None:
+    write_past(tmp_path, {BTC: past()})
     with quote_server("--data", str(tmp_path)) as server:
         server.put(("BTCUSD", "live", "101.00"))
         open_details(page, server)
@@ -205,10 +205,15 @@ def test_what_was_missed_is_read_when_the_connection_is_back(page: Page, data: P
         expect(legend).to_contain_text("C\u00a0101.00")
         server.process.kill()
         page.locator("#outage:not([hidden])").wait_for(state="attached")
+        page.keyboard.press("Escape")
+        page.locator("price-row").click(position={"x": 4, "y": 4})
+        expect(page.locator("price-chart")).to_contain_text("Since this page was opened. Pluto doesn't answer.")
+        expect(page.locator("canvas").first).to_be_visible()
     with quote_server("--data", str(tmp_path), "--port", str(server.port)) as again:
         for price in ("777.00", "102.00"):
             again.put(("BTCUSD", "live", price))
         wait_until(lambda: "777.00" in again.http.get("/api/tickers/BTCUSD/history?limit=9").text)
+        page.evaluate("document.querySelector('#outage button').click()")  # the sheet is before it
         expect(legend).to_contain_text(re.compile(r"H.777\.00.*C.102\.00"), timeout=15_000)
         again.untrack("BTCUSD")
         expect(page.locator("ticker-detail dialog")).to_be_hidden()
