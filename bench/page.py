@@ -2,13 +2,14 @@
 
     .venv/bin/python bench/page.py               ten minutes
     .venv/bin/python bench/page.py --minutes 1   to see that it works
+    .venv/bin/python bench/page.py --details     with the details of one ticker open, and its chart of candles
 
-A real Chromium has the page open; `page_server.py`, which is Pluto's own web layer and broadcaster, changes every one
-of 50 tickers in every batch, 20 batches a second. Script is counted from the browser's own trace: all that the page's
-thread spends in functions, timers, animation frames and garbage collection between one animation frame and the next.
-CPU time is what the work takes; the clock's time also has what other programs took of the cores meanwhile. DOM nodes
-and the JavaScript heap are read after a garbage collection, once a slice. It needs what the tests need (requirements-
-dev.txt). Prints two tables, and writes results/page.json. Linux only.
+A real Chromium has the page open; `page_server.py`, which is Pluto's own web layer, broadcaster and store, changes
+every one of 50 tickers in every batch, 20 batches a second. Script is counted from the browser's own trace: all that
+the page's thread spends in functions, timers, animation frames and garbage collection between one animation frame and
+the next. CPU time is what the work takes; the clock's time also has what other programs took of the cores meanwhile.
+DOM nodes and the JavaScript heap are read after a garbage collection, once a slice. It needs what the tests need
+(requirements-dev.txt). Prints two tables, and writes results/page.json. Linux only.
 """
 
 from __future__ import annotations
@@ -121,10 +122,14 @@ def counts(page: Page, session: CDPSession) -> dict[str, float]:
     return {"elements": elements, "nodes": metrics["Nodes"], "heap_kb": round(metrics["JSHeapUsedSize"] / 1024)}
 
 
-def measure(browser: Browser, url: str, minutes: float) -> dict[str, Any]:
+def measure(browser: Browser, url: str, minutes: float, *, details: bool) -> dict[str, Any]:
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto(url)
     page.locator("price-row[data-state=live]").nth(TICKERS - 1).wait_for()
+    page.locator('spark-line[aria-label="Last 24 h"]').first.wait_for()
+    if details:
+        page.locator("price-row").first.click(position={"x": 4, "y": 4})
+        page.locator("price-chart canvas").first.wait_for()
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable")
     page.evaluate("""() => {
@@ -180,13 +185,14 @@ def table(results: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--details", action="store_true", help="open one ticker's details, with its chart")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the results [bench/results]")
     options = parser.parse_args()
 
     with running_server() as url, sync_playwright() as playwright:
         path = find_browser(os.environ.get("PLUTO_BROWSER"), playwright.chromium.executable_path)
         browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=os.geteuid() != 0)
-        results = measure(browser, url, options.minutes)
+        results = measure(browser, url, options.minutes, details=options.details)
         browser.close()
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "page.json").write_text(json.dumps(results, indent=1) + "\n")

@@ -1,6 +1,7 @@
-"""Pluto's web layer and broadcaster with invented prices at full rate, for `page.py`: no browser scrapes here.
+"""Pluto's web layer, broadcaster and store with invented prices at full rate, for `page.py`: no browser scrapes here.
 
-Every ticker changes in every batch, with all the fields that a row shows. Prints its address; ends with SIGTERM.
+Every ticker changes in every batch, with all the fields that a row shows, and has a day in the store. Prints its
+address; ends with SIGTERM.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 import random
 import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -20,13 +22,18 @@ import gevent
 from gevent.event import Event
 
 from app import assemble, create_app
-from broadcast import Broadcaster
 from quotes import Quote, Source, State, Ticker
 from settings import Settings
+from storage.changes import Arrival
+from storage.file import StoreFile
+from storage.intake import Batch
+from store import path_of
+from web.parts import Parts
 from web.server import Server, listen
 
 DECIMALS = (2, 4, 5, 8)
 VOLATILITY = 0.0003  # a step of the walk, as a part of the price
+MINUTE, DAY = 60_000, 86_400_000  # ms
 
 
 class Market:
@@ -39,10 +46,10 @@ class Market:
         self._open = self._price = 10.0 ** (4 - self._places)
         self._low = self._high = self._price
 
-    def quote(self) -> Quote:
+    def quote(self, now: int) -> Quote:
+        """The next price, at this time in ms."""
         self._price *= 1 + self._walk.gauss(0, VOLATILITY)
         self._low, self._high = min(self._low, self._price), max(self._high, self._price)
-        now = round(time.time() * 1000)
         change = self._price - self._open
         return Quote(
             self.ticker,
@@ -67,12 +74,25 @@ class Market:
         )
 
 
-def feed(broadcaster: Broadcaster, markets: list[Market], period: float) -> None:
+def fill(path: Path, markets: list[Market]) -> None:
+    """A day with a price a minute."""
+    now = round(time.time() * 1000)
+    arrivals = [
+        Arrival(at, market.ticker, market.quote(at)) for at in range(now - DAY, now, MINUTE) for market in markets
+    ]
+    file = StoreFile(path, 1.0)
+    file.write(Batch({market.ticker: True for market in markets}, arrivals), now)
+    file.close()
+
+
+def feed(parts: Parts, markets: list[Market], period: float) -> None:
     """Puts a quote of every market every `period` s, without drifting."""
     due = time.monotonic()
     while True:
         for market in markets:
-            broadcaster.put(market.quote())
+            quote = market.quote(round(time.time() * 1000))
+            parts.broadcaster.put(quote)
+            parts.store.put(quote)
         due = max(due + period, time.monotonic())
         time.sleep(max(0.0, due - time.monotonic()))
 
@@ -83,22 +103,25 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20.0, help="batches a second")
     options = parser.parse_args()
 
-    parts = assemble(Settings(demo=True, store=False, max_tickers=1000))
-    broadcaster = parts.broadcaster
     markets = [Market(number) for number in range(options.tickers)]
-    for market in markets:
-        broadcaster.add(market.ticker)
-    (listener,) = listen("127.0.0.1", 0)
-    server = Server(listener, create_app(parts))
-    broadcaster.start()
-    server.start()
-    threading.Thread(target=feed, args=[broadcaster, markets, 1 / options.rate], daemon=True).start()
-    stop = Event()
-    gevent.signal_handler(signal.SIGTERM, stop.set)
-    print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-    stop.wait()
-    broadcaster.stop()
-    server.stop(timeout=0.3)
+    with tempfile.TemporaryDirectory() as folder:
+        fill(path_of(folder, demo=True), markets)
+        parts = assemble(Settings(demo=True, data=folder, max_tickers=1000))
+        for ticker in parts.store.start(lambda tickers: None):
+            parts.broadcaster.add(ticker)
+            parts.store.add(ticker)
+        (listener,) = listen("127.0.0.1", 0)
+        server = Server(listener, create_app(parts))
+        parts.broadcaster.start()
+        server.start()
+        threading.Thread(target=feed, args=[parts, markets, 1 / options.rate], daemon=True).start()
+        stop = Event()
+        gevent.signal_handler(signal.SIGTERM, stop.set)
+        print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+        stop.wait()
+        parts.broadcaster.stop()
+        server.stop(timeout=0.3)
+        parts.store.stop()
 
 
 if __name__ == "__main__":
