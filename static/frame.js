@@ -12,11 +12,16 @@ export function nextFrame(job) {
   requestAnimationFrame(runJobs);
 }
 
+/** The next frame is asked for last: a chart that a job has changed then draws before anything else, while styles are clean. */
 function runJobs() {
-  asked = false;
   const due = [...jobs];
   jobs.clear();
-  for (const job of due) job();
+  try {
+    for (const job of due) job();
+  } finally {
+    asked = jobs.size > 0;
+    if (asked) requestAnimationFrame(runJobs);
+  }
 }
 
 /** Strikes "second". A hidden page skips strikes (the browser slows timers); none of its listeners count them. */
