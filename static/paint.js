@@ -8,6 +8,7 @@ import { trends } from "./trends.js";
 
 const FADE_EVERY = 150; // ms
 const ROWS_A_FRAME = 8; // brought up to date in one frame by the second's round, so that no frame has all of them
+const KEPT_EVERY = 2_500; // ms between two drawings of a trend that is hours long
 const NEARLY = "200px"; // rows this far out of sight are painted as if they were in it
 const LOST = ["not_found", "error"]; // states in which another ticker may be the right one
 
@@ -105,7 +106,11 @@ export class Painter {
   #paintTrend(row) {
     if (!this.#inSight.has(row.trend)) return;
     trends.want(row.ticker);
-    row.paintTrend(trends.of(row.ticker));
+    const now = Date.now();
+    if (row.trendDueAt > now) return;
+    const trend = trends.of(row.ticker);
+    row.trendDueAt = now + (trend.isSession ? 0 : KEPT_EVERY);
+    row.paintTrend(trend);
   }
 
   /** A ticker that TradingView doesn't have, or not under this name: what to track instead is asked for once. */

@@ -10,6 +10,7 @@ const NOTHING = { text: "" };
 export const ARROWS = { up: "▲", down: "▼", flat: "", "": "" };
 
 class PriceRow extends HTMLElement {
+  trendDueAt = 0; // when its trend is drawn again, ms
   lost = ""; // the state for which the board has asked what to track instead
   #parts = {};
   #priceText = null; // as painted; "" when there is none
