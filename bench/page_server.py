@@ -27,7 +27,7 @@ from settings import Settings
 from storage.changes import Arrival
 from storage.file import StoreFile
 from storage.intake import Batch
-from store import path_of
+from storage.schema import path_of
 from web.parts import Parts
 from web.server import Server, listen
 
