@@ -18,9 +18,13 @@ from settings import Settings
 from tradingview.browser import find_browser
 
 LONGEST = [
-    f"test_{name}" for name in ("patience", "real_pace", "walls", "simulator", "scraper", "browser", "expiry", "faults")
-]
-"""The files that take longest, begun first: else one worker is busy with the last one while the others wait."""
+    f"test_{name}"
+    for name in (
+        "hostile", "patience", "real_pace", "faults", "walls", "scraper", "simulator", "expiry", "browser", "live",
+    )
+]  # fmt: skip
+"""The files that take longest, begun first: else one worker is busy with the last one while the others wait. Those that
+compute and those that wait take turns."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -169,6 +169,7 @@ def test_other_silences_open_no_page_again(simulator: Simulator, fault: str) -> 
     simulator.fault("GRTUSD", fault)
     patience = replace(FIFTH, no_life=0.5, no_life_of_element=0.5, first_price=20.0, first_price_in_all=20.0)
     with scraping(simulator.url, patience) as watched, watched.tracking("GRTUSD"):
+        wait_until(lambda: opened(watched) == 1, timeout=20)
         time.sleep(6.0)
         assert watched.counters["pages_reopened"] == 0
         assert opened(watched) == 1
