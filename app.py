@@ -23,6 +23,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ import gevent
 from flask import Flask
 from gevent.event import AsyncResult
 
+from alerts.book import Alerts
 from broadcast import Broadcaster, StreamLimits
 from quotes import PlutoError, Quote, Ticker
 from scraper import Scraper, ScraperSettings
@@ -41,6 +43,8 @@ from store import Store, StoreSettings
 from tradingview.browser import check_sandbox, find_browser
 from watchlist import Watchlist
 from web.access import SECURITY_HEADERS, Access
+from web.alerting import announce
+from web.alerts import alert_routes
 from web.connect import ConnectApplication, refuse
 from web.descriptors import KEPT_FREE, raise_limit, room_for_streams
 from web.desktop import open_page
@@ -68,8 +72,8 @@ def assemble(
 ) -> Parts:
     """The parts, connected but not started.
 
-    A change of the watchlist goes to the broadcaster, the store and the scraper, in this order. A quote goes through
-    `Remembered` (prices from before the restart) to the broadcaster, and to the store.
+    A change of the watchlist goes to the broadcaster, the store, the alerts and the scraper, in this order. A quote
+    goes through `Remembered` (prices from before the restart) to the broadcaster, to the store, and to the alerts.
 
     `bound` is the server's listening address. `open_files` is the browser's soft limit of descriptors; None: Pluto's
     own. `patience` overrides times of StreamLimits, in seconds; only tests do.
@@ -78,18 +82,22 @@ def assemble(
     broadcaster = Broadcaster(limits, simulated=settings.demo)
     remembered = Remembered(broadcaster.put)
     store = Store(_store_settings(settings), remembered)
+    alerts = Alerts(store, partial(announce, broadcaster), simulated=settings.demo)
+    store.keep(alerts)
 
     def tell(quote: Quote) -> None:
         remembered.put(quote)
         store.put(quote)
+        alerts.put(quote)
 
     scraper = Scraper(_scraper_settings(settings, open_files), tell)
     watchlist = Watchlist(settings.max_tickers)
     watchlist.subscribe(broadcaster)
     watchlist.subscribe(store)
+    watchlist.subscribe(alerts)
     watchlist.subscribe(scraper)
     supervisor, access = Supervisor(scraper, broadcaster), Access(settings, bound)
-    return Parts(settings, watchlist, scraper, broadcaster, supervisor, access, store)
+    return Parts(settings, watchlist, scraper, broadcaster, supervisor, access, store, alerts)
 
 
 def _store_settings(settings: Settings) -> StoreSettings:
@@ -121,8 +129,9 @@ def create_app(parts: Parts) -> Flask:
     app.url_map.converters["default"] = Segment
     app.register_blueprint(routes)
     app.register_blueprint(history_routes)
+    app.register_blueprint(alert_routes)
     app.extensions["pluto"] = parts
-    connect = ConnectApplication(parts.watchlist, parts.broadcaster, parts.source, parts.store)
+    connect = ConnectApplication(parts.watchlist, parts.broadcaster, parts.source, parts.store, parts.alerts)
     guarded_connect = parts.access.guard(connect, f"{connect.path}AddTicker", refuse)
     guarded_flask = parts.access.guard(app.wsgi_app, "/api/tickers")
 
@@ -186,6 +195,8 @@ def run(settings: Settings, console: Console) -> None:
         scraper, broadcaster, supervisor = parts.source, parts.broadcaster, parts.supervisor
         stored = _start_store(parts)
         layers.callback(parts.store.stop)
+        parts.alerts.start()
+        layers.callback(parts.alerts.stop)
         scraper.start()
         layers.callback(scraper.stop)
         layers.enter_context(serving(listeners, create_app(parts)))

@@ -57,6 +57,7 @@ SLICE = 1_000  # clients of one audience served before the hub gets a turn
 TURN_S = 0.001  # spent on other audiences before the hub gets a turn
 MAX_UNREAD = 64 * 1024  # bytes that a client may send although no handler reads them
 MAX_TAIL = 256 * 1024  # unsent bytes at which Pluto drops a lagging client
+MAX_ANNOUNCED = 10_000  # alerts that wait for the next flush
 MAX_REMOVED = 1_000  # removals remembered for clients that resume
 MAX_FRAMES = 256  # frames cached
 WHOLE_EVERY_S = 1.0  # how often whole frames are sent again
@@ -145,7 +146,7 @@ class Format:
     """How a transport writes: pure functions to bytes. `end` takes the ms after which the client may come back.
 
     `heartbeat` takes the time in ms since the epoch; None if a transport has none. `expired` is sent to a client whose
-    own deadline has passed.
+    own deadline has passed. `alert` takes an alert's JSON; None if a transport has none.
     `is_whole` means that each frame has all tickers, and is also sent again every second because it has their ages.
     """
 
@@ -155,6 +156,7 @@ class Format:
     heartbeat: Callable[[int], bytes] | None = None
     end: Callable[[int], bytes] = _say_nothing
     expired: bytes = b""
+    alert: Callable[[str], bytes] | None = None
     is_whole: bool = False
 
 
@@ -769,6 +771,18 @@ class Clients:
         self.counters["sends"] += len(members) - conflated
         self.counters["bytes"] += (len(members) - conflated) * size
 
+    def announce(self, ticker: Ticker, text: str) -> None:
+        """Sends an alert to each client that has its ticker. A lagging one gets it after what it lacks."""
+        for audience in self._in_turns():
+            encode, tickers = audience.subscription.format.alert, audience.subscription.tickers
+            if encode is None or (tickers is not None and ticker not in tickers):
+                continue
+            frame = audience.frame(encode(text))
+            for number, client in enumerate(list(audience.members), 1):
+                client.write(frame)
+                if number % SLICE == 0:
+                    gevent.sleep(0)
+
     # --- every tick ---------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
@@ -847,6 +861,7 @@ class Broadcaster:
         self._interval = limits.interval
         self._lock = threading.Lock()  # of the hand-off
         self._handoff: dict[Ticker, Quote] = {}  # newest per ticker: bounded by their number
+        self._announced: list[tuple[Ticker, str]] = []
         self._taken: dict[Ticker, Quote] = {}  # taken from the hand-off and not yet flushed
         self._is_stopping = False
         self._wakeup = gevent.get_hub().loop.async_()
@@ -866,6 +881,15 @@ class Broadcaster:
         """Any thread: the newest quote of a ticker."""
         with self._lock:
             self._handoff[quote.ticker] = quote
+        self._wakeup.send()
+
+    def announce(self, ticker: Ticker, text: str) -> None:
+        """Any thread: an alert's JSON, for the next flush. What finds no room is left out and counted."""
+        with self._lock:
+            if len(self._announced) < MAX_ANNOUNCED:
+                self._announced.append((ticker, text))
+            else:
+                self.counters["alerts_left_out"] += 1
         self._wakeup.send()
 
     def add(self, ticker: Ticker) -> None:
@@ -922,7 +946,14 @@ class Broadcaster:
         has_changed = self.table.flush(now_ms)
         self.counters["flushes"] += has_changed
         self.clients.deliver()
+        for ticker, text in self._take_announced():
+            self.clients.announce(ticker, text)
         return has_changed
+
+    def _take_announced(self) -> list[tuple[Ticker, str]]:
+        with self._lock:
+            announced, self._announced = self._announced, []
+        return announced
 
     def _take(self) -> list[Quote]:
         """Takes a bounded part of the hand-off. Every waiting ticker has its turn before any has a second."""

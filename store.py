@@ -6,6 +6,7 @@ Any thread may `put`; the hub thread starts and stops it and follows the watchli
 `storage.history`.
 
     put → intake (bounded) → writer, at most once a second → one transaction: changes, candles, newest quotes
+    submit → orders (bounded) → writer, at once → a transaction for each order
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import os
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from quotes import Quote, Ticker
 from storage.file import StoreFile, tracked_of
@@ -37,6 +40,7 @@ PULSE_MS = 10_000  # with nothing to write, the file is told this often that Plu
 SLOW_S = 5.0  # after which a writer that has not come back is told
 NO_FILE = 0  # in place of an inode's number
 END_LIMIT_S = 3.0  # for the last transaction
+MAX_ORDERS = 10_000  # that wait for the writer
 
 log = logging.getLogger("pluto.store")
 
@@ -63,6 +67,28 @@ class StoreSettings:
     turn: float = TURN_S
 
 
+class Order(Protocol):
+    """What is written in a transaction of its own. All of its calls come on the writer's thread."""
+
+    def write(self, connection: sqlite3.Connection) -> None: ...
+
+    def done(self) -> None:
+        """It is on the disk."""
+
+    def failed(self) -> None:
+        """It can't be written now, and is tried again as long as Pluto runs."""
+
+
+class Keeper(Protocol):
+    """Has more in the store's file than prices. Both calls come while nobody else writes."""
+
+    def load(self, connection: sqlite3.Connection) -> None:
+        """Reads what an earlier run has left."""
+
+    def refill(self, connection: sqlite3.Connection) -> None:
+        """Writes all that it has into a fresh file, inside a transaction."""
+
+
 class Store:
     """Follows the watchlist, takes in every quote, and writes what changed. Without a path it does nothing."""
 
@@ -81,6 +107,8 @@ class Store:
         self._file_number = NO_FILE  # of the file that was open last
         self._pending = Batch({}, [])  # taken, and not yet written
         self._list_taken = self._list_written = 0  # changes of the watchlist
+        self._orders: deque[Order] = deque()  # the first one stays until it is written
+        self._keeper: Keeper | None = None
         self._restore: Callable[[list[Ticker]], None] = lambda tickers: None
         self._has_loaded = False
         self._beat_at = time.monotonic()
@@ -118,6 +146,18 @@ class Store:
         """Any thread: a quote as it enters Pluto."""
         if self.path is not None:
             self.intake.put(quote)
+
+    def keep(self, keeper: Keeper) -> None:
+        """Before the start: who has more in the file."""
+        self._keeper = keeper
+
+    def submit(self, order: Order) -> None:
+        """Any thread: writes it soon, after those before it. One that finds no room has failed."""
+        if self.path is None or len(self._orders) >= MAX_ORDERS:
+            order.failed()
+            return
+        self._orders.append(order)
+        self._wake.set()
 
     def add(self, ticker: Ticker) -> None:
         if self.path is not None:
@@ -191,6 +231,7 @@ class Store:
                 self._file_number = NO_FILE
             if self._file is None:
                 self._open(self.path)
+            self._fill_orders()
             self._write()
         except (sqlite3.Error, OSError, FromTheFuture, StoreInUse) as error:
             self._close()
@@ -199,9 +240,19 @@ class Store:
             self._close()
             log.exception("the store's writer failed")
             self._reason = "The store failed unexpectedly. The log has the error."
+            self._tell_orders()
         else:
             self._recover()
         self._beat_at = time.monotonic()
+
+    def _fill_orders(self) -> None:
+        assert self._file is not None
+        while self._orders:
+            order = self._orders[0]
+            with self._file.transaction():
+                order.write(self._file.connection)
+            self._orders.popleft()
+            order.done()
 
     def _write(self) -> None:
         """Writes what could not be written before, then what waits."""
@@ -245,17 +296,23 @@ class Store:
         self._file = StoreFile(path, self._settings.patience)
         self._retention = Retention(self._file.connection, self._settings.keep)
         if not self._has_loaded:
-            self._load(self._file.watchlist())
+            self._load(self._file)
             self._pending = self._begin(self._file)
         elif not is_known:
             self._pending = self.intake.take_for_fresh_file(self._pending)
+            if self._keeper is not None:
+                with self._file.transaction():
+                    self._keeper.refill(self._file.connection)
         self._file_number = _file_number(path)
 
     def _begin(self, file: StoreFile) -> Batch:
         """What an earlier run, if it was killed, could not write: that nothing was recorded after its last pulse."""
         return Batch({}, file.end_all(file.alive_at))
 
-    def _load(self, watchlist: dict[Ticker, Quote | None]) -> None:
+    def _load(self, file: StoreFile) -> None:
+        watchlist = file.watchlist()
+        if self._keeper is not None:
+            self._keeper.load(file.connection)
         self._has_loaded = True
         kept = {ticker: quote for ticker, quote in watchlist.items() if not self.intake.is_removed(ticker)}
         self._remembered.keep(kept)
@@ -297,6 +354,11 @@ class Store:
         if not (self._has_loaded or self._reason):
             self._load_unwritten(path)
         self._reason = reason
+        self._tell_orders()
+
+    def _tell_orders(self) -> None:
+        for order in list(self._orders):
+            order.failed()
 
     def _set_aside(self, path: Path, why: Exception) -> Path:
         """Returns where the file is now."""

@@ -106,6 +106,11 @@ class History:
         with self._reading(ticker) as reader:
             return None if reader is None else reader.candles(width, range)
 
+    def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """What a query finds that is not about one ticker."""
+        with closing(connect_reader(self._path, self._patience)) as connection:
+            return query(connection)
+
     @contextmanager
     def _reading(self, ticker: Ticker) -> Iterator[Reader | None]:
         with closing(connect_reader(self._path, self._patience)) as connection:

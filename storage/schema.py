@@ -59,6 +59,20 @@ MIGRATIONS = (
     );
     INSERT INTO pulse VALUES (0, 0);
     """,
+    """
+    CREATE TABLE alert (
+        id TEXT NOT NULL UNIQUE,
+        fields TEXT NOT NULL,  -- as JSON
+        armed INTEGER NOT NULL,
+        raised_at INTEGER      -- when it last rang
+    );
+    CREATE TABLE raised (
+        n INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        at INTEGER NOT NULL,
+        fields TEXT NOT NULL   -- as JSON
+    );
+    """,
 )
 """What makes each version of the schema of the one before; a file's `user_version` counts those it has had."""
 

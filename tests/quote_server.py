@@ -49,6 +49,7 @@ def put_lines(parts: Parts) -> None:
             parts.broadcaster.put(quote)
         for quote in quotes:
             parts.store.put(quote)
+            parts.alerts.put(quote)
 
 
 def beside_trials(application: WSGIApplication) -> WSGIApplication:
@@ -106,6 +107,7 @@ def main() -> None:
         server = Server(listener, application, headers=dict(SECURITY_HEADERS), limits=limits)
     for ticker in parts.store.start(lambda tickers: None):
         parts.watchlist.add(ticker)
+    parts.alerts.start()
     broadcaster.start()
     server.start()
     stop = Event()
@@ -115,6 +117,7 @@ def main() -> None:
     stop.wait()
     broadcaster.stop()
     server.stop(timeout=0.3)
+    parts.alerts.stop()
     parts.store.stop()
 
 

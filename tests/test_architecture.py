@@ -38,6 +38,7 @@ FOREIGN = {
     "tradingview": {"flask", "werkzeug", "gevent", "geventwebsocket"},
     "broadcast": {"flask", "werkzeug", "geventwebsocket", "playwright", "prometheus_client"},
     "watchlist": PURE,
+    "alerts": PURE,
     "store": PURE,
     "storage": PURE,
     "settings": PURE,
@@ -45,8 +46,8 @@ FOREIGN = {
     "quotes": PURE,
     "simulator": {"playwright"},
 }
-WITH_FLASK = {"app", "web.routes", "web.history"}
-ROOMS = ("", "storage", "web", "tradingview")
+WITH_FLASK = {"app", "web.routes", "web.history", "web.alerts"}
+ROOMS = ("", "alerts", "storage", "web", "tradingview")
 MAX_CLASS = 300  # lines
 
 MODULES = sorted(

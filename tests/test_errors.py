@@ -24,7 +24,7 @@ OTHER_STATUS_BY_CONNECT = {
     "too_many_tickers", "filter_too_large", "not_found", "method_not_allowed", "not_json", "range_not_satisfiable",
 }  # fmt: skip
 OTHER_STATUS_BY_CONNECT |= {"too_slow", "too_large", "target_too_long", "unknown_expectation", "headers_too_large"}
-OTHER_STATUS_BY_CONNECT |= {"unknown_version", "no_websocket", "retry_refused", "no_store"}
+OTHER_STATUS_BY_CONNECT |= {"unknown_version", "no_websocket", "retry_refused", "no_store", "too_many_alerts"}
 
 
 def below(kind: type[PlutoError]) -> Iterator[type[PlutoError]]:
@@ -35,7 +35,7 @@ def below(kind: type[PlutoError]) -> Iterator[type[PlutoError]]:
 
 def test_every_error_that_can_reach_a_caller_has_an_answer() -> None:
     assert app.__name__ == "app", "it is imported, so every error class of the program exists"
-    rooms = ("broadcast", "watchlist", "store", "web.")
+    rooms = ("broadcast", "watchlist", "store", "alerts.", "web.")
     answered = [error for error in below(PlutoError) if error.__module__.startswith(rooms)]
     answered += [InvalidTicker, RetryRefused, RetriedTooSoon, SourceBusy]
     assert len(answered) >= 14

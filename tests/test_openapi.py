@@ -53,7 +53,7 @@ def test_the_document_is_valid_openapi() -> None:
 def test_every_route_is_documented_and_nothing_else(application: Flask) -> None:
     rules = application.url_map.iter_rules()
     served = {
-        (re.sub(r"<\w+>", "{ticker}", rule.rule), method.lower())
+        (re.sub(r"<(?:[^>:]+:)?(\w+)>", r"{\1}", rule.rule).replace("{text}", "{ticker}"), method.lower())
         for rule in rules
         if rule.rule != "/" and not rule.rule.startswith(FOR_PAGES)
         for method in rule.methods or ()

@@ -24,25 +24,39 @@ from connectrpc.codec import Codec
 from connectrpc.compat import google_protobuf_codecs
 from connectrpc.errors import ConnectError, ErrorDetail
 from connectrpc.request import RequestContext
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from protobuf.wkt import Any as AnyMessage
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
+from alerts.book import Alerts
 from broadcast import MAX_RATE, Batch, Broadcaster, Entry, Format, Subscription, filter_of, interval_of
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceSync, CryptoPriceServiceWSGIApplication
 from proto.crypto.v1.crypto_service_pb2 import (
     AddTickerRequest,
     AddTickerResponse,
+    Alert,
     Candle,
+    Condition,
+    CreateAlertRequest,
+    CreateAlertResponse,
+    DeleteAlertRequest,
+    DeleteAlertResponse,
+    Direction,
     Failure,
+    GetAlertsRequest,
+    GetAlertsResponse,
     GetHistoryRequest,
     GetHistoryResponse,
+    GetRaisedAlertsRequest,
+    GetRaisedAlertsResponse,
     GetTickersRequest,
     GetTickersResponse,
     Interval,
     Point,
     PriceUpdate,
+    RaisedAlert,
     RemoveTickerRequest,
     RemoveTickerResponse,
     RetryTickerRequest,
@@ -55,8 +69,9 @@ from quotes import InvalidTicker, PlutoError, QuoteSource, Ticker, parse_ticker,
 from storage.changes import UNRECORDED
 from store import Store
 from watchlist import Watchlist
+from web.alerting import all_alerts, delete_alert, make_alert, raised_alerts
 from web.errors import ANSWERS, CODES, answer
-from web.reading import NO_HISTORY, Found, find, off_hub, question_of, until_kept
+from web.reading import NO_HISTORY, Found, find, limit_of, off_hub, question_of, until_kept
 from web.stream import Stream
 from web.wsgi import ADDRESS, BEGAN_AT, HAND_OVER
 
@@ -120,6 +135,26 @@ def candle(fields: Mapping[str, Any]) -> Candle:
     return Candle(**{_CANDLE_FIELDS[name]: value for name, value in fields.items()})
 
 
+def asked_alert(message: Alert) -> dict[str, Any]:
+    """The alert of a request with the fields that REST would have; an unknown value of an enum stays a number."""
+    return {field.name: _name_of(field, value) for field, value in message.ListFields()}
+
+
+def _name_of(field: FieldDescriptor, value: Any) -> Any:
+    if field.enum_type is None or (known := field.enum_type.values_by_number.get(value)) is None:
+        return value
+    return known.name.partition("_")[2].lower()
+
+
+def alert(fields: Mapping[str, Any]) -> Alert:
+    return Alert(**{name: _NUMBERS.get(name, _same)(value) for name, value in fields.items()})
+
+
+def raised_alert(fields: Mapping[str, Any]) -> RaisedAlert:
+    """What has rung, as REST writes it, as the service's message."""
+    return RaisedAlert(**{_RAISED_FIELDS[name]: _NUMBERS.get(name, _same)(value) for name, value in fields.items()})
+
+
 def _known(entry: Entry) -> list[tuple[str, Any]]:
     """The known fields, by their JSON names. Protobuf leaves out a flag that is false."""
     return [(name, value) for name, value in wire_fields(entry.quote, entry.sequence).items() if value is not False]
@@ -129,11 +164,14 @@ def _same(value: Any) -> Any:
     return value
 
 
-_FIELD_NAMES, _POINT_FIELDS, _CANDLE_FIELDS = (
-    {field.json_name: field.name for field in message.DESCRIPTOR.fields} for message in (PriceUpdate, Point, Candle)
+_FIELD_NAMES, _POINT_FIELDS, _CANDLE_FIELDS, _RAISED_FIELDS = (
+    {field.json_name: field.name for field in message.DESCRIPTOR.fields}
+    for message in (PriceUpdate, Point, Candle, RaisedAlert)
 )
 _INTERVALS = {number: name for name, number in Interval.items()}
 _NUMBERS: dict[str, Callable[[Any], Any]] = {
+    "condition": lambda condition: Condition.Value(f"CONDITION_{condition.upper()}"),
+    "direction": lambda direction: Direction.Value(f"DIRECTION_{direction.upper()}"),
     "state": lambda state: State.Value(f"STATE_{state.upper()}"),
     "source": lambda source: Source.Value(f"SOURCE_{source.upper()}"),
 }
@@ -277,10 +315,13 @@ _call: ContextVar[Call] = ContextVar("call")
 
 
 class Service(CryptoPriceServiceSync):
-    """The six calls."""
+    """The ten calls."""
 
-    def __init__(self, watchlist: Watchlist, broadcaster: Broadcaster, source: QuoteSource, store: Store) -> None:
+    def __init__(
+        self, watchlist: Watchlist, broadcaster: Broadcaster, source: QuoteSource, store: Store, alerts: Alerts
+    ) -> None:
         self._watchlist, self._broadcaster, self._source, self._store = watchlist, broadcaster, source, store
+        self._alerts = alerts
         self.listing = Listing([])
 
     def add_ticker(self, request: AddTickerRequest, context: RequestContext[Any, Any]) -> AddTickerResponse:
@@ -328,6 +369,28 @@ class Service(CryptoPriceServiceSync):
             as_message = point if question.width is None else candle
             messages: dict[str, Any] = {question.name: [as_message(item) for item in items]}
             return GetHistoryResponse(**messages, next="" if next is None else str(next))
+
+    def create_alert(self, request: CreateAlertRequest, context: RequestContext[Any, Any]) -> CreateAlertResponse:
+        with self._answering(context):
+            message, fields = make_alert(self._alerts, self._store, asked_alert(request.alert))
+            return CreateAlertResponse(message=message, alert=alert(fields))
+
+    def get_alerts(self, request: GetAlertsRequest, context: RequestContext[Any, Any]) -> GetAlertsResponse:
+        with self._answering(context):
+            context.response_headers["cache-control"] = "no-store"
+            return GetAlertsResponse(alerts=map(alert, all_alerts(self._alerts)))
+
+    def delete_alert(self, request: DeleteAlertRequest, context: RequestContext[Any, Any]) -> DeleteAlertResponse:
+        with self._answering(context):
+            return DeleteAlertResponse(message=delete_alert(self._alerts, self._store, request.id))
+
+    def get_raised_alerts(
+        self, request: GetRaisedAlertsRequest, context: RequestContext[Any, Any]
+    ) -> GetRaisedAlertsResponse:
+        with self._answering(context):
+            limit = limit_of(str(request.limit) if request.limit else "")
+            context.response_headers["cache-control"] = "no-store"
+            return GetRaisedAlertsResponse(raised=map(raised_alert, raised_alerts(self._store, limit)))
 
     def stream_prices(self, request: StreamPricesRequest, context: RequestContext[Any, Any]) -> Iterator[PriceUpdate]:
         """Admits the client. The library gets an empty stream: the broadcaster sends what is in it."""
@@ -380,8 +443,10 @@ def _failure(code: str) -> bytes:
 class ConnectApplication:
     """The service as a WSGI application for all addresses that begin with `path`."""
 
-    def __init__(self, watchlist: Watchlist, broadcaster: Broadcaster, source: QuoteSource, store: Store) -> None:
-        service = Service(watchlist, broadcaster, source, store)
+    def __init__(
+        self, watchlist: Watchlist, broadcaster: Broadcaster, source: QuoteSource, store: Store, alerts: Alerts
+    ) -> None:
+        service = Service(watchlist, broadcaster, source, store, alerts)
         codecs = [ListingCodec(codec, service) for codec in google_protobuf_codecs()]
         self._library = CryptoPriceServiceWSGIApplication(service, read_max_bytes=MAX_MESSAGE, codecs=codecs)
         self.path = f"{self._library.path}/"

@@ -59,6 +59,7 @@ ANSWERS = {
     "filter_too_large": Answer(400, "resource_exhausted"),
     "invalid_size": Answer(400, "invalid_argument"),
     "invalid_range": Answer(400, "invalid_argument"),
+    "invalid_alert": Answer(400, "invalid_argument"),
     "not_found": Answer(
         404, "unimplemented", message="There is nothing at this address. GET /openapi.json lists all addresses."
     ),
@@ -77,6 +78,7 @@ ANSWERS = {
     "retried_too_soon": Answer(429, "resource_exhausted"),
     "no_store": Answer(409, "failed_precondition"),
     "too_many_tickers": Answer(409, "resource_exhausted"),
+    "too_many_alerts": Answer(409, "resource_exhausted"),
     "too_many_streams_per_address": Answer(429, "resource_exhausted"),
     "internal": Answer(500, "internal", message="Something failed inside Pluto. Its log shows what."),
     "too_many_streams": Answer(503, "unavailable"),

@@ -67,11 +67,15 @@ def heartbeat_sse(now_ms: int) -> bytes:
     return f"event: heartbeat\ndata: {_heartbeat(now_ms)}\n\n".encode()
 
 
+def alert_sse(text: str) -> bytes:
+    return f"event: alert\ndata: {text}\n\n".encode()
+
+
 def end_sse(retry_ms: int) -> bytes:
     return f'event: shutdown\nretry: {retry_ms}\ndata: {{"type":"shutdown"}}\n\n'.encode()
 
 
-SSE = Format("sse", encode_sse, greet_sse, heartbeat_sse, end_sse)
+SSE = Format("sse", encode_sse, greet_sse, heartbeat_sse, end_sse, alert=alert_sse)
 
 
 # --- WebSocket --------------------------------------------------------------------------------------------------------
@@ -103,4 +107,6 @@ def websocket_frame(opcode: int, payload: bytes) -> bytes:
     return bytes(Header.encode_header(True, opcode, b"", len(payload), 0)) + payload
 
 
-WEBSOCKET = Format("websocket", encode_websocket, greet_websocket, heartbeat_websocket, end_websocket)
+WEBSOCKET = Format(
+    "websocket", encode_websocket, greet_websocket, heartbeat_websocket, end_websocket, alert=websocket_text
+)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from alerts.book import Alerts
 from broadcast import Broadcaster
 from quotes import QuoteSource
 from settings import Settings
@@ -28,5 +29,6 @@ class Parts:
     supervisor: Supervisor
     access: Access
     store: Store
+    alerts: Alerts
     simulator: Simulator | None = None
     started_at: float = field(default_factory=time.time)

@@ -120,7 +120,7 @@ def _chart_script() -> bytes:
 @routes.post("/api/tickers")
 def add_ticker() -> tuple[Response, int]:
     """`understood` is the ticker, if the text was written in another way."""
-    text = _json_object().get("ticker")
+    text = json_object().get("ticker")
     ticker = parse_ticker(text)
     outcome = parts().watchlist.add(ticker)
     answer: dict[str, Any] = {"success": True, "message": outcome.message, "ticker": _price(ticker)}
@@ -176,7 +176,8 @@ def json_body() -> Any:
         raise BadRequest from None
 
 
-def _json_object() -> dict[str, Any]:
+def json_object() -> dict[str, Any]:
+    """The same, of a body that must be an object."""
     if not isinstance(body := json_body(), dict):
         raise BadRequest
     return body

@@ -21,7 +21,7 @@ from connectrpc.protocol import ProtocolType
 from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DEFAULT_READ_MAX_BYTES, Endpoint, EndpointSync
 from pyqwest import Client, SyncClient
 
-from .crypto_service_pb2 import AddTickerRequest, AddTickerResponse, GetHistoryRequest, GetHistoryResponse, GetTickersRequest, GetTickersResponse, PriceUpdate, RemoveTickerRequest, RemoveTickerResponse, RetryTickerRequest, RetryTickerResponse, StreamPricesRequest
+from .crypto_service_pb2 import AddTickerRequest, AddTickerResponse, CreateAlertRequest, CreateAlertResponse, DeleteAlertRequest, DeleteAlertResponse, GetAlertsRequest, GetAlertsResponse, GetHistoryRequest, GetHistoryResponse, GetRaisedAlertsRequest, GetRaisedAlertsResponse, GetTickersRequest, GetTickersResponse, PriceUpdate, RemoveTickerRequest, RemoveTickerResponse, RetryTickerRequest, RetryTickerResponse, StreamPricesRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -74,6 +74,31 @@ class CryptoPriceService(Protocol):
         """
         What Pluto has kept of a ticker, also of one that is no longer tracked: each change, or candles if the request has
         an interval. A page from old to new; `next` is the cursor of the page after it.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def create_alert(self, request: CreateAlertRequest, ctx: RequestContext[CreateAlertRequest, CreateAlertResponse], /) -> CreateAlertResponse:
+        """
+        Makes an alert. It rings on the first live price that meets it, and is then in GetRaisedAlerts and an event of
+        server-sent events and WebSocket. What is wrong in it is invalid_argument.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def get_alerts(self, request: GetAlertsRequest, ctx: RequestContext[GetAlertsRequest, GetAlertsResponse], /) -> GetAlertsResponse:
+        """
+        All alerts, in the order of their making.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def delete_alert(self, request: DeleteAlertRequest, ctx: RequestContext[DeleteAlertRequest, DeleteAlertResponse], /) -> DeleteAlertResponse:
+        """
+        Deletes an alert; succeeds also when there is none.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def get_raised_alerts(self, request: GetRaisedAlertsRequest, ctx: RequestContext[GetRaisedAlertsRequest, GetRaisedAlertsResponse], /) -> GetRaisedAlertsResponse:
+        """
+        What has rung, the newest first.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -153,6 +178,50 @@ class CryptoPriceServiceASGIApplication(ConnectASGIApplication[CryptoPriceServic
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.get_history,
+                ),
+                "/crypto.v1.CryptoPriceService/CreateAlert": Endpoint.unary(
+                    method=MethodInfo(
+                        name="CreateAlert",
+                        service_name="crypto.v1.CryptoPriceService",
+                        input=CreateAlertRequest,
+                        output=CreateAlertResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.create_alert,
+                ),
+                "/crypto.v1.CryptoPriceService/GetAlerts": Endpoint.unary(
+                    method=MethodInfo(
+                        name="GetAlerts",
+                        service_name="crypto.v1.CryptoPriceService",
+                        input=GetAlertsRequest,
+                        output=GetAlertsResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.get_alerts,
+                ),
+                "/crypto.v1.CryptoPriceService/DeleteAlert": Endpoint.unary(
+                    method=MethodInfo(
+                        name="DeleteAlert",
+                        service_name="crypto.v1.CryptoPriceService",
+                        input=DeleteAlertRequest,
+                        output=DeleteAlertResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.delete_alert,
+                ),
+                "/crypto.v1.CryptoPriceService/GetRaisedAlerts": Endpoint.unary(
+                    method=MethodInfo(
+                        name="GetRaisedAlerts",
+                        service_name="crypto.v1.CryptoPriceService",
+                        input=GetRaisedAlertsRequest,
+                        output=GetRaisedAlertsResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.get_raised_alerts,
                 ),
                 "/crypto.v1.CryptoPriceService/StreamPrices": Endpoint.server_stream(
                     method=MethodInfo(
@@ -331,6 +400,103 @@ class CryptoPriceServiceClient(ConnectClient):
             timeout_ms=timeout_ms,
             use_get=use_get,
         )
+    async def create_alert(
+        self,
+        request: CreateAlertRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> CreateAlertResponse:
+        """
+        Makes an alert. It rings on the first live price that meets it, and is then in GetRaisedAlerts and an event of
+        server-sent events and WebSocket. What is wrong in it is invalid_argument.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="CreateAlert",
+                service_name="crypto.v1.CryptoPriceService",
+                input=CreateAlertRequest,
+                output=CreateAlertResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def get_alerts(
+        self,
+        request: GetAlertsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> GetAlertsResponse:
+        """
+        All alerts, in the order of their making.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="GetAlerts",
+                service_name="crypto.v1.CryptoPriceService",
+                input=GetAlertsRequest,
+                output=GetAlertsResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    async def delete_alert(
+        self,
+        request: DeleteAlertRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> DeleteAlertResponse:
+        """
+        Deletes an alert; succeeds also when there is none.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="DeleteAlert",
+                service_name="crypto.v1.CryptoPriceService",
+                input=DeleteAlertRequest,
+                output=DeleteAlertResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def get_raised_alerts(
+        self,
+        request: GetRaisedAlertsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> GetRaisedAlertsResponse:
+        """
+        What has rung, the newest first.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="GetRaisedAlerts",
+                service_name="crypto.v1.CryptoPriceService",
+                input=GetRaisedAlertsRequest,
+                output=GetRaisedAlertsResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
     def stream_prices(
         self,
         request: StreamPricesRequest,
@@ -394,6 +560,31 @@ class CryptoPriceServiceSync(Protocol):
         """
         What Pluto has kept of a ticker, also of one that is no longer tracked: each change, or candles if the request has
         an interval. A page from old to new; `next` is the cursor of the page after it.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def create_alert(self, request: CreateAlertRequest, ctx: RequestContext[CreateAlertRequest, CreateAlertResponse], /) -> CreateAlertResponse:
+        """
+        Makes an alert. It rings on the first live price that meets it, and is then in GetRaisedAlerts and an event of
+        server-sent events and WebSocket. What is wrong in it is invalid_argument.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def get_alerts(self, request: GetAlertsRequest, ctx: RequestContext[GetAlertsRequest, GetAlertsResponse], /) -> GetAlertsResponse:
+        """
+        All alerts, in the order of their making.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def delete_alert(self, request: DeleteAlertRequest, ctx: RequestContext[DeleteAlertRequest, DeleteAlertResponse], /) -> DeleteAlertResponse:
+        """
+        Deletes an alert; succeeds also when there is none.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def get_raised_alerts(self, request: GetRaisedAlertsRequest, ctx: RequestContext[GetRaisedAlertsRequest, GetRaisedAlertsResponse], /) -> GetRaisedAlertsResponse:
+        """
+        What has rung, the newest first.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -471,6 +662,50 @@ class CryptoPriceServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.get_history,
+                ),
+                "/crypto.v1.CryptoPriceService/CreateAlert": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="CreateAlert",
+                        service_name="crypto.v1.CryptoPriceService",
+                        input=CreateAlertRequest,
+                        output=CreateAlertResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.create_alert,
+                ),
+                "/crypto.v1.CryptoPriceService/GetAlerts": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="GetAlerts",
+                        service_name="crypto.v1.CryptoPriceService",
+                        input=GetAlertsRequest,
+                        output=GetAlertsResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.get_alerts,
+                ),
+                "/crypto.v1.CryptoPriceService/DeleteAlert": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="DeleteAlert",
+                        service_name="crypto.v1.CryptoPriceService",
+                        input=DeleteAlertRequest,
+                        output=DeleteAlertResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.delete_alert,
+                ),
+                "/crypto.v1.CryptoPriceService/GetRaisedAlerts": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="GetRaisedAlerts",
+                        service_name="crypto.v1.CryptoPriceService",
+                        input=GetRaisedAlertsRequest,
+                        output=GetRaisedAlertsResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.get_raised_alerts,
                 ),
                 "/crypto.v1.CryptoPriceService/StreamPrices": EndpointSync.server_stream(
                     method=MethodInfo(
@@ -642,6 +877,103 @@ class CryptoPriceServiceClientSync(ConnectClientSync):
                 service_name="crypto.v1.CryptoPriceService",
                 input=GetHistoryRequest,
                 output=GetHistoryResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    def create_alert(
+        self,
+        request: CreateAlertRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> CreateAlertResponse:
+        """
+        Makes an alert. It rings on the first live price that meets it, and is then in GetRaisedAlerts and an event of
+        server-sent events and WebSocket. What is wrong in it is invalid_argument.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="CreateAlert",
+                service_name="crypto.v1.CryptoPriceService",
+                input=CreateAlertRequest,
+                output=CreateAlertResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def get_alerts(
+        self,
+        request: GetAlertsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> GetAlertsResponse:
+        """
+        All alerts, in the order of their making.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="GetAlerts",
+                service_name="crypto.v1.CryptoPriceService",
+                input=GetAlertsRequest,
+                output=GetAlertsResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    def delete_alert(
+        self,
+        request: DeleteAlertRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> DeleteAlertResponse:
+        """
+        Deletes an alert; succeeds also when there is none.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="DeleteAlert",
+                service_name="crypto.v1.CryptoPriceService",
+                input=DeleteAlertRequest,
+                output=DeleteAlertResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def get_raised_alerts(
+        self,
+        request: GetRaisedAlertsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> GetRaisedAlertsResponse:
+        """
+        What has rung, the newest first.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="GetRaisedAlerts",
+                service_name="crypto.v1.CryptoPriceService",
+                input=GetRaisedAlertsRequest,
+                output=GetRaisedAlertsResponse,
                 idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),

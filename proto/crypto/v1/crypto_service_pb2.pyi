@@ -18,6 +18,22 @@ class Interval(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     INTERVAL_4H: _ClassVar[Interval]
     INTERVAL_1D: _ClassVar[Interval]
 
+class Condition(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONDITION_UNSPECIFIED: _ClassVar[Condition]
+    CONDITION_ABOVE: _ClassVar[Condition]
+    CONDITION_BELOW: _ClassVar[Condition]
+    CONDITION_CROSSES: _ClassVar[Condition]
+    CONDITION_MOVES: _ClassVar[Condition]
+    CONDITION_STATE: _ClassVar[Condition]
+
+class Direction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DIRECTION_UNSPECIFIED: _ClassVar[Direction]
+    DIRECTION_UP: _ClassVar[Direction]
+    DIRECTION_DOWN: _ClassVar[Direction]
+    DIRECTION_BOTH: _ClassVar[Direction]
+
 class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     STATE_UNSPECIFIED: _ClassVar[State]
@@ -45,6 +61,16 @@ INTERVAL_15M: Interval
 INTERVAL_1H: Interval
 INTERVAL_4H: Interval
 INTERVAL_1D: Interval
+CONDITION_UNSPECIFIED: Condition
+CONDITION_ABOVE: Condition
+CONDITION_BELOW: Condition
+CONDITION_CROSSES: Condition
+CONDITION_MOVES: Condition
+CONDITION_STATE: Condition
+DIRECTION_UNSPECIFIED: Direction
+DIRECTION_UP: Direction
+DIRECTION_DOWN: Direction
+DIRECTION_BOTH: Direction
 STATE_UNSPECIFIED: State
 STATE_STARTING: State
 STATE_SNAPSHOT: State
@@ -181,6 +207,114 @@ class Candle(_message.Message):
     is_open: bool
     simulated: bool
     def __init__(self, start: _Optional[int] = ..., open: _Optional[str] = ..., high: _Optional[str] = ..., low: _Optional[str] = ..., close: _Optional[str] = ..., count: _Optional[int] = ..., gap: _Optional[bool] = ..., is_open: _Optional[bool] = ..., simulated: _Optional[bool] = ...) -> None: ...
+
+class Alert(_message.Message):
+    __slots__ = ("id", "ticker", "condition", "value", "direction", "within", "repeat", "cooldown", "hysteresis", "across_gaps", "until", "note")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TICKER_FIELD_NUMBER: _ClassVar[int]
+    CONDITION_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_FIELD_NUMBER: _ClassVar[int]
+    REPEAT_FIELD_NUMBER: _ClassVar[int]
+    COOLDOWN_FIELD_NUMBER: _ClassVar[int]
+    HYSTERESIS_FIELD_NUMBER: _ClassVar[int]
+    ACROSS_GAPS_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    ticker: str
+    condition: Condition
+    value: str
+    direction: Direction
+    within: int
+    repeat: bool
+    cooldown: int
+    hysteresis: str
+    across_gaps: bool
+    until: int
+    note: str
+    def __init__(self, id: _Optional[str] = ..., ticker: _Optional[str] = ..., condition: _Optional[_Union[Condition, str]] = ..., value: _Optional[str] = ..., direction: _Optional[_Union[Direction, str]] = ..., within: _Optional[int] = ..., repeat: _Optional[bool] = ..., cooldown: _Optional[int] = ..., hysteresis: _Optional[str] = ..., across_gaps: _Optional[bool] = ..., until: _Optional[int] = ..., note: _Optional[str] = ...) -> None: ...
+
+class CreateAlertRequest(_message.Message):
+    __slots__ = ("alert",)
+    ALERT_FIELD_NUMBER: _ClassVar[int]
+    alert: Alert
+    def __init__(self, alert: _Optional[_Union[Alert, _Mapping]] = ...) -> None: ...
+
+class CreateAlertResponse(_message.Message):
+    __slots__ = ("message", "alert")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    ALERT_FIELD_NUMBER: _ClassVar[int]
+    message: str
+    alert: Alert
+    def __init__(self, message: _Optional[str] = ..., alert: _Optional[_Union[Alert, _Mapping]] = ...) -> None: ...
+
+class GetAlertsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetAlertsResponse(_message.Message):
+    __slots__ = ("alerts",)
+    ALERTS_FIELD_NUMBER: _ClassVar[int]
+    alerts: _containers.RepeatedCompositeFieldContainer[Alert]
+    def __init__(self, alerts: _Optional[_Iterable[_Union[Alert, _Mapping]]] = ...) -> None: ...
+
+class DeleteAlertRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class DeleteAlertResponse(_message.Message):
+    __slots__ = ("message",)
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    message: str
+    def __init__(self, message: _Optional[str] = ...) -> None: ...
+
+class GetRaisedAlertsRequest(_message.Message):
+    __slots__ = ("limit",)
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    def __init__(self, limit: _Optional[int] = ...) -> None: ...
+
+class GetRaisedAlertsResponse(_message.Message):
+    __slots__ = ("raised",)
+    RAISED_FIELD_NUMBER: _ClassVar[int]
+    raised: _containers.RepeatedCompositeFieldContainer[RaisedAlert]
+    def __init__(self, raised: _Optional[_Iterable[_Union[RaisedAlert, _Mapping]]] = ...) -> None: ...
+
+class RaisedAlert(_message.Message):
+    __slots__ = ("id", "alert", "ticker", "condition", "value", "direction", "within", "note", "price", "price_text", "at", "gap", "simulated", "reason")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ALERT_FIELD_NUMBER: _ClassVar[int]
+    TICKER_FIELD_NUMBER: _ClassVar[int]
+    CONDITION_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    PRICE_FIELD_NUMBER: _ClassVar[int]
+    PRICE_TEXT_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    GAP_FIELD_NUMBER: _ClassVar[int]
+    SIMULATED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    alert: str
+    ticker: str
+    condition: Condition
+    value: str
+    direction: Direction
+    within: int
+    note: str
+    price: float
+    price_text: str
+    at: int
+    gap: bool
+    simulated: bool
+    reason: str
+    def __init__(self, id: _Optional[str] = ..., alert: _Optional[str] = ..., ticker: _Optional[str] = ..., condition: _Optional[_Union[Condition, str]] = ..., value: _Optional[str] = ..., direction: _Optional[_Union[Direction, str]] = ..., within: _Optional[int] = ..., note: _Optional[str] = ..., price: _Optional[float] = ..., price_text: _Optional[str] = ..., at: _Optional[int] = ..., gap: _Optional[bool] = ..., simulated: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class StreamPricesRequest(_message.Message):
     __slots__ = ("tickers", "max_rate", "all_states")

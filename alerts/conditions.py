@@ -1,0 +1,324 @@
+"""Alerts: what one watches for, and whether a live price meets it.
+
+This file owns the conditions. It does no I/O, reads no clock and keeps nothing but what a condition must know of the
+prices before: pure classes, for any thread, one thread at a time.
+
+Prices are exact decimals and are compared exactly. Times are in ms of a clock that never jumps.
+
+    above, below  meets each price at or beyond the level; armed again once the price is back by the hysteresis
+    crosses       needs a price on each side of the level; one at the level is on neither
+    moves         by so many percent from any price that was true within the time
+    state         the ticker is stale, blocked or in error for longer than the time
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Context, Decimal
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from quotes import State, Ticker
+
+MAX_WINDOW = 1_000  # prices that a condition `moves` keeps each way; beyond that every second one goes
+EXACT = Context(prec=100)  # more digits than any product of a price and a percentage has
+TROUBLED = {State.STALE, State.BLOCKED, State.ERROR}
+WELL = {State.LIVE, State.CLOSED}
+
+
+class Condition(StrEnum):
+    ABOVE = "above"
+    BELOW = "below"
+    CROSSES = "crosses"
+    MOVES = "moves"
+    STATE = "state"
+
+
+class Direction(StrEnum):
+    UP = "up"
+    DOWN = "down"
+    BOTH = "both"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """What someone watches for.
+
+    `value` is the level, or the percentage of `moves`; None for `state`. `within` is in seconds: the time of `moves`,
+    and how long `state` must last. `cooldown`, in seconds, is the least time between two rings of one that repeats.
+    `hysteresis` is in percent of the level. `until` is in ms since the epoch; None: for ever.
+    """
+
+    id: str
+    ticker: Ticker
+    condition: Condition
+    value: Decimal | None = None
+    direction: Direction = Direction.BOTH
+    within: int = 0
+    repeat: bool = False
+    cooldown: int = 300
+    hysteresis: Decimal = Decimal("0.1")
+    across_gaps: bool = False
+    until: int | None = None
+    note: str = ""
+
+    @property
+    def level(self) -> Decimal:
+        assert self.value is not None
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A price met the condition. `gap`: for some time before it, the price was not known."""
+
+    gap: bool = False
+
+
+class Calm(NamedTuple):
+    """Between these prices, neither included, the next live price without a gap changes nothing, whenever it comes."""
+
+    low: Decimal = Decimal("-Infinity")
+    high: Decimal = Decimal("Infinity")
+
+    def within(self, other: Calm) -> Calm:
+        return Calm(max(self.low, other.low), min(self.high, other.high))
+
+
+NEVER_CALM = Calm(Decimal(0), Decimal(0))
+
+
+class Judge(Protocol):
+    """Judges one alert on each live price. `gap`: since the price before, the price was not known for some time."""
+
+    armed: bool
+
+    def seed(self, price: Decimal) -> None:
+        """The last live price of before the restart."""
+
+    def take(self, price: Decimal, now: float, gap: bool) -> Hit | None: ...
+
+
+class Cooldown:
+    """Keeps a repeating alert quiet for a time after it rang."""
+
+    def __init__(self, seconds: float, until: float = 0.0) -> None:
+        self._ms, self._until = seconds * 1000, until
+
+    def is_over(self, now: float) -> bool:
+        return now >= self._until
+
+    def begin(self, now: float) -> None:
+        self._until = now + self._ms
+
+
+class LevelJudge:
+    """`above` and `below`. It isn't armed from its ring until the price is back beyond the hysteresis."""
+
+    def __init__(self, alert: Alert, cooldown: Cooldown, *, armed: bool = True) -> None:
+        level, band = alert.level, band_of(alert)
+        self._is_above, self._level, self._cooldown = alert.condition is Condition.ABOVE, level, cooldown
+        self._back = EXACT.subtract(level, band) if self._is_above else EXACT.add(level, band)
+        self.armed = armed
+
+    @property
+    def calm(self) -> Calm:
+        if self.armed:
+            return Calm(high=self._level) if self._is_above else Calm(low=self._level)
+        return Calm(low=self._back) if self._is_above else Calm(high=self._back)
+
+    def seed(self, price: Decimal) -> None:
+        """Changes nothing: only the price of this moment counts."""
+
+    def take(self, price: Decimal, now: float, gap: bool) -> Hit | None:
+        is_met = price >= self._level if self._is_above else price <= self._level
+        if not is_met:
+            if not self.armed:
+                self.armed = price <= self._back if self._is_above else price >= self._back
+            return None
+        if not self.armed or not self._cooldown.is_over(now):
+            return None
+        self.armed = False
+        self._cooldown.begin(now)
+        return Hit(gap)
+
+
+class CrossJudge:
+    """`crosses`. After a crossing, prices within the hysteresis can't cross back until one was beyond it."""
+
+    def __init__(self, alert: Alert, cooldown: Cooldown) -> None:
+        level, band = alert.level, band_of(alert)
+        self._level, self._low, self._high = level, EXACT.subtract(level, band), EXACT.add(level, band)
+        self._directions = directions_of(alert)
+        self._across_gaps, self._cooldown = alert.across_gaps, cooldown
+        self._side: Direction | None = None
+        self._had_gap = False  # since the price that gave the side
+        self.armed = True
+
+    @property
+    def calm(self) -> Calm:
+        if self._side is None or self._had_gap:
+            return NEVER_CALM
+        if self._side is Direction.UP:
+            return Calm(low=self._level) if self.armed else Calm(self._level, self._high)
+        return Calm(high=self._level) if self.armed else Calm(self._low, self._level)
+
+    def seed(self, price: Decimal) -> None:
+        if self._across_gaps:
+            self._side = self._side_of(price)
+
+    def take(self, price: Decimal, now: float, gap: bool) -> Hit | None:
+        if gap and not self._across_gaps:
+            self._side, self.armed = None, True
+        self._had_gap = self._side is not None and (self._had_gap or gap)
+        side = self._side_of(price)
+        if side is None:
+            return None
+        before, is_far = self._side, not self._low < price < self._high
+        if side is before or before is None:
+            self._side, self._had_gap = side, False
+            self.armed = self.armed or is_far
+            return None
+        if not (self.armed or is_far):
+            return None
+        hit = Hit(self._had_gap)
+        self._side, self.armed, self._had_gap = side, is_far, False
+        if side not in self._directions or not self._cooldown.is_over(now):
+            return None
+        self._cooldown.begin(now)
+        return hit
+
+    def _side_of(self, price: Decimal) -> Direction | None:
+        if price == self._level:
+            return None
+        return Direction.UP if price > self._level else Direction.DOWN
+
+
+class MoveJudge:
+    """`moves`. It compares with every price that was true within the time, and begins afresh when it rings."""
+
+    def __init__(self, alert: Alert, cooldown: Cooldown) -> None:
+        self._within, self._cooldown, self._across_gaps = alert.within * 1000, cooldown, alert.across_gaps
+        part, directions = EXACT.divide(alert.level, Decimal(100)), directions_of(alert)
+        self._rise = EXACT.add(Decimal(1), part) if Direction.UP in directions else None
+        self._fall = EXACT.subtract(Decimal(1), part) if Direction.DOWN in directions else None
+        self._low = self._high = self._ceiling = self._floor = Decimal(0)  # the bounds, and of which prices they are
+        self._lows, self._highs = Extremes(Decimal.__ge__), Extremes(Decimal.__le__)
+        self._last: Decimal | None = None
+        self._gap_at: float | None = None  # of the last gap after a price that may still count
+        self.armed = True
+
+    def seed(self, price: Decimal) -> None:
+        if self._across_gaps:
+            self._last = price
+
+    def take(self, price: Decimal, now: float, gap: bool) -> Hit | None:
+        if gap and not self._across_gaps:
+            self._forget()
+        if self._last is not None and self._last != price:
+            if self._rise is not None:
+                self._lows.add(now, self._last)
+            if self._fall is not None:
+                self._highs.add(now, self._last)
+        if gap and self._last is not None:
+            self._gap_at = now
+        self._last = price
+        if not self._has_moved(price, now) or not self._cooldown.is_over(now):
+            return None
+        hit = Hit(self._gap_at is not None and self._gap_at >= now - self._within)
+        self._forget()
+        self._last = price
+        self._cooldown.begin(now)
+        return hit
+
+    def _has_moved(self, price: Decimal, now: float) -> bool:
+        since = now - self._within
+        if self._rise is not None and (low := self._lows.first(since)) is not None:
+            if low is not self._low:
+                self._low, self._ceiling = low, EXACT.multiply(low, self._rise)
+            if price >= self._ceiling:
+                return True
+        if self._fall is None or (high := self._highs.first(since)) is None:
+            return False
+        if high is not self._high:
+            self._high, self._floor = high, EXACT.multiply(high, self._fall)
+        return price <= self._floor
+
+    def _forget(self) -> None:
+        self._lows.clear()
+        self._highs.clear()
+        self._last = self._gap_at = None
+
+
+class Extremes:
+    """The lowest (or highest) of the prices that were true since a time. Bounded: it may forget some of many.
+
+    `yields` says whether an earlier price counts no longer, now that there is this later one.
+    """
+
+    def __init__(self, yields: Callable[[Decimal, Decimal], bool]) -> None:
+        self._yields = yields
+        self._kept: deque[tuple[float, Decimal]] = deque()  # when each ended to be true, the most extreme first
+
+    def add(self, ended_at: float, price: Decimal) -> None:
+        while self._kept and self._yields(self._kept[-1][1], price):
+            self._kept.pop()
+        if len(self._kept) >= MAX_WINDOW:
+            self._kept = deque(list(self._kept)[::2])
+        self._kept.append((ended_at, price))
+
+    def first(self, since: float) -> Decimal | None:
+        while self._kept and self._kept[0][0] < since:
+            self._kept.popleft()
+        return self._kept[0][1] if self._kept else None
+
+    def clear(self) -> None:
+        self._kept.clear()
+
+
+class StateJudge:
+    """`state`: in trouble for longer than the time. Only a current price ends a trouble: a new try doesn't."""
+
+    def __init__(self, alert: Alert, cooldown: Cooldown) -> None:
+        self._ms, self._cooldown = alert.within * 1000, cooldown
+        self._since: float | None = None
+        self.armed = True
+
+    def tell(self, state: State, now: float) -> None:
+        """The ticker's state from `now` on."""
+        if state in WELL:
+            self._since, self.armed = None, True
+        elif state in TROUBLED and self._since is None:
+            self._since = now
+
+    def end(self) -> None:
+        """The ticker is no longer tracked."""
+        self._since, self.armed = None, True
+
+    def look(self, now: float) -> Hit | None:
+        if self._since is None or not self.armed or now - self._since <= self._ms or not self._cooldown.is_over(now):
+            return None
+        self.armed = False
+        self._cooldown.begin(now)
+        return Hit()
+
+
+def judge_of(alert: Alert, *, armed: bool = True, quiet_until: float = 0.0) -> Judge | StateJudge:
+    """`armed` and `quiet_until` are what is known from before a restart: the first only counts for a level."""
+    cooldown = Cooldown(alert.cooldown, quiet_until)
+    if alert.condition in (Condition.ABOVE, Condition.BELOW):
+        return LevelJudge(alert, cooldown, armed=armed)
+    if alert.condition is Condition.CROSSES:
+        return CrossJudge(alert, cooldown)
+    return MoveJudge(alert, cooldown) if alert.condition is Condition.MOVES else StateJudge(alert, cooldown)
+
+
+def band_of(alert: Alert) -> Decimal:
+    """The hysteresis in units of the price."""
+    return EXACT.divide(EXACT.multiply(alert.level, alert.hysteresis), Decimal(100))
+
+
+def directions_of(alert: Alert) -> tuple[Direction, ...]:
+    return (Direction.UP, Direction.DOWN) if alert.direction is Direction.BOTH else (alert.direction,)

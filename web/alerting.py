@@ -1,0 +1,61 @@
+"""Alerts as every transport asks for them, and the message that a stream sends when one has rung.
+
+This file owns how long a caller waits for an alert to be kept, and what the answer says if it isn't. It decides nothing
+about prices. Everything here runs on the hub thread but `announce`, which any thread may call.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import gevent
+
+from alerts.book import Alerts, Fate, Writing
+from alerts.fields import Raised, alert_fields, raised_fields, sentence_of
+from broadcast import Broadcaster
+from storage.ledger import read_raised
+from store import Store
+from web.reading import KEEP_LIMIT_S, off_hub
+
+
+def make_alert(alerts: Alerts, store: Store, fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Makes an alert. Returns the sentence for the user, and the alert's fields."""
+    alert, writing = alerts.make(fields)
+    return f"Alert made: {sentence_of(alert)}.{_unless_kept(store, writing)}", alert_fields(alert)
+
+
+def delete_alert(alerts: Alerts, store: Store, id: str) -> str:
+    """Deletes an alert. Returns the sentence for the user."""
+    writing = alerts.delete(id)
+    return "There was no such alert." if writing is None else f"Alert deleted.{_unless_kept(store, writing)}"
+
+
+def all_alerts(alerts: Alerts) -> list[dict[str, Any]]:
+    return [alert_fields(alert) for alert in alerts.list]
+
+
+def raised_alerts(store: Store, limit: int) -> list[dict[str, Any]]:
+    """What was raised, the newest first. Raises HistoryUnreadable."""
+    if store.history is None:
+        return []
+    return off_hub(store, lambda history: history.read(lambda connection: read_raised(connection, limit)))
+
+
+def announce(broadcaster: Broadcaster, raised: Raised, may_be_lost: bool) -> None:
+    """Sends what was raised to the streams that have its ticker."""
+    message = {"type": "alert", **raised_fields(raised), **({"mayBeLost": True} if may_be_lost else {})}
+    text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
+    broadcaster.announce(raised.alert.ticker, text)
+
+
+def _unless_kept(store: Store, writing: Writing) -> str:
+    """Waits until it is on the disk, so that what is answered is true; else a sentence that says so."""
+    deadline = time.monotonic() + KEEP_LIMIT_S
+    while writing.fate is Fate.WAITING and time.monotonic() < deadline:
+        gevent.sleep(0.002)
+    if writing.fate is Fate.KEPT:
+        return ""
+    return f" A restart may lose this: {store.reason or 'the disk is slow.'}"
