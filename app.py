@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from flask import Flask
@@ -67,19 +67,17 @@ log = logging.getLogger("pluto")
 # --- the application --------------------------------------------------------------------------------------------------
 
 
-def assemble(
-    settings: Settings, bound: str = "127.0.0.1", *, open_files: int | None = None, **patience: float
-) -> Parts:
+def assemble(settings: Settings, bound: str = "127.0.0.1", *, open_files: int | None = None, **limits: Any) -> Parts:
     """The parts, connected but not started.
 
     A change of the watchlist goes to the broadcaster, the store, the alerts and the scraper, in this order. A quote
     goes through `Remembered` (prices from before the restart) to the broadcaster, to the store, and to the alerts.
 
     `bound` is the server's listening address. `open_files` is the browser's soft limit of descriptors; None: Pluto's
-    own. `patience` overrides times of StreamLimits, in seconds; only tests do.
+    own. `limits` overrides some of StreamLimits; only tests do.
     """
-    limits = StreamLimits(settings.max_streams, settings.max_streams_per_address, **patience)
-    broadcaster = Broadcaster(limits, simulated=settings.demo)
+    stream_limits = StreamLimits(settings.max_streams, settings.max_streams_per_address, **limits)
+    broadcaster = Broadcaster(stream_limits, simulated=settings.demo)
     remembered = Remembered(broadcaster.put)
     store = Store(_store_settings(settings), remembered)
     alerts = Alerts(store, partial(announce, broadcaster), simulated=settings.demo)

@@ -53,8 +53,6 @@ VANISHED_AFTER = 4 / 3  # times the lag limit: a peer that acknowledges nothing 
 CHECKS_A_ROUND = 10  # each tick checks one in so many peers
 SEND_BUFFER = 32 * 1024  # bytes that the kernel keeps per client
 DRAIN_LIMIT = 256  # quotes taken from the hand-off at once; the rest goes with the next flush
-SLICE = 1_000  # clients of one audience served before the hub gets a turn
-TURN_S = 0.001  # spent on other audiences before the hub gets a turn
 MAX_UNREAD = 64 * 1024  # bytes that a client may send although no handler reads them
 MAX_TAIL = 256 * 1024  # unsent bytes at which Pluto drops a lagging client
 MAX_ANNOUNCED = 10_000  # alerts that wait for the next flush
@@ -99,6 +97,8 @@ class StreamLimits:
     interval: float = FLUSH_INTERVAL_S
     heartbeat: float = 5.0  # Pluto sends an audience a heartbeat after this silence
     lag_limit: float = 15.0  # Pluto closes a client that drains nothing for this long
+    slice: int = 1_000  # clients of one audience served before the hub gets a turn
+    turn: float = 0.001  # spent on other audiences before the hub gets a turn
 
 
 @dataclass(slots=True, eq=False)
@@ -718,14 +718,14 @@ class Clients:
                 self._deliver(audience, now)
 
     def _in_turns(self) -> Iterator[Audience]:
-        """Every audience with members, those without a filter first. Gives the hub a turn every TURN_S."""
-        ends_at = time.monotonic() + TURN_S
+        """Every audience with members, those without a filter first. Gives the hub its turns."""
+        ends_at = time.monotonic() + self._limits.turn
         for audience in sorted(
             self._audiences.values(), key=lambda audience: audience.subscription.tickers is not None
         ):
             if time.monotonic() > ends_at:
                 gevent.sleep(0)
-                ends_at = time.monotonic() + TURN_S
+                ends_at = time.monotonic() + self._limits.turn
             if audience.members:
                 yield audience
 
@@ -744,11 +744,11 @@ class Clients:
 
     def _send_in_slices(self, audience: Audience, frame: bytes, sequence: int) -> None:
         """Sends to all current members, and gives the hub a turn after each slice."""
-        members = list(audience.members)
-        self._send(members[:SLICE], frame, sequence)
-        for start in range(SLICE, len(members), SLICE):
+        members, size = list(audience.members), self._limits.slice
+        self._send(members[:size], frame, sequence)
+        for start in range(size, len(members), size):
             gevent.sleep(0)
-            still_members = [client for client in members[start : start + SLICE] if client.audience is audience]
+            still_members = [client for client in members[start : start + size] if client.audience is audience]
             self._send(still_members, frame, sequence)
 
     def _send(self, members: list[Client], frame: bytes, sequence: int) -> None:
@@ -780,7 +780,7 @@ class Clients:
             frame = audience.frame(encode(text))
             for number, client in enumerate(list(audience.members), 1):
                 client.write(frame)
-                if number % SLICE == 0:
+                if number % self._limits.slice == 0:
                     gevent.sleep(0)
 
     # --- every tick ---------------------------------------------------------------------------------------------------

@@ -305,14 +305,14 @@ def test_behind_a_proxy_with_tls_the_cookie_is_for_tls_only(guarded: QuoteServer
     assert code_of(foreign) == "forbidden_host"
 
 
-def test_a_session_ends_with_its_time_and_with_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_ends_with_its_time_and_with_its_token() -> None:
     one, other = (access.Access(Settings(access_token=token)) for token in (TOKEN, TOKEN[::-1]))
+    past = access.Access(Settings(access_token=TOKEN), session_s=-1)
     cookie = one.log_in(TOKEN, {"REMOTE_ADDR": "127.0.0.1", "wsgi.url_scheme": "http"})
     environ = {"HTTP_COOKIE": cookie.partition(";")[0]}
     assert one.is_authenticated(environ)
     assert not other.is_authenticated(environ)
-    monkeypatch.setattr(access, "SESSION_S", -1)
-    assert not one.is_authenticated(environ)
+    assert not past.is_authenticated(environ)
 
 
 def test_beyond_this_machine_there_is_always_a_token() -> None:

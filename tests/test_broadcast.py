@@ -169,10 +169,11 @@ class Stage:
         max_streams: int = 1000,
         simulated: bool = False,
         clock: Callable[[], float] = steady_ms,
+        **limits: Any,
     ) -> Broadcaster:
         """A started one that has told of its tickers."""
-        limits = StreamLimits(interval=interval, heartbeat=heartbeat, max_streams=max_streams)
-        broadcaster = Broadcaster(limits, simulated=simulated, clock=clock)
+        limits |= {"interval": interval, "heartbeat": heartbeat, "max_streams": max_streams}
+        broadcaster = Broadcaster(StreamLimits(**limits), simulated=simulated, clock=clock)
         broadcaster.start()
         self._ends.callback(broadcaster.stop)
         for ticker in tickers:
@@ -1040,10 +1041,9 @@ def test_silence_is_broken_by_heartbeats(stage: Stage) -> None:
     assert second["timestamp"] > first["timestamp"] > 1_700_000_000_000
 
 
-def test_heartbeats_go_out_slice_by_slice(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeats_go_out_slice_by_slice(stage: Stage) -> None:
     """The hub has a turn after each slice, and nobody is left out."""
-    monkeypatch.setattr("broadcast.SLICE", 2)
-    broadcaster = stage.broadcaster(BTC, heartbeat=0.05)
+    broadcaster = stage.broadcaster(BTC, heartbeat=0.05, slice=2)
     clients = [stage.client(broadcaster) for _ in range(5)]
     get_going(broadcaster, *clients)
     turns: list[int] = []
@@ -1060,11 +1060,8 @@ def test_heartbeats_go_out_slice_by_slice(stage: Stage, monkeypatch: pytest.Monk
     assert {number - sends for number in turns} >= {0, 2, 4, 5}
 
 
-def test_the_hub_has_a_turn_between_audiences_and_those_without_a_filter_come_first(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("broadcast.TURN_S", 0.0)
-    broadcaster = stage.broadcaster(BTC, ETH, SOL)
+def test_the_hub_has_a_turn_between_audiences_and_those_without_a_filter_come_first(stage: Stage) -> None:
+    broadcaster = stage.broadcaster(BTC, ETH, SOL, turn=0.0)
     clients = [stage.client(broadcaster, tickers) for tickers in ([BTC], [BTC, ETH], [BTC, SOL], None)]
     broadcaster.put(live(BTC, "0.5"))
     for client in clients:

@@ -79,8 +79,9 @@ class Access:
     requires none.
     """
 
-    def __init__(self, settings: Settings, bound: str = "127.0.0.1") -> None:
+    def __init__(self, settings: Settings, bound: str = "127.0.0.1", session_s: float = SESSION_S) -> None:
         self.refused: Counter[str] = Counter()
+        self._session_s = session_s
         self.made_token = "" if settings.access_token or is_loopback(bound) else secrets.token_urlsafe(24)
         self._token = (settings.access_token or self.made_token).encode()
         self._proxies, self._origins = networks_of(settings.trusted_proxies), origins_of(settings.allowed_origins)
@@ -212,7 +213,7 @@ class Access:
         return dump_cookie(
             COOKIE,
             self._signer.sign("").decode(),
-            max_age=SESSION_S,
+            max_age=int(self._session_s),
             secure=environ["wsgi.url_scheme"] == "https",
             httponly=True,
             samesite="Strict",
@@ -220,7 +221,7 @@ class Access:
 
     def _is_session(self, text: str) -> bool:
         try:
-            self._signer.unsign(text, max_age=SESSION_S)
+            self._signer.unsign(text, max_age=int(self._session_s))
         except BadSignature:
             return False
         return True
