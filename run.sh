@@ -62,7 +62,7 @@ main() {
       set_up requirements-dev.txt
       use_browser
       cd "$here"
-      [[ $# -gt 1 ]] || say "Running all the tests, which takes about 17 minutes…"
+      [[ $# -gt 1 ]] || say "Running all the tests, which takes about 15 minutes…"
       exec "$python" -m pytest "${@:2}"
       ;;
     audit)

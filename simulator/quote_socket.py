@@ -185,7 +185,11 @@ class QuoteSocket(PageSocket):
         self._simulation.market(quoted.symbol).join(self)
         wait = subscription.ready_at - time.monotonic()
         if wait > 0:
-            gevent.spawn_later(wait, self._tell_whole, subscription)
+            gevent.spawn_later(wait, self._become_ready, subscription)
+        self._tell_whole(subscription)
+
+    def _become_ready(self, subscription: Subscription) -> None:
+        subscription.ready_at = 0  # a timer can be some ms early
         self._tell_whole(subscription)
 
     def _ready_at(self, symbol: Symbol) -> float:

@@ -82,7 +82,7 @@ class AddTicker extends HTMLElement {
     }
     this.#say("");
     this.#offer(this.#matches());
-    coins.load().then((fresh) => fresh && this.#offer(this.#matches()));
+    coins.load().then((fresh) => fresh && this.#chosen < 0 && this.#offer(this.#matches())); // a marked offer stays
   };
 
   /** {ticker, name} of what the word being typed may become: tracked before, or of a well-known coin. */
