@@ -354,7 +354,7 @@ def test_doctor_hands_its_options_on_and_stays_in_the_users_folder(ready: Machin
 
 
 def test_test_says_how_long_all_the_tests_take(ready: Machine) -> None:
-    assert ready.run("test").said[1:] == ["Running all the tests, which takes about 17 minutes…"]
+    assert ready.run("test").said[1:] == ["Running all the tests, which takes about 15 minutes…"]
     assert ready.run("test", "-x").said == []
 
 
