@@ -51,16 +51,15 @@
   let lookDue = Infinity;
   let lastLate = 0; // ms by which the last look was late
 
-  const lateness = () => Math.max(lastLate, now() - lookDue);
-
   /** Caps length and rate just above Python's limits, so that Python still notices an excess. */
   function send(kind, message) {
     const at = now();
     if (at - sentSince > 1000) [sentSince, sentCount] = [at, 0];
     sentCount += 1;
     if (sentCount > settings.maxRate) return;
-    const late = lateness() > LATE_MS ? { late: Math.round(lateness()) } : {};
-    tell(stringify({ kind, page, at, ...late, ...message }).slice(0, settings.maxMessage + 1));
+    const late = Math.max(lastLate, at - lookDue);
+    const told = late > LATE_MS ? { late: Math.round(late) } : {};
+    tell(stringify({ kind, page, at, ...told, ...message }).slice(0, settings.maxMessage + 1));
   }
 
   // --- the page's own quote sockets --------------------------------------------------------------------------------
