@@ -19,6 +19,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from difflib import get_close_matches
 from enum import StrEnum
@@ -505,6 +506,15 @@ def wire_fields(quote: Quote, sequence: int) -> dict[str, Any]:
             wire[wire_name] = value
     wire["sequence"] = sequence
     return wire
+
+
+def iso_milliseconds(text: object) -> int | None:
+    """An ISO time in ms since the epoch, UTC unless it says otherwise; None if it isn't one."""
+    try:
+        moment = datetime.fromisoformat(str(text))
+        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return None
 
 
 def steady_ms() -> float:

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from quotes import Quote, Ticker
+from quotes import PlutoError, Quote, Ticker
 from storage.file import StoreFile, tracked_of
 from storage.history import History
 from storage.intake import MAX_WAITING, Batch, Intake, wall_ms
@@ -32,7 +32,7 @@ from storage.remembered import Remembered
 from storage.retention import Keep, Retention
 from storage.schema import FromTheFuture, Lock, StoreInUse, is_unusable, read_watchlist, set_aside
 
-__all__ = ["Store", "StoreInUse", "StoreSettings", "StoreState"]
+__all__ = ["NoStore", "Store", "StoreInUse", "StoreSettings", "StoreState"]
 
 TURN_S = 1.0
 SHORTEST_TURN_S = 0.02
@@ -43,6 +43,12 @@ END_LIMIT_S = 3.0  # for the last transaction
 MAX_ORDERS = 10_000  # that wait for the writer
 
 log = logging.getLogger("pluto.store")
+
+
+class NoStore(PlutoError):
+    """Pluto keeps nothing: it runs with --no-store."""
+
+    code = "no_store"
 
 
 class StoreState(StrEnum):

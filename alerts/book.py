@@ -37,7 +37,7 @@ from quotes import PlutoError, Quote, State, Ticker, steady_ms
 from storage.changes import is_known
 from storage.intake import wall_ms
 from storage.ledger import AlertRow, forget_alert, keep_alert, keep_raised, last_live_price, read_alerts
-from store import Store, StoreState
+from store import NoStore, Store, StoreState
 from watchlist import NotTracked
 
 MAX_ALERTS, MAX_PER_TICKER = 1_000, 100
@@ -48,12 +48,6 @@ log = logging.getLogger("pluto.alerts")
 
 class TooManyAlerts(PlutoError):
     code = "too_many_alerts"
-
-
-class NoPlaceForAlerts(PlutoError):
-    """Nothing is kept, so an alert can't be, either."""
-
-    code = "no_store"
 
 
 class Fate(Enum):
@@ -153,10 +147,10 @@ class Alerts:
     def make(self, fields: Mapping[str, Any]) -> tuple[Alert, Writing]:
         """A new alert, judged from the current price on, and its way to the disk.
 
-        Raises NoPlaceForAlerts, TooManyAlerts, NotTracked, InvalidAlert, InvalidTicker.
+        Raises NoStore, TooManyAlerts, NotTracked, InvalidAlert, InvalidTicker.
         """
         if self._store.state is StoreState.OFF:
-            raise NoPlaceForAlerts("Pluto runs with --no-store and can't keep an alert. Start it without that.")
+            raise NoStore("Pluto runs with --no-store and can't keep an alert. Start it without that.")
         alert = alert_of(fields, secrets.token_hex(8), self._wall())
         with self._lock:
             line = self._lines.setdefault(alert.ticker, Line())

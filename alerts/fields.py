@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from alerts.conditions import Alert, Condition, Direction
-from quotes import MAX_PRICE_DIGITS, PlutoError, parse_ticker
+from quotes import MAX_PRICE_DIGITS, PlutoError, iso_milliseconds, parse_ticker
 
 MAX_NOTE = 200  # characters
 DAY_S = 86_400
@@ -149,19 +148,10 @@ def _until(fields: Mapping[str, Any], now: int) -> int | None:
     if until is None:
         return None
     if isinstance(until, str):
-        until = _ms_of(until)
+        until = iso_milliseconds(until)
     if not isinstance(until, int) or isinstance(until, bool) or not now < until < FAR_FUTURE:
         raise InvalidAlert("until is a time to come: ISO (2026-11-26T08:00:00Z), or ms since the epoch.")
     return until
-
-
-def _ms_of(text: str) -> int | None:
-    """An ISO time in ms since the epoch, UTC unless it says otherwise."""
-    try:
-        moment = datetime.fromisoformat(text)
-        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _note(fields: Mapping[str, Any]) -> str:

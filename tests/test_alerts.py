@@ -18,14 +18,14 @@ import pytest
 from running import wait_until
 from stores import BTC, ETH, live
 
-from alerts.book import MAX_ALERTS, MAX_PER_TICKER, Alerts, Fate, NoPlaceForAlerts, TooManyAlerts
+from alerts.book import MAX_ALERTS, MAX_PER_TICKER, Alerts, Fate, TooManyAlerts
 from alerts.fields import Raised
 from quotes import Quote, State, Ticker
 from storage.history import History
 from storage.ledger import read_raised
 from storage.remembered import Remembered
 from storage.schema import MIGRATIONS
-from store import Store, StoreSettings, StoreState
+from store import NoStore, Store, StoreSettings, StoreState
 from watchlist import NotTracked
 
 ABOVE = {"ticker": "BTCUSD", "condition": "above", "value": "100"}
@@ -243,7 +243,7 @@ def test_alerts_are_bounded_and_need_a_store_and_a_ticker(path: Path) -> None:
             run.alerts.make(ABOVE)
         with pytest.raises(NotTracked):
             run.alerts.make({**ABOVE, "ticker": "NEVERUSD"})
-    with session(None) as run, pytest.raises(NoPlaceForAlerts):
+    with session(None) as run, pytest.raises(NoStore):
         run.alerts.make(ABOVE)
 
 

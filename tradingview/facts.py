@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from quotes import Source, State, UnreadablePrice, parse_price
+from quotes import Source, State, UnreadablePrice, iso_milliseconds, parse_price
 from tradingview.formatter import number_text
-from tradingview.messages import Reading, iso_milliseconds, items, printable, texts
+from tradingview.messages import Reading, items, printable, texts
 from tradingview.tally import Tally
 from tradingview.trouble import PageTrouble, other_symbol
 

@@ -6,7 +6,6 @@ This file owns these readers and a reading's shape. It believes and remembers no
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
 MAX_TEXT = 200  # characters kept of a page's text
@@ -60,12 +59,3 @@ def is_time(value: object) -> TypeGuard[float]:
 
 def milliseconds(seconds: object) -> int | None:
     return round(seconds * 1000) if is_number(seconds) and 0 < seconds < 1e11 else None
-
-
-def iso_milliseconds(text: object) -> int | None:
-    """A date without a time zone is UTC: Pluto opens its pages in that zone."""
-    try:
-        moment = datetime.fromisoformat(str(text))
-        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        return None

@@ -13,17 +13,16 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
 import gevent
 
-from quotes import PlutoError, Ticker
+from quotes import PlutoError, Ticker, iso_milliseconds
 from storage.candles import INTERVALS, Candle
 from storage.changes import UNRECORDED, Change
 from storage.history import Cursor, History, Page, Range
 from storage.intake import wall_ms
-from store import Store, StoreState
+from store import NoStore, Store, StoreState
 
 DEFAULT_LIMIT, MAX_LIMIT = 1_000, 5_000  # items of one answer
 CSV_PAGE = 1_000  # rows read at once
@@ -41,10 +40,6 @@ T = TypeVar("T")
 
 class InvalidRange(PlutoError):
     code = "invalid_range"
-
-
-class NoStore(PlutoError):
-    code = "no_store"
 
 
 class HistoryUnreadable(PlutoError):
@@ -100,13 +95,11 @@ def moment_of(text: str, now: int) -> int | None:
         return max(0, now - int(age[1]) * AGES_MS[age[2]])
     if _MS.fullmatch(text):
         return int(text)
-    try:
-        moment = datetime.fromisoformat(text)
-        return max(0, round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000))
-    except (ValueError, OverflowError):
+    if (moment := iso_milliseconds(text)) is None:
         raise InvalidRange(
             f"{text[:40]!r} is not a time: use ISO (2026-11-26T08:00:00Z), ms since the epoch, or an age such as 24h."
-        ) from None
+        )
+    return max(0, moment)
 
 
 def width_of(text: str) -> int | None:
@@ -121,7 +114,7 @@ def width_of(text: str) -> int | None:
 def wants_csv(text: str, prefers_csv: bool) -> bool:
     """Whether the answer is CSV: as the query's format says, for a link can say no more, or else as Accept does."""
     if text not in ("", "csv", "json"):
-        raise InvalidRange(f"format is csv or json, or left away for what Accept asks for, not {text[:40]!r}.")
+        raise InvalidRange(f"format is csv or json, or absent to follow the Accept header, not {text[:40]!r}.")
     return text == "csv" if text else prefers_csv
 
 
