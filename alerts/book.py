@@ -27,9 +27,9 @@ from alerts.conditions import (
     CrossJudge,
     Hit,
     Judge,
-    LevelJudge,
     MoveJudge,
     StateJudge,
+    Window,
     judge_of,
 )
 from alerts.fields import Raised, alert_fields, alert_of, kept_alert, raised_fields, sentence_of
@@ -94,7 +94,8 @@ class Watch:
 class Line:
     """What is known of one ticker: its newest quote, whether there was a gap since its last live price, its alerts.
 
-    While it stays live and between the prices of `calm`, only its `movers` have to be asked.
+    While it stays live and between the prices of `calm`, no judge has to be asked. Its `window` takes prices as long as
+    one of its alerts is on moves.
     """
 
     is_tracked: bool = False
@@ -102,7 +103,8 @@ class Line:
     had_price: bool = False
     gap: bool = False
     calm: Calm = NEVER_CALM
-    movers: list[Watch] = field(default_factory=list)
+    window: Window = field(default_factory=Window)
+    has_moves: bool = False
     watches: dict[str, Watch] = field(default_factory=dict)
 
 
@@ -157,13 +159,18 @@ class Alerts:
             if not line.is_tracked:
                 raise NotTracked(alert.ticker)
             self._check_room(alert.ticker, line)
-            watch = Watch(alert, judge_of(alert))
+            now = self._clock()
+            self._expire(line, now)
+            price = None if line.quote is None else _live_price(line.quote)
+            if price is not None and not line.has_moves:
+                line.window.take(price, now, False)
+            begin = line.window.number + (price is None)
+            watch = Watch(alert, judge_of(alert, line.window, begin=begin))
             self._put_in(line, watch)
             row = watch.row()
             writing = self._write(lambda connection: keep_alert(connection, row))
             if line.quote is not None:
-                self._expire(line, self._clock())
-                self._judge(line, watch, line.quote, _live_price(line.quote), self._clock(), gap=False)
+                self._judge(line, watch, line.quote, price, now, gap=False)
         return alert, writing
 
     def _check_room(self, ticker: Ticker, line: Line) -> None:
@@ -180,12 +187,19 @@ class Alerts:
 
     def _put_in(self, line: Line, watch: Watch) -> None:
         line.watches[watch.alert.id] = watch
-        line.calm = NEVER_CALM
+        self._has_changed(line)
         self._line_of[watch.alert.id] = line
 
     def _take_out(self, line: Line, id: str) -> None:
         del line.watches[id], self._line_of[id]
+        self._has_changed(line)
+
+    def _has_changed(self, line: Line) -> None:
+        """Its alerts have."""
         line.calm = NEVER_CALM
+        line.has_moves = any(isinstance(watch.judge, MoveJudge) for watch in line.watches.values())
+        if not line.has_moves:
+            line.window = Window()
 
     def _drop(self, line: Line, id: str) -> Writing:
         self._take_out(line, id)
@@ -240,17 +254,15 @@ class Alerts:
             line.gap, line.had_price = False, line.had_price or quote.price_text is not None
         elif not is_known(quote.state):
             line.gap = line.had_price
-        is_calm = was_live and not gap and price is not None and line.calm.low < price < line.calm.high
-        for watch in list(line.movers if is_calm else line.watches.values()):
+        if price is not None and line.has_moves:
+            line.window.take(price, now, gap)
+        if was_live and not gap and price is not None and line.calm.low < price < line.calm.high:
+            return
+        for watch in list(line.watches.values()):
             self._judge(line, watch, quote, price, now, gap=gap)
-        if not is_calm:
-            self._calm(line)
-
-    def _calm(self, line: Line) -> None:
-        line.movers = [watch for watch in line.watches.values() if isinstance(watch.judge, MoveJudge)]
         line.calm = Calm()
         for watch in line.watches.values():
-            if isinstance(watch.judge, LevelJudge | CrossJudge):
+            if not isinstance(watch.judge, StateJudge):
                 line.calm = line.calm.within(watch.judge.calm)
 
     def _judge(self, line: Line, watch: Watch, quote: Quote, price: Decimal | None, now: float, *, gap: bool) -> None:
@@ -335,11 +347,13 @@ class Alerts:
         quiet_ms = 0.0
         if row.raised_at is not None:
             quiet_ms = min(max(0.0, alert.cooldown * 1000 - (self._wall() - row.raised_at)), alert.cooldown * 1000)
-        judge = judge_of(alert, armed=row.armed, quiet_until=self._clock() + quiet_ms)
+        judge = judge_of(alert, line.window, armed=row.armed, quiet_until=self._clock() + quiet_ms)
         if last_price is not None:
             line.gap = line.had_price = True
-            if not isinstance(judge, StateJudge):
+            if isinstance(judge, CrossJudge):
                 judge.seed(Decimal(last_price))
+            elif isinstance(judge, MoveJudge):
+                line.window.take(Decimal(last_price), self._clock(), False)
         self._put_in(line, Watch(alert, judge, row.raised_at))
 
     def refill(self, connection: sqlite3.Connection) -> None:

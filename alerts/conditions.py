@@ -13,16 +13,18 @@ Prices are exact decimals and are compared exactly. Times are in ms of a clock t
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from enum import StrEnum
+from operator import attrgetter
 from typing import NamedTuple, Protocol
 
 from quotes import State, Ticker
 
-MAX_WINDOW = 1_000  # prices that a condition `moves` keeps each way; beyond that every second one goes
+MAX_WINDOW = 1_000  # prices of a ticker that are kept each way for `moves`; beyond that every second one goes
+INFINITE = Decimal("Infinity")
 EXACT = Context(prec=100)  # more digits than any product of a price and a percentage has
 TROUBLED = {State.STALE, State.BLOCKED, State.ERROR}
 WELL = {State.LIVE, State.CLOSED}
@@ -80,8 +82,8 @@ class Hit:
 class Calm(NamedTuple):
     """Between these prices, neither included, the next live price without a gap changes nothing, whenever it comes."""
 
-    low: Decimal = Decimal("-Infinity")
-    high: Decimal = Decimal("Infinity")
+    low: Decimal = -INFINITE
+    high: Decimal = INFINITE
 
     def within(self, other: Calm) -> Calm:
         return Calm(max(self.low, other.low), min(self.high, other.high))
@@ -95,8 +97,8 @@ class Judge(Protocol):
 
     armed: bool
 
-    def seed(self, price: Decimal) -> None:
-        """The last live price of before the restart."""
+    @property
+    def calm(self) -> Calm: ...
 
     def take(self, price: Decimal, now: float, gap: bool) -> Hit | None: ...
 
@@ -128,9 +130,6 @@ class LevelJudge:
         if self.armed:
             return Calm(high=self._level) if self._is_above else Calm(low=self._level)
         return Calm(low=self._back) if self._is_above else Calm(high=self._back)
-
-    def seed(self, price: Decimal) -> None:
-        """Changes nothing: only the price of this moment counts."""
 
     def take(self, price: Decimal, now: float, gap: bool) -> Hit | None:
         is_met = price >= self._level if self._is_above else price <= self._level
@@ -166,6 +165,7 @@ class CrossJudge:
         return Calm(high=self._level) if self.armed else Calm(self._low, self._level)
 
     def seed(self, price: Decimal) -> None:
+        """The last live price of before the restart."""
         if self._across_gaps:
             self._side = self._side_of(price)
 
@@ -196,60 +196,12 @@ class CrossJudge:
         return Direction.UP if price > self._level else Direction.DOWN
 
 
-class MoveJudge:
-    """`moves`. It compares with every price that was true within the time, and begins afresh when it rings."""
+class Past(NamedTuple):
+    """A price that was true until a time in ms. `number` grows with each price of its ticker."""
 
-    def __init__(self, alert: Alert, cooldown: Cooldown) -> None:
-        self._within, self._cooldown, self._across_gaps = alert.within * 1000, cooldown, alert.across_gaps
-        part, directions = EXACT.divide(alert.level, Decimal(100)), directions_of(alert)
-        self._rise = EXACT.add(Decimal(1), part) if Direction.UP in directions else None
-        self._fall = EXACT.subtract(Decimal(1), part) if Direction.DOWN in directions else None
-        self._low = self._high = self._ceiling = self._floor = Decimal(0)  # the bounds, and of which prices they are
-        self._lows, self._highs = Extremes(Decimal.__ge__), Extremes(Decimal.__le__)
-        self._last: Decimal | None = None
-        self._gap_at: float | None = None  # of the last gap after a price that may still count
-        self.armed = True
-
-    def seed(self, price: Decimal) -> None:
-        if self._across_gaps:
-            self._last = price
-
-    def take(self, price: Decimal, now: float, gap: bool) -> Hit | None:
-        if gap and not self._across_gaps:
-            self._forget()
-        if self._last is not None and self._last != price:
-            if self._rise is not None:
-                self._lows.add(now, self._last)
-            if self._fall is not None:
-                self._highs.add(now, self._last)
-        if gap and self._last is not None:
-            self._gap_at = now
-        self._last = price
-        if not self._has_moved(price, now) or not self._cooldown.is_over(now):
-            return None
-        hit = Hit(self._gap_at is not None and self._gap_at >= now - self._within)
-        self._forget()
-        self._last = price
-        self._cooldown.begin(now)
-        return hit
-
-    def _has_moved(self, price: Decimal, now: float) -> bool:
-        since = now - self._within
-        if self._rise is not None and (low := self._lows.first(since)) is not None:
-            if low is not self._low:
-                self._low, self._ceiling = low, EXACT.multiply(low, self._rise)
-            if price >= self._ceiling:
-                return True
-        if self._fall is None or (high := self._highs.first(since)) is None:
-            return False
-        if high is not self._high:
-            self._high, self._floor = high, EXACT.multiply(high, self._fall)
-        return price <= self._floor
-
-    def _forget(self) -> None:
-        self._lows.clear()
-        self._highs.clear()
-        self._last = self._gap_at = None
+    ended_at: float
+    number: int
+    price: Decimal
 
 
 class Extremes:
@@ -260,22 +212,89 @@ class Extremes:
 
     def __init__(self, yields: Callable[[Decimal, Decimal], bool]) -> None:
         self._yields = yields
-        self._kept: deque[tuple[float, Decimal]] = deque()  # when each ended to be true, the most extreme first
+        self._kept: list[Past] = []  # the most extreme first
 
-    def add(self, ended_at: float, price: Decimal) -> None:
-        while self._kept and self._yields(self._kept[-1][1], price):
+    def add(self, past: Past) -> None:
+        while self._kept and self._yields(self._kept[-1].price, past.price):
             self._kept.pop()
         if len(self._kept) >= MAX_WINDOW:
-            self._kept = deque(list(self._kept)[::2])
-        self._kept.append((ended_at, price))
+            self._kept = self._kept[::2]
+        self._kept.append(past)
 
-    def first(self, since: float) -> Decimal | None:
-        while self._kept and self._kept[0][0] < since:
-            self._kept.popleft()
-        return self._kept[0][1] if self._kept else None
+    def first(self, since: float, begin: int) -> Decimal | None:
+        """Of the prices that ended at `since` or later, from the one with the number `begin` on."""
+        place = max(
+            bisect_left(self._kept, since, key=attrgetter("ended_at")),
+            bisect_left(self._kept, begin, key=attrgetter("number")),
+        )
+        return self._kept[place].price if place < len(self._kept) else None
 
-    def clear(self) -> None:
-        self._kept.clear()
+
+class Window:
+    """The prices of one ticker, for all its `moves`: the newest, and the extremes of those before it.
+
+    `number` is that of the newest. `gap_at` is when a gap ended last, and `gap_number` the first price after it.
+    """
+
+    def __init__(self) -> None:
+        self.lows, self.highs = Extremes(Decimal.__ge__), Extremes(Decimal.__le__)
+        self.number, self.gap_number, self.gap_at = 0, 0, 0.0
+        self._last: Decimal | None = None
+
+    def take(self, price: Decimal, now: float, gap: bool) -> None:
+        """Any live price, or the last one of before the restart."""
+        if price == self._last and not gap:
+            return
+        if self._last is not None:
+            past = Past(now, self.number, self._last)
+            self.lows.add(past)
+            self.highs.add(past)
+        self.number, self._last = self.number + 1, price
+        if gap:
+            self.gap_number, self.gap_at = self.number, now
+
+
+class MoveJudge:
+    """`moves`. It compares with every price that was true within the time, and begins afresh when it rings.
+
+    The ticker's `window` has each price before this judge is asked. `begin` is the first price that counts.
+    """
+
+    def __init__(self, alert: Alert, cooldown: Cooldown, window: Window, begin: int) -> None:
+        self._within, self._cooldown, self._across_gaps = alert.within * 1000, cooldown, alert.across_gaps
+        part, directions = EXACT.divide(alert.level, Decimal(100)), directions_of(alert)
+        self._rise = EXACT.add(Decimal(1), part) if Direction.UP in directions else None
+        self._fall = EXACT.subtract(Decimal(1), part) if Direction.DOWN in directions else None
+        self._window, self._begin = window, begin
+        self.calm = NEVER_CALM
+        self.armed = True
+
+    def take(self, price: Decimal, now: float, gap: bool) -> Hit | None:
+        window, since = self._window, now - self._within
+        if gap and not self._across_gaps:
+            self._begin = window.number
+        low, high = window.lows.first(since, self._begin), window.highs.first(since, self._begin)
+        has_moved = low is not None and high is not None and not self._ceiling(low) > price > self._floor(high)
+        if not has_moved or not self._cooldown.is_over(now):
+            self._calm_between(price if low is None else min(price, low), price if high is None else max(price, high))
+            return None
+        hit = Hit(window.gap_number > self._begin and window.gap_at >= since)
+        self._begin = window.number
+        self._cooldown.begin(now)
+        self._calm_between(price, price)
+        return hit
+
+    def _ceiling(self, low: Decimal) -> Decimal:
+        return INFINITE if self._rise is None else EXACT.multiply(low, self._rise)
+
+    def _floor(self, high: Decimal) -> Decimal:
+        return -INFINITE if self._fall is None else EXACT.multiply(high, self._fall)
+
+    def _calm_between(self, low: Decimal, high: Decimal) -> None:
+        """A price between the extremes moves neither, and one that leaves the window later only widens the bounds."""
+        lowest = -INFINITE if self._rise is None else low
+        highest = INFINITE if self._fall is None else high
+        self.calm = Calm(max(lowest, self._floor(high)), min(highest, self._ceiling(low)))
 
 
 class StateJudge:
@@ -305,14 +324,20 @@ class StateJudge:
         return Hit()
 
 
-def judge_of(alert: Alert, *, armed: bool = True, quiet_until: float = 0.0) -> Judge | StateJudge:
-    """`armed` and `quiet_until` are what is known from before a restart: the first only counts for a level."""
+def judge_of(
+    alert: Alert, window: Window, *, begin: int = 0, armed: bool = True, quiet_until: float = 0.0
+) -> Judge | StateJudge:
+    """`window` and `begin` are those of MoveJudge. `armed` and `quiet_until` are from before a restart: the first only
+    counts for a level.
+    """
     cooldown = Cooldown(alert.cooldown, quiet_until)
     if alert.condition in (Condition.ABOVE, Condition.BELOW):
         return LevelJudge(alert, cooldown, armed=armed)
     if alert.condition is Condition.CROSSES:
         return CrossJudge(alert, cooldown)
-    return MoveJudge(alert, cooldown) if alert.condition is Condition.MOVES else StateJudge(alert, cooldown)
+    if alert.condition is Condition.MOVES:
+        return MoveJudge(alert, cooldown, window, begin)
+    return StateJudge(alert, cooldown)
 
 
 def band_of(alert: Alert) -> Decimal:

@@ -14,16 +14,15 @@ from alerts.conditions import (
     MAX_WINDOW,
     Alert,
     Condition,
-    Cooldown,
     CrossJudge,
     Direction,
     Hit,
-    LevelJudge,
     MoveJudge,
     StateJudge,
+    Window,
     judge_of,
 )
-from alerts.fields import InvalidAlert, alert_fields, alert_of, kept_alert
+from alerts.fields import LEVELS, InvalidAlert, alert_fields, alert_of, kept_alert
 from quotes import State, Ticker
 
 BTC = Ticker("BTCUSD")
@@ -44,13 +43,26 @@ def make(condition: Condition, **fields: object) -> Alert:
     return Alert("a", BTC, condition, **{"value": LEVEL, "repeat": True, "cooldown": 10, **fields})  # type: ignore[arg-type]
 
 
+class Judging:
+    """A judge, and the window that it may look at."""
+
+    def __init__(self, alert: Alert) -> None:
+        self.window = Window()
+        judge = judge_of(alert, self.window)
+        assert not isinstance(judge, StateJudge)
+        self.judge = judge
+
+    def take(self, price: Decimal, now: float, gap: bool) -> Hit | None:
+        self.window.take(price, now, gap)
+        return self.judge.take(price, now, gap)
+
+
 def rings(alert: Alert, steps: list[Step]) -> list[int]:
     """At which steps it rings."""
-    judge, now, found = judge_of(alert), 1_000_000, []
-    assert not isinstance(judge, StateJudge)
+    judging, now, found = Judging(alert), 1_000_000, []
     for number, (price, ms, gap) in enumerate(steps):
         now += ms
-        if judge.take(price, now, gap) is not None:
+        if judging.take(price, now, gap) is not None:
             found.append(number)
     return found
 
@@ -122,7 +134,13 @@ def test_a_move_is_from_any_price_that_was_true_within_the_time(
 @FEW
 @given(st.lists(st.tuples(st.sampled_from(State), st.sampled_from([1, 900, 3_000, 11_000])), max_size=25))
 def test_a_trouble_rings_once_and_a_new_try_does_not_end_it(told: list[tuple[State, int]]) -> None:
-    judge, now, since, rang, quiet_until = judge_of(make(Condition.STATE, value=None, within=3)), 0, None, False, 0
+    judge, now, since, rang, quiet_until = (
+        judge_of(make(Condition.STATE, value=None, within=3), Window()),
+        0,
+        None,
+        False,
+        0,
+    )
     assert isinstance(judge, StateJudge)
     for state, ms in told:
         judge.tell(state, now)
@@ -146,22 +164,33 @@ def test_a_price_that_jitters_around_a_level_rings_once() -> None:
 
 
 def test_a_ring_across_a_gap_says_so() -> None:
-    crossing, move = (
-        judge_of(make(Condition.CROSSES, across_gaps=True)),
-        judge_of(make(Condition.MOVES, value=Decimal(5), within=5, across_gaps=True)),
-    )
-    for judge in (crossing, move):
-        assert not isinstance(judge, StateJudge)
-        judge.seed(Decimal(90))
-        assert judge.take(Decimal(111), 1e6, True) == Hit(gap=True)
+    crossing = Judging(make(Condition.CROSSES, across_gaps=True))
+    assert isinstance(crossing.judge, CrossJudge)
+    crossing.judge.seed(Decimal(90))
+    assert crossing.take(Decimal(111), 1e6, True) == Hit(gap=True)
+    move = Judging(make(Condition.MOVES, value=Decimal(5), within=5, across_gaps=True))
+    move.window.take(Decimal(90), 1e6, False)
+    assert move.take(Decimal(111), 1e6, True) == Hit(gap=True)
+    assert move.take(Decimal(130), 2e6, False) == Hit(gap=False)
 
 
 def test_a_window_is_bounded_and_keeps_its_ends() -> None:
-    judge = MoveJudge(make(Condition.MOVES, value=Decimal(900), within=86_400), Cooldown(10))
+    judging = Judging(make(Condition.MOVES, value=Decimal(900), within=86_400))
     for number in range(5 * MAX_WINDOW):
-        assert judge.take(Decimal(1_000 + number), 1e6 + number, False) is None
-    assert len(judge._lows._kept) <= MAX_WINDOW
-    assert judge.take(Decimal(10_000), 2e6, False) == Hit()
+        assert judging.take(Decimal(1_000 + number), 1e6 + number, False) is None
+    assert len(judging.window.lows._kept) <= MAX_WINDOW
+    assert judging.take(Decimal(10_000), 2e6, False) == Hit()
+
+
+def test_a_later_alert_on_moves_does_not_look_back() -> None:
+    window, alert = Window(), make(Condition.MOVES, value=Decimal(5), within=60)
+    for number, price in enumerate((90, 100, 100)):
+        window.take(Decimal(price), 1e6 + number, False)
+    judge = judge_of(alert, window, begin=window.number)
+    assert isinstance(judge, MoveJudge)
+    assert judge.take(Decimal(100), 1e6 + 3, False) is None
+    window.take(Decimal(105), 1e6 + 4, False)
+    assert judge.take(Decimal(105), 1e6 + 4, False) == Hit()
 
 
 GOOD = {"ticker": "btc/usd", "condition": "above", "value": "64250.50"}
@@ -198,17 +227,27 @@ def test_a_wrong_alert_is_refused(wrong: dict[str, object]) -> None:
 
 
 @FEW
-@given(
-    STEPS, st.sampled_from([Condition.ABOVE, Condition.BELOW, Condition.CROSSES]), st.sampled_from(["0", "0.1", "5"])
-)
+@given(STEPS, st.sampled_from(LEVELS), st.sampled_from(["0", "0.1", "5"]))
 def test_prices_in_the_calm_change_nothing(steps: list[Step], condition: Condition, hysteresis: str) -> None:
-    alert = make(condition, hysteresis=Decimal(hysteresis))
-    judge, now = judge_of(alert), 1_000_000
+    _check_calm(make(condition, hysteresis=Decimal(hysteresis)), steps)
+
+
+@FEW
+@given(STEPS, DIRECTIONS, st.booleans(), st.sampled_from(["0.3", "10", "100"]))
+def test_prices_in_the_calm_of_moves_change_nothing(
+    steps: list[Step], direction: Direction, across_gaps: bool, percent: str
+) -> None:
+    moves = {"value": Decimal(percent), "within": 5, "direction": direction, "across_gaps": across_gaps}
+    _check_calm(make(Condition.MOVES, **moves), steps)
+
+
+def _check_calm(alert: Alert, steps: list[Step]) -> None:
+    judging, now = Judging(alert), 1_000_000
     found: list[int] = []
-    assert isinstance(judge, LevelJudge | CrossJudge)
     for number, (price, ms, gap) in enumerate(steps):
         now += ms
-        is_calm = number and not gap and judge.calm.low < price < judge.calm.high
-        if not is_calm and judge.take(price, now, gap) is not None:
+        judging.window.take(price, now, gap)
+        is_calm = number and not gap and judging.judge.calm.low < price < judging.judge.calm.high
+        if not is_calm and judging.judge.take(price, now, gap) is not None:
             found.append(number)
     assert rings(alert, steps) == found
