@@ -256,14 +256,14 @@ class Alerts:
             line.gap = line.had_price
         if price is not None and line.has_moves:
             line.window.take(price, now, gap)
-        if was_live and not gap and price is not None and line.calm.low < price < line.calm.high:
+        quiet_price = price if was_live and not gap else None
+        if quiet_price is not None and line.calm.has(quiet_price):
             return
         for watch in list(line.watches.values()):
-            self._judge(line, watch, quote, price, now, gap=gap)
-        line.calm = Calm()
-        for watch in line.watches.values():
-            if not isinstance(watch.judge, StateJudge):
-                line.calm = line.calm.within(watch.judge.calm)
+            if quiet_price is None or not watch.judge.calm.has(quiet_price):
+                self._judge(line, watch, quote, price, now, gap=gap)
+        calms = [watch.judge.calm for watch in line.watches.values()]
+        line.calm = Calm(max(calm.low for calm in calms), min(calm.high for calm in calms)) if calms else Calm()
 
     def _judge(self, line: Line, watch: Watch, quote: Quote, price: Decimal | None, now: float, *, gap: bool) -> None:
         judge, hit = watch.judge, None

@@ -14,7 +14,6 @@ Prices are exact decimals and are compared exactly. Times are in ms of a clock t
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from enum import StrEnum
@@ -85,8 +84,8 @@ class Calm(NamedTuple):
     low: Decimal = -INFINITE
     high: Decimal = INFINITE
 
-    def within(self, other: Calm) -> Calm:
-        return Calm(max(self.low, other.low), min(self.high, other.high))
+    def has(self, price: Decimal) -> bool:
+        return self.low < price < self.high
 
 
 NEVER_CALM = Calm(Decimal(0), Decimal(0))
@@ -204,54 +203,44 @@ class Past(NamedTuple):
     price: Decimal
 
 
-class Extremes:
-    """The lowest (or highest) of the prices that were true since a time. Bounded: it may forget some of many.
-
-    `yields` says whether an earlier price counts no longer, now that there is this later one.
-    """
-
-    def __init__(self, yields: Callable[[Decimal, Decimal], bool]) -> None:
-        self._yields = yields
-        self._kept: list[Past] = []  # the most extreme first
-
-    def add(self, past: Past) -> None:
-        while self._kept and self._yields(self._kept[-1].price, past.price):
-            self._kept.pop()
-        if len(self._kept) >= MAX_WINDOW:
-            self._kept = self._kept[::2]
-        self._kept.append(past)
-
-    def first(self, since: float, begin: int) -> Decimal | None:
-        """Of the prices that ended at `since` or later, from the one with the number `begin` on."""
-        place = max(
-            bisect_left(self._kept, since, key=attrgetter("ended_at")),
-            bisect_left(self._kept, begin, key=attrgetter("number")),
-        )
-        return self._kept[place].price if place < len(self._kept) else None
-
-
 class Window:
     """The prices of one ticker, for all its `moves`: the newest, and the extremes of those before it.
 
-    `number` is that of the newest. `gap_at` is when a gap ended last, and `gap_number` the first price after it.
+    `lows` and `highs` begin with the most extreme and leave out what a later one outdoes. They are bounded: of very
+    many they forget some. `number` is that of the newest. `gap_at` is when a gap ended last, and `gap_number` the first
+    price after it.
     """
 
     def __init__(self) -> None:
-        self.lows, self.highs = Extremes(Decimal.__ge__), Extremes(Decimal.__le__)
+        self.lows: list[Past] = []
+        self.highs: list[Past] = []
         self.number, self.gap_number, self.gap_at = 0, 0, 0.0
         self._last: Decimal | None = None
 
     def take(self, price: Decimal, now: float, gap: bool) -> None:
         """Any live price, or the last one of before the restart."""
-        if price == self._last and not gap:
+        last, lows, highs = self._last, self.lows, self.highs
+        if price == last and not gap:
             return
-        if self._last is not None:
-            past = Past(now, self.number, self._last)
-            self.lows.add(past)
-            self.highs.add(past)
+        if last is not None:
+            while lows and lows[-1].price >= last:
+                lows.pop()
+            while highs and highs[-1].price <= last:
+                highs.pop()
+            past = Past(now, self.number, last)
+            for kept in (lows, highs):
+                if len(kept) >= MAX_WINDOW:
+                    del kept[1::2]
+                kept.append(past)
         self.number, self._last = self.number + 1, price
         if gap:
             self.gap_number, self.gap_at = self.number, now
+
+
+def first_since(kept: list[Past], at: float, begin: int) -> Decimal | None:
+    """The first price of these that ended at `at` or later, and has the number `begin` or a higher one."""
+    place = max(bisect_left(kept, at, key=attrgetter("ended_at")), bisect_left(kept, begin, key=attrgetter("number")))
+    return kept[place].price if place < len(kept) else None
 
 
 class MoveJudge:
@@ -273,7 +262,7 @@ class MoveJudge:
         window, since = self._window, now - self._within
         if gap and not self._across_gaps:
             self._begin = window.number
-        low, high = window.lows.first(since, self._begin), window.highs.first(since, self._begin)
+        low, high = (first_since(kept, since, self._begin) for kept in (window.lows, window.highs))
         has_moved = low is not None and high is not None and not self._ceiling(low) > price > self._floor(high)
         if not has_moved or not self._cooldown.is_over(now):
             self._calm_between(price if low is None else min(price, low), price if high is None else max(price, high))
@@ -303,6 +292,7 @@ class StateJudge:
     def __init__(self, alert: Alert, cooldown: Cooldown) -> None:
         self._ms, self._cooldown = alert.within * 1000, cooldown
         self._since: float | None = None
+        self.calm = Calm()
         self.armed = True
 
     def tell(self, state: State, now: float) -> None:
