@@ -32,10 +32,11 @@ from flask import Flask
 from gevent.event import AsyncResult
 
 from alerts.book import Alerts
+from alerts.outbox import Outbox
 from broadcast import Broadcaster, StreamLimits
 from quotes import PlutoError, Quote, Ticker
 from scraper import Scraper, ScraperSettings
-from settings import VERSION, Settings, read_settings, variable_of
+from settings import VERSION, Settings, forget_secrets, read_settings
 from storage.remembered import Remembered
 from storage.retention import Keep
 from storage.schema import path_of
@@ -80,7 +81,8 @@ def assemble(settings: Settings, bound: str = "127.0.0.1", *, open_files: int | 
     broadcaster = Broadcaster(stream_limits, simulated=settings.demo)
     remembered = Remembered(broadcaster.put)
     store = Store(_store_settings(settings), remembered)
-    alerts = Alerts(store, partial(announce, broadcaster), simulated=settings.demo)
+    outbox = Outbox(store, settings.notify_urls)
+    alerts = Alerts(store, partial(announce, broadcaster), outbox, simulated=settings.demo)
     store.keep(alerts)
 
     def tell(quote: Quote) -> None:
@@ -144,7 +146,7 @@ def create_app(parts: Parts) -> Flask:
 def main(arguments: list[str]) -> int:
     """Runs Pluto until SIGINT or SIGTERM. Returns the exit code: 0, or CANT_START or GAVE_UP after a sentence why."""
     settings = read_settings(arguments)
-    os.environ.pop(variable_of("access_token"), None)  # the browser and the simulator don't need it
+    forget_secrets()
     console = start_logging(settings.log_level, settings.log_format)
     atexit.register(gc.freeze)  # skip garbage collection at exit: it takes 0.2 s and more
     sys.setswitchinterval(0.0005)  # else the hub waits up to 5 ms at a time for a busy scraper thread

@@ -4,6 +4,7 @@
 #
 #   ./run.sh [options]        sets up what is missing, then starts Pluto (./run.sh --help lists the options)
 #   ./run.sh doctor [TICKER]  opens one page, and says what works and what to do (./run.sh doctor --help: its options)
+#   ./run.sh notify-test      sends one message to each notify URL (--notify, PLUTO_NOTIFY), and says what came of it
 #   ./run.sh test [options]   runs the tests; the options are pytest's
 #   ./run.sh check            runs the linters: ruff and mypy
 #   ./run.sh audit            looks the pinned packages up among known vulnerabilities
@@ -58,6 +59,11 @@ main() {
       set_up_for "$@"
       PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m tradingview.doctor "${@:2}"
       ;;
+    notify-test)
+      set_up_packages requirements-notify.txt
+      hide_notify_urls "${@:2}"
+      PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m alerts.trial ${options[@]+"${options[@]}"}
+      ;;
     test)
       set_up requirements-dev.txt
       use_browser
@@ -86,7 +92,30 @@ main() {
 start() { # OPTIONS...
   if has_option --help "$@" || has_option -h "$@" || has_option --version "$@"; then answer "$@"; fi
   set_up_for "$@"
-  exec "$python" "$here/app.py" "$@"
+  [[ -z "${PLUTO_NOTIFY:-}" ]] && ! has_option --notify "$@" || set_up_packages requirements-notify.txt
+  hide_notify_urls "$@"
+  exec "$python" "$here/app.py" ${options[@]+"${options[@]}"}
+}
+
+# Moves notify URLs, which are secrets, to their variable: every user of the machine can read a program's options.
+# The other options are in `options` then.
+hide_notify_urls() { # OPTIONS...
+  local urls=""
+  options=()
+  while [[ $# -gt 0 ]]; do
+    case "$1" in
+      --notify=*) urls="$urls ${1#*=}" ;;
+      --notify)
+        [[ $# -gt 1 ]] || break
+        urls="$urls $2"
+        shift
+        ;;
+      *) options+=("$1") ;;
+    esac
+    shift
+  done
+  options+=("$@")
+  [[ -z "$urls" ]] || export PLUTO_NOTIFY="$urls"
 }
 
 set_up_for() { # OPTIONS...
@@ -164,15 +193,19 @@ stamp() { # REQUIREMENTS
 }
 
 install_packages() { # REQUIREMENTS
+  local name
   ! packages_ready "$1" || return 0
   fit "$python" pip || make_venv
   say "Setting up Python packages (once, about a minute)…"
-  rm -f "$venv"/*.stamp "$venv/browser" "$venv/named-browser"
+  rm -f "$venv/$1.stamp"
+  [[ "$1" == requirements-notify.txt ]] || rm -f "$venv"/*.stamp "$venv/browser" "$venv/named-browser"
   "$python" -m pip install --disable-pip-version-check --no-input --retries 2 --require-hashes -r "$here/$1" \
     >"$venv/pip.log" 2>&1 || pip_failed
   stamp "$1" >"$venv/$1.stamp"
-  # The packages for development include those for running, at the same versions.
-  [[ "$1" == requirements.txt ]] || stamp requirements.txt >"$venv/requirements.txt.stamp"
+  # The packages for development include all others, at the same versions.
+  [[ "$1" != requirements-dev.txt ]] || for name in requirements.txt requirements-notify.txt; do
+    stamp "$name" >"$venv/$name.stamp"
+  done
 }
 
 pip_failed() {

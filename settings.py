@@ -22,6 +22,7 @@ VERSION = "0.1.0"
 DEMO_TICKERS = "BTCUSD,ETHUSD,SOLUSD"
 MIN_TOKEN = 16  # characters
 
+_NEXT_URL = re.compile(r"[\s,;]+(?=[a-z0-9]{1,32}://)", re.IGNORECASE)  # as Apprise tells URLs apart
 _HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -38,9 +39,11 @@ def _setting(
     *,
     within: tuple[float, float] | None = None,
     secret: bool = False,
+    repeats: bool = False,
 ) -> Any:
-    """A row of the table. `within` is the range of a number, both ends included. The log never shows a secret."""
-    metadata = {"help": help, "choices": choices, "within": within}
+    """A row of the table. `within` is the range of a number, both ends included. The log never shows a secret, and no
+    child's environment has it. An option that repeats adds a line each time."""
+    metadata = {"help": help, "choices": choices, "within": within, "secret": secret, "repeats": repeats}
     return field(default=default, repr=not secret, metadata=metadata)
 
 
@@ -108,6 +111,13 @@ class Settings:
     store_max_size: float = _setting(
         2000.0, "MB above which the oldest changes go, then the oldest minutes", within=(1, 10_000_000)
     )
+    notify: str = _setting(
+        "",
+        "where alerts go besides the page: Apprise URLs, such as ntfy://topic; several are separated by whitespace or "
+        "commas. Prefer the variable: other users of the machine can read a program's options",
+        secret=True,
+        repeats=True,
+    )
     demo: bool = _setting(False, f"simulated prices, no internet required; starts with {DEMO_TICKERS}")
     open: bool = _setting(True, "open the page in your browser if started from a terminal on a desktop")
     log_level: str = _setting("info", "least severe level to log", ("debug", "info", "warning", "error"))
@@ -122,6 +132,10 @@ class Settings:
     def start_tickers(self) -> list[Ticker]:
         return parse_tickers(self.tickers or (DEMO_TICKERS if self.demo else ""))
 
+    @property
+    def notify_urls(self) -> list[str]:
+        return [url for url in _NEXT_URL.split(self.notify.strip(" \t\r\n,;")) if url]
+
 
 def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
@@ -129,6 +143,13 @@ def flag_of(name: str) -> str:
 
 def variable_of(name: str) -> str:
     return "PLUTO_" + name.upper()
+
+
+def forget_secrets() -> None:
+    """Takes them out of the environment: no child needs them."""
+    for entry in fields(Settings):
+        if entry.metadata["secret"]:
+            os.environ.pop(variable_of(entry.name), None)
 
 
 def settings_table() -> list[tuple[str, str, str, str]]:
@@ -182,7 +203,20 @@ def add_options(parser: argparse.ArgumentParser, names: Container[str]) -> None:
             if given == "" and (choices or kind is not str):  # an empty text is a text
                 parser.error(f"{variable} is empty: give it a value, such as {default}, or unset it")
             value = entry.default if given is None else given
-            parser.add_argument(flag, type=kind, choices=choices, default=value, help=shown, metavar=entry.name.upper())
+            action = _Repeated if entry.metadata["repeats"] else "store"
+            parser.add_argument(
+                flag, action=action, type=kind, choices=choices, default=value, help=shown, metavar=entry.name.upper()
+            )
+
+
+class _Repeated(argparse.Action):
+    """Each use of the option adds a line; the first one replaces the variable's value."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, values if before is self.default else f"{before}\n{values}")
 
 
 def settings_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Settings:

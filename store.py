@@ -28,6 +28,7 @@ from quotes import PlutoError, Quote, Ticker
 from storage.file import StoreFile, tracked_of
 from storage.history import History
 from storage.intake import MAX_WAITING, Batch, Intake, wall_ms
+from storage.ledger import Ledger
 from storage.remembered import Remembered
 from storage.retention import Keep, Retention
 from storage.schema import FromTheFuture, Lock, StoreInUse, is_unusable, read_watchlist, set_aside
@@ -76,7 +77,7 @@ class StoreSettings:
 class Order(Protocol):
     """What is written in a transaction of its own. All of its calls come on the writer's thread."""
 
-    def write(self, connection: sqlite3.Connection) -> None: ...
+    def write(self, ledger: Ledger) -> None: ...
 
     def done(self) -> None:
         """It is on the disk."""
@@ -88,10 +89,10 @@ class Order(Protocol):
 class Keeper(Protocol):
     """Has more in the store's file than prices. Both calls come while nobody else writes."""
 
-    def load(self, connection: sqlite3.Connection) -> None:
+    def load(self, ledger: Ledger) -> None:
         """Reads what an earlier run has left."""
 
-    def refill(self, connection: sqlite3.Connection) -> None:
+    def refill(self, ledger: Ledger) -> None:
         """Writes all that it has into a fresh file, inside a transaction."""
 
 
@@ -256,7 +257,7 @@ class Store:
         while self._orders:
             order = self._orders[0]
             with self._file.transaction():
-                order.write(self._file.connection)
+                order.write(Ledger(self._file.connection))
             self._orders.popleft()
             order.done()
 
@@ -308,7 +309,7 @@ class Store:
             self._pending = self.intake.take_for_fresh_file(self._pending)
             if self._keeper is not None:
                 with self._file.transaction():
-                    self._keeper.refill(self._file.connection)
+                    self._keeper.refill(Ledger(self._file.connection))
         self._file_number = _file_number(path)
 
     def _begin(self, file: StoreFile) -> Batch:
@@ -318,7 +319,7 @@ class Store:
     def _load(self, file: StoreFile) -> None:
         watchlist = file.watchlist()
         if self._keeper is not None:
-            self._keeper.load(file.connection)
+            self._keeper.load(Ledger(file.connection))
         self._has_loaded = True
         kept = {ticker: quote for ticker, quote in watchlist.items() if not self.intake.is_removed(ticker)}
         self._remembered.keep(kept)

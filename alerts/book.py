@@ -5,20 +5,20 @@ price as it enters Pluto, on the thread that brings it, and never one that is st
 session of real prices. It never does I/O: the store's thread writes, and announces what has been raised once that is on
 the disk. Any thread may call it; one lock covers all that it has, and is held for moments only.
 
-    put → judges of the ticker → Ring (an order to the store) → on the disk → announced
+    put → judges of the ticker → Ring (an order to the store) → on the disk → announced, and in the outbox
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from alerts.conditions import (
     NEVER_CALM,
@@ -33,10 +33,11 @@ from alerts.conditions import (
     judge_of,
 )
 from alerts.fields import Raised, alert_fields, alert_of, kept_alert, raised_fields, sentence_of
+from alerts.outbox import LaneFigures, Outbox
 from quotes import PlutoError, Quote, State, Ticker, steady_ms
 from storage.changes import is_known
 from storage.intake import wall_ms
-from storage.ledger import AlertRow, forget_alert, keep_alert, keep_raised, last_live_price, read_alerts
+from storage.ledger import AlertRow, Ledger
 from store import NoStore, Store, StoreState
 from watchlist import NotTracked
 
@@ -62,7 +63,7 @@ class Fate(Enum):
 class Writing:
     """An order to the store. `then` is told once whether it was kept; if it wasn't, it may still be, later."""
 
-    write: Callable[[sqlite3.Connection], None]
+    write: Callable[[Ledger], None]
     then: Callable[[bool], None] = lambda is_kept: None
     fate: Fate = Fate.WAITING
 
@@ -108,6 +109,15 @@ class Line:
     watches: dict[str, Watch] = field(default_factory=dict)
 
 
+class AlertFigures(NamedTuple):
+    """How many alerts there are, and how many have rung since the start: kept at once, and not."""
+
+    held: int
+    raised_kept: int
+    raised_unkept: int
+    lanes: list[LaneFigures]
+
+
 class Alerts:
     """All alerts. `announce` takes what was raised, and whether it may be lost; on the store's thread.
 
@@ -118,6 +128,7 @@ class Alerts:
         self,
         store: Store,
         announce: Callable[[Raised, bool], None],
+        outbox: Outbox | None = None,
         *,
         simulated: bool = False,
         clock: Callable[[], float] = steady_ms,
@@ -125,6 +136,8 @@ class Alerts:
     ) -> None:
         self._store, self._announce, self._simulated = store, announce, simulated
         self._clock, self._wall = clock, wall
+        self._outbox = outbox or Outbox(store)
+        self._raised: Counter[bool] = Counter()  # by whether it was kept at once
         self._lock = threading.Lock()
         self._lines: dict[Ticker, Line] = {}
         self._line_of: dict[str, Line] = {}  # by the alert's id, in the order of making
@@ -132,11 +145,19 @@ class Alerts:
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
 
     def start(self) -> None:
+        """Raises CantNotify: a notify URL can't be used."""
+        self._outbox.start()
         self._thread.start()
 
     def stop(self) -> None:
         self._ends.set()
         self._thread.join()
+        self._outbox.stop()
+
+    @property
+    def figures(self) -> AlertFigures:
+        """What /metrics says of them."""
+        return AlertFigures(len(self._line_of), self._raised[True], self._raised[False], self._outbox.figures)
 
     # --- making and ending --------------------------------------------------------------------------------------------
 
@@ -168,7 +189,7 @@ class Alerts:
             watch = Watch(alert, judge_of(alert, line.window, begin=begin))
             self._put_in(line, watch)
             row = watch.row()
-            writing = self._write(lambda connection: keep_alert(connection, row))
+            writing = self._write(lambda ledger: ledger.keep_alert(row))
             if line.quote is not None:
                 self._judge(line, watch, line.quote, price, now, gap=False)
         return alert, writing
@@ -203,11 +224,9 @@ class Alerts:
 
     def _drop(self, line: Line, id: str) -> Writing:
         self._take_out(line, id)
-        return self._write(lambda connection: forget_alert(connection, id))
+        return self._write(lambda ledger: ledger.forget_alert(id))
 
-    def _write(
-        self, write: Callable[[sqlite3.Connection], None], then: Callable[[bool], None] = lambda is_kept: None
-    ) -> Writing:
+    def _write(self, write: Callable[[Ledger], None], then: Callable[[bool], None] = lambda is_kept: None) -> Writing:
         writing = Writing(write, then)
         self._store.submit(writing)
         return writing
@@ -280,7 +299,7 @@ class Alerts:
         """What has become of an alert that repeats, so that a restart forgets nothing."""
         if watch.alert.repeat:
             row = watch.row()
-            self._write(lambda connection: keep_alert(connection, row))
+            self._write(lambda ledger: ledger.keep_alert(row))
 
     def _ring(self, line: Line, watch: Watch, hit: Hit, quote: Quote) -> None:
         alert, at = watch.alert, self._wall()
@@ -288,24 +307,27 @@ class Alerts:
             self._drop(line, alert.id)
             return
         reason = f"{quote.state}: {quote.reason or 'no reason is known'}" if alert.value is None else ""
-        raised = Raised(secrets.token_hex(8), alert, at, quote.price_text, hit.gap, quote.simulated, reason)
+        met = quote.price_text, hit.gap, quote.simulated, reason, quote.currency
+        raised = Raised(secrets.token_hex(8), alert, at, *met)
         watch.raised_at = at
         row = watch.row() if alert.repeat else None
         if row is None:
             self._take_out(line, alert.id)
 
-        def write(connection: sqlite3.Connection) -> None:
-            keep_raised(connection, raised.id, at, raised_fields(raised))
+        def write(ledger: Ledger) -> None:
+            ledger.keep_raised(raised.id, at, raised_fields(raised), self._outbox.deliveries(raised.id, at))
             if row is None:
-                forget_alert(connection, alert.id)
+                ledger.forget_alert(alert.id)
             else:
-                keep_alert(connection, row)
+                ledger.keep_alert(row)
 
         self._write(write, lambda is_kept: self._tell(raised, is_kept))
 
     def _tell(self, raised: Raised, is_kept: bool) -> None:
         log.info("raised: %s, at %s", sentence_of(raised.alert), raised.price_text)
+        self._raised[is_kept] += 1
         self._announce(raised, not is_kept)
+        self._outbox.put(raised_fields(raised), not is_kept)
 
     # --- what only time decides ---------------------------------------------------------------------------------------
 
@@ -330,17 +352,18 @@ class Alerts:
 
     # --- the store's file ---------------------------------------------------------------------------------------------
 
-    def load(self, connection: sqlite3.Connection) -> None:
+    def load(self, ledger: Ledger) -> None:
         """The alerts from before the restart. Those that can't be read are left in the file."""
+        self._outbox.load(ledger)
         with self._lock:
-            for row in read_alerts(connection):
+            for row in ledger.alerts():
                 try:
                     alert = kept_alert(row.fields)
                 except (PlutoError, LookupError, TypeError) as error:
                     log.error("alert %s can't be read: %s", row.id, error)
                     continue
                 if alert.id not in self._line_of:
-                    self._restore(alert, row, last_live_price(connection, alert.ticker))
+                    self._restore(alert, row, ledger.last_live_price(alert.ticker))
 
     def _restore(self, alert: Alert, row: AlertRow, last_price: str | None) -> None:
         line = self._lines.setdefault(alert.ticker, Line())
@@ -356,10 +379,11 @@ class Alerts:
                 line.window.take(Decimal(last_price), self._clock(), False)
         self._put_in(line, Watch(alert, judge, row.raised_at))
 
-    def refill(self, connection: sqlite3.Connection) -> None:
+    def refill(self, ledger: Ledger) -> None:
         with self._lock:
             for id, line in self._line_of.items():
-                keep_alert(connection, line.watches[id].row())
+                ledger.keep_alert(line.watches[id].row())
+        self._outbox.refill(ledger)
 
 
 def _live_price(quote: Quote) -> Decimal | None:

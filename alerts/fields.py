@@ -47,7 +47,8 @@ class InvalidAlert(PlutoError):
 class Raised:
     """What has rung: the alert as it was, and the price that met it, at a time in ms since the epoch.
 
-    `price_text` is None if there was none. `reason` says why the ticker is in trouble, of a `state`.
+    `price_text` is None if there was none, and `currency` what it is in, if known. `reason` says why the ticker is in
+    trouble, of a `state`.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Raised:
     gap: bool
     simulated: bool
     reason: str = ""
+    currency: str | None = None
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -196,6 +198,8 @@ def raised_fields(raised: Raised) -> dict[str, Any]:
     fields = {"id": raised.id, "alert": alert.pop("id")} | {name: alert[name] for name in shown if name in alert}
     if raised.price_text is not None:
         fields |= {"price": float(raised.price_text), "priceText": raised.price_text}
+    if raised.currency is not None:
+        fields["currency"] = raised.currency
     fields |= {"at": raised.at, "gap": raised.gap, "simulated": raised.simulated}
     return fields | {"reason": raised.reason} if raised.reason else fields
 

@@ -19,6 +19,7 @@ from quotes import PlutoError, State, Ticker
 from storage.candles import HOUR, MINUTE, SECOND, Candle, Rollup, widened
 from storage.changes import Change, change_of, state_of
 from storage.file import candle_of
+from storage.ledger import Ledger
 from storage.schema import connect_reader
 
 FOR_EVER = 1 << 62  # ms, later than all
@@ -106,10 +107,10 @@ class History:
         with self._reading(ticker) as reader:
             return None if reader is None else reader.candles(width, range)
 
-    def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """What a query finds that is not about one ticker."""
+    def ledger(self, query: Callable[[Ledger], T]) -> T:
+        """What a query finds in what alerts keep."""
         with closing(connect_reader(self._path, self._patience)) as connection:
-            return query(connection)
+            return query(Ledger(connection))
 
     @contextmanager
     def _reading(self, ticker: Ticker) -> Iterator[Reader | None]:

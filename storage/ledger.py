@@ -1,20 +1,24 @@
-"""The ledger: the alerts in the store's file, and what was raised.
+"""The ledger: all that alerts keep, which is the alerts, what was raised, and what came of each delivery.
 
-This file owns the queries of these tables. Each function is a part of its caller's transaction. It decides nothing. The
-store's thread writes; `read_raised` is for any thread that has a reader.
+This file owns the one door between alerts and where they are kept: what else keeps them has the same methods. A ledger
+is open for one transaction, and each of its methods is a part of that. It decides nothing about alerts. The store's
+thread writes; any thread that has a reader may read.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from enum import StrEnum
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from quotes import State
 from storage.changes import STATES
 
-MAX_RAISED = 1_000  # kept; the oldest go
+MAX_RAISED = 1_000  # kept; the oldest go, unless a delivery waits
+MAX_UNDELIVERED = 10_000  # of all; the oldest go with the deliveries that wait
 
 KEEP = (
     "INSERT INTO alert (id, fields, armed, raised_at) VALUES (?, ?, ?, ?) "
@@ -24,7 +28,21 @@ LAST_LIVE = (
     "SELECT price FROM change JOIN ticker ON ticker.id = change.ticker "
     f"WHERE name = ? AND mark & 15 = {STATES.index(State.LIVE)} AND price IS NOT NULL ORDER BY at DESC, n DESC LIMIT 1"
 )
-DROP_OLD = "DELETE FROM raised WHERE n IN (SELECT n FROM raised ORDER BY n DESC LIMIT -1 OFFSET ?)"
+DROP_OLD = "DELETE FROM raised WHERE n <= (SELECT n FROM raised ORDER BY n DESC LIMIT 1 OFFSET ?)"
+UNLESS_WAITING = "AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.raised = raised.id AND state = 'waiting')"
+RAISED = (
+    "SELECT newest.n, fields, delivery.raised, target, name, state, tries, delivery.at, next_try_at, error "
+    "FROM (SELECT n, id, fields FROM raised ORDER BY n DESC LIMIT ?) AS newest "
+    "LEFT JOIN delivery ON delivery.raised = newest.id ORDER BY newest.n DESC, delivery.rowid"
+)
+WAITING = (
+    "SELECT fields, raised, target, name, state, tries, delivery.at, next_try_at, error "
+    "FROM delivery JOIN raised ON raised.id = delivery.raised "
+    "WHERE target = ? AND state = 'waiting' ORDER BY delivery.rowid LIMIT ?"
+)
+KEEP_DELIVERY = (
+    "UPDATE delivery SET state = ?, tries = ?, at = ?, next_try_at = ?, error = ? WHERE raised = ? AND target = ?"
+)
 
 
 class AlertRow(NamedTuple):
@@ -36,36 +54,107 @@ class AlertRow(NamedTuple):
     raised_at: int | None
 
 
-def read_alerts(connection: sqlite3.Connection) -> list[AlertRow]:
-    rows = connection.execute("SELECT id, fields, armed, raised_at FROM alert ORDER BY rowid")
-    return [AlertRow(id, json.loads(fields), bool(armed), raised_at) for id, fields, armed, raised_at in rows]
+class DeliveryState(StrEnum):
+    """`failed` is for good."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    FAILED = "failed"
 
 
-def keep_alert(connection: sqlite3.Connection, row: AlertRow) -> None:
-    """Adds the alert, or what has become of it."""
-    connection.execute(KEEP, (row.id, _json(row.fields), row.armed, row.raised_at))
+class Delivery(NamedTuple):
+    """What came of sending to `target` what was raised. Times are in ms since the epoch; `at`: since when it is so."""
+
+    raised: str
+    target: str
+    name: str
+    state: DeliveryState
+    tries: int
+    at: int
+    next_try_at: int | None = None
+    error: str = ""
 
 
-def forget_alert(connection: sqlite3.Connection, id: str) -> None:
-    connection.execute("DELETE FROM alert WHERE id = ?", (id,))
+class Ledger:
+    """What alerts keep in the store's file, within a transaction of this connection."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._execute = connection.execute
+        self._execute_many = connection.executemany
+
+    # --- alerts -------------------------------------------------------------------------------------------------------
+
+    def alerts(self) -> list[AlertRow]:
+        rows = self._execute("SELECT id, fields, armed, raised_at FROM alert ORDER BY rowid")
+        return [AlertRow(id, json.loads(fields), bool(armed), raised_at) for id, fields, armed, raised_at in rows]
+
+    def keep_alert(self, row: AlertRow) -> None:
+        """Adds the alert, or what has become of it."""
+        self._execute(KEEP, (row.id, _json(row.fields), row.armed, row.raised_at))
+
+    def forget_alert(self, id: str) -> None:
+        self._execute("DELETE FROM alert WHERE id = ?", (id,))
+
+    def last_live_price(self, ticker: str) -> str | None:
+        """The ticker's last live price that is kept."""
+        row = self._execute(LAST_LIVE, (ticker,)).fetchone()
+        return None if row is None else row[0]
+
+    # --- what was raised ----------------------------------------------------------------------------------------------
+
+    def keep_raised(self, id: str, at: int, fields: Mapping[str, Any], deliveries: Iterable[Delivery]) -> None:
+        """Adds what has rung at `at`, in ms since the epoch, with its deliveries; what is there already stays."""
+        self._execute("INSERT OR IGNORE INTO raised (id, at, fields) VALUES (?, ?, ?)", (id, at, _json(fields)))
+        rows = "INSERT OR IGNORE INTO delivery VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        self._execute_many(rows, deliveries)
+        self._execute(f"{DROP_OLD} {UNLESS_WAITING}", (MAX_RAISED,))
+        self._execute(DROP_OLD, (MAX_UNDELIVERED,))
+
+    def raised(self, limit: int) -> list[dict[str, Any]]:
+        """What was raised, the newest first, as JSON objects with their deliveries."""
+        rows = self._execute(RAISED, (limit,))
+        return [_with_deliveries(list(group)) for _, group in groupby(rows, lambda row: row[0])]
+
+    # --- deliveries ---------------------------------------------------------------------------------------------------
+
+    def keep_delivery(self, delivery: Delivery) -> None:
+        """What has become of one that is kept."""
+        raised, target, _, *rest = delivery
+        self._execute(KEEP_DELIVERY, (*rest, raised, target))
+
+    def waiting(self, target: str, limit: int) -> Iterator[tuple[dict[str, Any], Delivery]]:
+        """What waits to be delivered to the target, the oldest first, each with what was raised."""
+        for fields, *columns in self._execute(WAITING, (target, limit)):
+            yield json.loads(fields), _delivery(columns)
+
+    def count_waiting(self, target: str) -> int:
+        count: int = self._execute(
+            "SELECT count(*) FROM delivery WHERE target = ? AND state = 'waiting'", (target,)
+        ).fetchone()[0]
+        return count
+
+    def give_up_others(self, targets: Collection[str], at: int, error: str) -> None:
+        """Deliveries that wait for other targets than these have failed."""
+        others = f"state = 'waiting' AND target NOT IN ({','.join('?' * len(targets))})"
+        change = "UPDATE delivery SET state = 'failed', at = ?, next_try_at = NULL, error = ? WHERE"
+        self._execute(f"{change} {others}", (at, error, *targets))
 
 
-def keep_raised(connection: sqlite3.Connection, id: str, at: int, fields: Mapping[str, Any]) -> None:
-    """Adds what has rung at `at`, in ms since the epoch."""
-    connection.execute("INSERT INTO raised (id, at, fields) VALUES (?, ?, ?)", (id, at, _json(fields)))
-    connection.execute(DROP_OLD, (MAX_RAISED,))
+def _with_deliveries(rows: list[tuple[Any, ...]]) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads(rows[0][1])
+    deliveries = [_delivery(columns) for _, _, *columns in rows if columns[0] is not None]
+    return fields | ({"deliveries": [_fields(delivery) for delivery in deliveries]} if deliveries else {})
 
 
-def read_raised(connection: sqlite3.Connection, limit: int) -> list[dict[str, Any]]:
-    """What was raised, the newest first, as JSON objects."""
-    rows = connection.execute("SELECT fields FROM raised ORDER BY n DESC LIMIT ?", (limit,))
-    return [json.loads(fields) for (fields,) in rows]
+def _delivery(columns: Iterable[Any]) -> Delivery:
+    delivery = Delivery(*columns)
+    return delivery._replace(state=DeliveryState(delivery.state))
 
 
-def last_live_price(connection: sqlite3.Connection, ticker: str) -> str | None:
-    """The ticker's last live price in the file."""
-    row = connection.execute(LAST_LIVE, (ticker,)).fetchone()
-    return None if row is None else row[0]
+def _fields(delivery: Delivery) -> dict[str, Any]:
+    fields = {"to": delivery.name, "state": delivery.state, "tries": delivery.tries}
+    known = {"error": delivery.error or None, "nextTryAt": delivery.next_try_at}
+    return fields | {name: value for name, value in known.items() if value is not None}
 
 
 def _json(value: object) -> str:

@@ -73,6 +73,23 @@ MIGRATIONS = (
         fields TEXT NOT NULL   -- as JSON
     );
     """,
+    """
+    CREATE TABLE delivery (
+        raised TEXT NOT NULL,  -- its id
+        target TEXT NOT NULL,  -- the key of a notify URL
+        name TEXT NOT NULL,    -- of the target, for people
+        state TEXT NOT NULL,   -- waiting, delivered or failed
+        tries INTEGER NOT NULL,
+        at INTEGER NOT NULL,   -- when this became of it
+        next_try_at INTEGER,
+        error TEXT NOT NULL,   -- of the last try, for people
+        UNIQUE (raised, target)
+    );
+    CREATE INDEX waiting ON delivery (target) WHERE state = 'waiting';
+    CREATE TRIGGER forget_deliveries AFTER DELETE ON raised BEGIN
+        DELETE FROM delivery WHERE raised = old.id;
+    END;
+    """,
 )
 """What makes each version of the schema of the one before; a file's `user_version` counts those it has had."""
 

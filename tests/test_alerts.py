@@ -22,7 +22,6 @@ from alerts.book import MAX_ALERTS, MAX_PER_TICKER, Alerts, Fate, TooManyAlerts
 from alerts.fields import Raised
 from quotes import Quote, State, Ticker
 from storage.history import History
-from storage.ledger import read_raised
 from storage.remembered import Remembered
 from storage.schema import MIGRATIONS
 from store import NoStore, Store, StoreSettings, StoreState
@@ -65,7 +64,7 @@ class Session:
     def raised(self) -> list[dict[str, Any]]:
         assert self.path is not None
         try:
-            return History(self.path, 1.0).read(lambda connection: read_raised(connection, 100))
+            return History(self.path, 1.0).ledger(lambda ledger: ledger.raised(100))
         except sqlite3.Error:
             return []
 
@@ -203,7 +202,7 @@ def test_a_file_of_the_version_before_gets_the_tables(path: Path) -> None:
         run.put("101")
         run.wait_for(1)
     with closing(sqlite3.connect(path)) as new:
-        assert new.execute("PRAGMA user_version").fetchone() == (2,)
+        assert new.execute("PRAGMA user_version").fetchone() == (3,)
         assert new.execute("SELECT tracked FROM ticker WHERE name = 'OLD'").fetchone() == (1,)
 
 

@@ -16,7 +16,6 @@ import gevent
 from alerts.book import Alerts, Fate, Writing
 from alerts.fields import Raised, alert_fields, raised_fields, sentence_of
 from broadcast import Broadcaster
-from storage.ledger import read_raised
 from store import Store
 from web.reading import KEEP_LIMIT_S, off_hub
 
@@ -41,7 +40,7 @@ def raised_alerts(store: Store, limit: int) -> list[dict[str, Any]]:
     """What was raised, the newest first. Raises HistoryUnreadable."""
     if store.history is None:
         return []
-    return off_hub(store, lambda history: history.read(lambda connection: read_raised(connection, limit)))
+    return off_hub(store, lambda history: history.ledger(lambda ledger: ledger.raised(limit)))
 
 
 def announce(broadcaster: Broadcaster, raised: Raised, may_be_lost: bool) -> None:

@@ -1,0 +1,346 @@
+"""The outbox: brings what was raised to every notify URL, at least once, however long a receiver is away.
+
+This file owns a lane for each notify URL, with a queue and a thread, so that a slow or dead receiver delays nobody.
+What waits is in the store's file, from the transaction on that keeps what was raised, until its receiver has it or a
+day is over; a lane has a bounded part of it in memory. What can't be kept is sent from memory, and says so. The store's
+thread tells the outbox what was raised; the outbox never makes anyone wait, and writes no file itself.
+
+    put → lane: letters (bounded; the rest stays in the file) → courier → an order to the store: what came of it
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from alerts.courier import CantNotify, Courier, Gone
+from alerts.messages import message_of
+from quotes import steady_ms
+from storage.intake import wall_ms
+from storage.ledger import Delivery, DeliveryState, Ledger
+from store import Store
+
+MAX_SETTLING = 10_000
+STOP_GRACE_S = 1.0  # for a message that is on its way
+NO_LONGER_SET = "Its notify URL is no longer in Pluto's settings."
+
+log = logging.getLogger("pluto.alerts")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Times are in seconds. `in_memory` is how many letters a lane has there."""
+
+    limit: float = 10.0  # of one try
+    first_pause: float = 1.0  # doubled after each try
+    longest_pause: float = 900.0
+    give_up: float = 86_400.0
+    in_memory: int = 1_000
+
+    def pause_ms(self, tries: int) -> float:
+        """Until the next try, after so many."""
+        pause = min(self.first_pause * 2.0 ** min(tries - 1, 30), self.longest_pause)
+        return pause * 1000 * random.uniform(0.75, 1.0)
+
+
+@dataclass(slots=True, eq=False)
+class Letter:
+    """What was raised, on its way to one notify URL. `since`: when that was; `due`: its next try; both in steady ms."""
+
+    raised: Mapping[str, Any]
+    since: float
+    due: float
+    tries: int = 0
+    may_be_lost: bool = False
+
+    @property
+    def id(self) -> str:
+        return str(self.raised["id"])
+
+
+class LaneFigures(NamedTuple):
+    """What /metrics says of a lane."""
+
+    name: str
+    waiting: int
+    delivered: int
+    failed: int
+    oldest_s: float
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """An order to the store: what has become of a delivery."""
+
+    delivery: Delivery
+    then: Callable[[], None]
+
+    def write(self, ledger: Ledger) -> None:
+        ledger.keep_delivery(self.delivery)
+
+    def done(self) -> None:
+        self.then()
+
+    def failed(self) -> None:
+        pass  # it is tried again; or else the message is sent again after a restart
+
+
+class Lane:
+    """One notify URL: its letters, its thread, its courier. `clock` is in steady ms, `wall` in ms since the epoch."""
+
+    def __init__(
+        self, courier: Courier, store: Store, pace: Pace, clock: Callable[[], float], wall: Callable[[], int]
+    ) -> None:
+        self.courier, self._store, self._pace, self._clock, self._wall = courier, store, pace, clock, wall
+        self._lock = threading.Lock()
+        self._letters: dict[str, Letter] = {}  # by the id of what was raised
+        self._settling: dict[str, None] = {}  # ended, and maybe still waiting in the file
+        self._is_more_in_file = False
+        self._waiting = 0  # in memory and in the file
+        self._counts: Counter[DeliveryState] = Counter()
+        self._wake = threading.Event()
+        self._is_failing = False  # since the last try
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name=f"notify {courier.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        """Begins the end: the lane finishes the message that is on its way."""
+        self._is_stopping = True
+        self._wake.set()
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._thread.join(STOP_GRACE_S)
+            self.courier.kill()
+            self._thread.join(STOP_GRACE_S)
+        else:
+            self.courier.stop()
+
+    # --- for all others -----------------------------------------------------------------------------------------------
+
+    def delivery_of(self, id: str, at: int) -> Delivery:
+        """A new delivery of what was raised, at `at`."""
+        return Delivery(id, self.courier.target, self.courier.name, DeliveryState.WAITING, 0, at)
+
+    def put(self, raised: Mapping[str, Any], may_be_lost: bool) -> None:
+        """Any thread: it is to be sent now. What finds no room is read from the file later."""
+        with self._lock:
+            self._waiting += 1
+            if raised["id"] in self._letters or raised["id"] in self._settling:  # the lane's thread has read it already
+                return
+            if len(self._letters) >= self._pace.in_memory:
+                self._is_more_in_file = True
+                return
+            now = self._clock()
+            letter = Letter(raised, now, now, may_be_lost=may_be_lost)
+            self._letters[letter.id] = letter
+        self._wake.set()
+
+    def load(self, ledger: Ledger) -> None:
+        with self._lock:
+            self._waiting = ledger.count_waiting(self.courier.target)
+            self._is_more_in_file = self._waiting > 0
+        self._wake.set()
+
+    def refill(self, ledger: Ledger) -> None:
+        with self._lock:
+            letters = list(self._letters.values())
+            self._waiting, self._is_more_in_file = len(letters), False
+        for letter in letters:
+            at = letter.raised["at"]
+            delivery = self.delivery_of(letter.id, at)._replace(tries=letter.tries)
+            ledger.keep_raised(letter.id, at, letter.raised, [delivery])
+
+    @property
+    def figures(self) -> LaneFigures:
+        with self._lock:
+            oldest = min((letter.since for letter in self._letters.values()), default=None)
+            age = 0.0 if oldest is None else max(0.0, self._clock() - oldest) / 1000
+            delivered, failed = self._counts[DeliveryState.DELIVERED], self._counts[DeliveryState.FAILED]
+            return LaneFigures(self.courier.name, self._waiting, delivered, failed, age)
+
+    # --- the lane's thread --------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._is_stopping:
+            self._wake.clear()
+            try:
+                self._read_more()
+                letter, pause_ms = self._next()
+                if letter is not None:
+                    self._try(letter)
+                    continue
+            except sqlite3.Error as error:
+                self._store.suspect(error)
+                pause_ms = self._pace.first_pause * 1000
+            except Exception:
+                log.exception("notify URL %s: delivery failed unexpectedly", self.courier.name)
+                pause_ms = self._pace.first_pause * 1000
+            if not self._is_stopping:
+                self._wake.wait(None if pause_ms is None else pause_ms / 1000)
+        self.courier.stop()
+
+    def _next(self) -> tuple[Letter | None, float | None]:
+        """The letter to try now: of those that are due, the one with the fewest tries; else how long to wait, in ms."""
+        with self._lock:
+            letters, now = self._letters.values(), self._clock()
+            due = [letter for letter in letters if letter.due <= now]
+            if due:
+                return min(due, key=lambda letter: (letter.tries, letter.since)), None
+            return None, min((letter.due - now for letter in letters), default=None)
+
+    def _read_more(self) -> None:
+        """Fills the memory from the file, as far as there is room. Raises sqlite3.Error."""
+        with self._lock:
+            if not self._is_more_in_file or len(self._letters) > self._pace.in_memory // 2:
+                return
+            self._is_more_in_file = False  # unless `put` says meanwhile that there is
+            limit = self._pace.in_memory + len(self._settling)
+        assert self._store.history is not None
+        try:
+            found = self._store.history.ledger(lambda ledger: list(ledger.waiting(self.courier.target, limit)))
+        except sqlite3.Error:
+            self._is_more_in_file = True
+            raise
+        with self._lock:
+            for raised, delivery in found:
+                known = delivery.raised in self._letters or delivery.raised in self._settling
+                if not known and len(self._letters) < self._pace.in_memory:
+                    self._letters[delivery.raised] = self._letter_of(raised, delivery)
+            self._is_more_in_file = self._is_more_in_file or len(found) == limit
+
+    def _letter_of(self, raised: Mapping[str, Any], delivery: Delivery) -> Letter:
+        """A letter from the file. The wall clock may have been set: it can't bring a letter's end before a try."""
+        now, wall = self._clock(), self._wall()
+        age = min(max(0, wall - raised["at"]), self._pace.give_up * 1000)
+        wait = min(max(0, (delivery.next_try_at or 0) - wall), self._pace.longest_pause * 1000)
+        return Letter(raised, now - age, now + wait, delivery.tries)
+
+    def _try(self, letter: Letter) -> None:
+        error = self.courier.send(message_of(letter.raised, may_be_lost=letter.may_be_lost))
+        if error and self._is_stopping:
+            return
+        letter.tries += 1
+        now, at, next_try_at = self._clock(), self._wall(), None
+        if not error:
+            state = DeliveryState.DELIVERED
+        elif now - letter.since >= self._pace.give_up * 1000:
+            state = DeliveryState.FAILED
+            log.error("notify URL %s: %s is given up: %s", self.courier.name, letter.id, error)
+        else:
+            state, pause = DeliveryState.WAITING, self._pace.pause_ms(letter.tries)
+            letter.due, next_try_at = now + pause, at + round(pause)
+        self._tell(error)
+        name, target = self.courier.name, self.courier.target
+        self._record(Delivery(letter.id, target, name, state, letter.tries, at, next_try_at, error))
+
+    def _tell(self, error: str) -> None:
+        """Logs only what is new."""
+        was_failing, self._is_failing = self._is_failing, bool(error)
+        if error and not was_failing:
+            log.warning("notify URL %s fails, and is tried again: %s", self.courier.name, error)
+        elif was_failing and not error:
+            log.info("notify URL %s works again", self.courier.name)
+
+    def _record(self, delivery: Delivery) -> None:
+        has_ended = delivery.state is not DeliveryState.WAITING
+        if has_ended:
+            with self._lock:
+                del self._letters[delivery.raised]
+                self._settling[delivery.raised] = None
+                if len(self._settling) > MAX_SETTLING:
+                    del self._settling[next(iter(self._settling))]
+                self._waiting -= 1
+                self._counts[delivery.state] += 1
+        self._store.submit(Record(delivery, lambda: self._settle(delivery.raised) if has_ended else None))
+
+    def _settle(self, id: str) -> None:
+        with self._lock:
+            self._settling.pop(id, None)
+
+
+class Outbox:
+    """All lanes. With no notify URL, it does nothing but end the deliveries that waited for one."""
+
+    def __init__(
+        self,
+        store: Store,
+        urls: Iterable[str] = (),
+        pace: Pace | None = None,
+        *,
+        clock: Callable[[], float] = steady_ms,
+        wall: Callable[[], int] = wall_ms,
+    ) -> None:
+        pace, self._wall = pace or Pace(), wall
+        couriers = couriers_of(urls, pace.limit)
+        self._lanes = [Lane(courier, store, pace, clock, wall) for courier in couriers]
+
+    def start(self) -> None:
+        """Raises CantNotify: Apprise is not installed, or doesn't understand a URL."""
+        begin([lane.courier for lane in self._lanes])
+        for lane in self._lanes:
+            lane.start()
+
+    def stop(self) -> None:
+        for lane in self._lanes:
+            lane.end()
+        for lane in self._lanes:
+            lane.stop()
+
+    def deliveries(self, id: str, at: int) -> list[Delivery]:
+        """What is to be kept with what was raised, in the same transaction."""
+        return [lane.delivery_of(id, at) for lane in self._lanes]
+
+    def put(self, raised: Mapping[str, Any], may_be_lost: bool) -> None:
+        """What was raised, as REST writes it, once it is kept, or can't be now. Any thread."""
+        for lane in self._lanes:
+            lane.put(raised, may_be_lost)
+
+    def load(self, ledger: Ledger) -> None:
+        """What an earlier run has left to deliver."""
+        ledger.give_up_others([lane.courier.target for lane in self._lanes], self._wall(), NO_LONGER_SET)
+        for lane in self._lanes:
+            lane.load(ledger)
+
+    def refill(self, ledger: Ledger) -> None:
+        """Writes what waits in memory into a fresh file."""
+        for lane in self._lanes:
+            lane.refill(ledger)
+
+    @property
+    def figures(self) -> list[LaneFigures]:
+        return [lane.figures for lane in self._lanes]
+
+
+def couriers_of(urls: Iterable[str], limit: float) -> list[Courier]:
+    """One for each URL; one that is named twice counts once."""
+    couriers: dict[str, Courier] = {}
+    for ordinal, url in enumerate(urls, 1):
+        courier = Courier(ordinal, url, limit)
+        couriers.setdefault(courier.target, courier)
+    return list(couriers.values())
+
+
+def begin(couriers: list[Courier]) -> None:
+    """Starts all, and waits until each knows its URL. Raises CantNotify; none runs then."""
+    try:
+        for courier in couriers:
+            courier.start()
+        for courier in couriers:
+            try:
+                courier.greet()
+            except Gone as error:
+                raise CantNotify(f"Notify URL {courier.name} can't be used: {error}") from None
+    except BaseException:
+        for courier in couriers:
+            courier.stop()
+        raise
