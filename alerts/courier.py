@@ -132,9 +132,9 @@ def target_of(url: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Pluto's own, with the folder of its modules, and no proxy for this machine."""
+    """Pluto's own, but no proxy for this machine."""
     environment = dict(os.environ)
     around = environment.get("no_proxy") or environment.get("NO_PROXY")
     if around != "*":  # no proxy for anything
         around = f"{around},{LOOPBACK}" if around else LOOPBACK
-    return {**environment, "no_proxy": around, "NO_PROXY": around, "PYTHONPATH": str(PROJECT)}
+    return {**environment, "no_proxy": around, "NO_PROXY": around}

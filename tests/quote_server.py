@@ -11,6 +11,7 @@ import argparse
 import json
 import logging
 import math
+import os
 import resource
 import signal
 import sys
@@ -95,6 +96,7 @@ def main() -> None:
         trusted_proxies=options.trusted_proxies,
         store=bool(options.data),
         data=options.data,
+        notify=os.environ.pop("PLUTO_NOTIFY", ""),
     )
     parts = assemble(settings, heartbeat=options.heartbeat, lag_limit=options.lag_limit)
     broadcaster = parts.broadcaster

@@ -234,8 +234,8 @@ class QuoteServer:
 
 
 @contextmanager
-def quote_server(*options: str) -> Iterator[QuoteServer]:
-    with _program("tests/quote_server.py", *options) as process:
+def quote_server(*options: str, **environment: str) -> Iterator[QuoteServer]:
+    with _program("tests/quote_server.py", *options, **environment) as process:
         assert process.stdout is not None
         with closing(QuoteServer(process.stdout.readline().strip(), process)) as server:
             yield server

@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from stores import BTC, ETH, live
 
 from alerts.book import MAX_ALERTS, MAX_PER_TICKER, Alerts, Fate, TooManyAlerts
 from alerts.fields import Raised
+from alerts.outbox import Outbox, Pace
 from quotes import Quote, State, Ticker
 from storage.history import History
 from storage.remembered import Remembered
@@ -34,14 +35,32 @@ CROSSES = {"ticker": "BTCUSD", "condition": "crosses", "value": "100"}
 class Session:
     """One run of alerts over a store's file, with clocks of its own."""
 
-    def __init__(self, path: Path | None, *, simulated: bool = False, now: float = 0, wall: int = 1_000_000) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        simulated: bool = False,
+        now: float = 0,
+        wall: int = 1_000_000,
+        urls: Iterable[str] = (),
+        pace: Pace | None = None,
+    ) -> None:
         self.path, self.now, self.wall = path, now, wall
         self.rang: list[tuple[Raised, bool]] = []
         self.kept_when_told: list[int] = []
         self.store = Store(StoreSettings(path, patience=0.05, turn=0.05), Remembered(lambda quote: None))
-        self.alerts = Alerts(self.store, self.told, simulated=simulated, clock=lambda: self.now, wall=lambda: self.wall)
+        self.outbox = Outbox(self.store, urls, pace, wall=lambda: self.wall)
+        self.alerts = Alerts(
+            self.store,
+            self.told,
+            self.outbox,
+            simulated=simulated,
+            clock=lambda: self.now,
+            wall=lambda: self.wall,
+        )
         self.store.keep(self.alerts)
         self.store.start(lambda tickers: None)
+        self.outbox.start()
         for ticker in (BTC, ETH):
             self.alerts.add(ticker)
             self.store.add(ticker)
@@ -79,6 +98,7 @@ def session(path: Path | None, **options: Any) -> Iterator[Session]:
     try:
         yield session
     finally:
+        session.outbox.stop()
         session.store.stop()
 
 
@@ -192,10 +212,12 @@ def test_a_fresh_file_has_the_alerts(path: Path) -> None:
         assert run.alerts.list == []
 
 
-def test_a_file_of_the_version_before_gets_the_tables(path: Path) -> None:
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+def test_a_file_of_a_version_before_gets_the_tables(path: Path, version: int) -> None:
     with closing(sqlite3.connect(path)) as old:
         old.executescript(
-            f"{MIGRATIONS[0]} PRAGMA user_version = 1; INSERT INTO ticker VALUES (1, 'OLD', 1, NULL, 0, 0);"
+            f"{' '.join(MIGRATIONS[:version])} PRAGMA user_version = {version}; "
+            "INSERT INTO ticker VALUES (1, 'OLD', 1, NULL, 0, 0);"
         )
     with session(path) as run:
         run.make()

@@ -43,6 +43,8 @@ from proto.crypto.v1.crypto_service_pb2 import (
     CreateAlertResponse,
     DeleteAlertRequest,
     DeleteAlertResponse,
+    Delivery,
+    DeliveryState,
     Direction,
     Failure,
     GetAlertsRequest,
@@ -152,7 +154,16 @@ def alert(fields: Mapping[str, Any]) -> Alert:
 
 def raised_alert(fields: Mapping[str, Any]) -> RaisedAlert:
     """What has rung, as REST writes it, as the service's message."""
-    return RaisedAlert(**{_RAISED_FIELDS[name]: _NUMBERS.get(name, _same)(value) for name, value in fields.items()})
+    known = {name: value for name, value in fields.items() if name != "deliveries"}
+    return RaisedAlert(
+        **{_RAISED_FIELDS[name]: _NUMBERS.get(name, _same)(value) for name, value in known.items()},
+        deliveries=[_delivery(delivery) for delivery in fields.get("deliveries", [])],
+    )
+
+
+def _delivery(fields: Mapping[str, Any]) -> Delivery:
+    state = DeliveryState.Value(f"DELIVERY_STATE_{fields['state'].upper()}")
+    return Delivery(**{_DELIVERY_FIELDS[name]: value for name, value in fields.items()} | {"state": state})
 
 
 def _known(entry: Entry) -> list[tuple[str, Any]]:
@@ -164,9 +175,9 @@ def _same(value: Any) -> Any:
     return value
 
 
-_FIELD_NAMES, _POINT_FIELDS, _CANDLE_FIELDS, _RAISED_FIELDS = (
+_FIELD_NAMES, _POINT_FIELDS, _CANDLE_FIELDS, _RAISED_FIELDS, _DELIVERY_FIELDS = (
     {field.json_name: field.name for field in message.DESCRIPTOR.fields}
-    for message in (PriceUpdate, Point, Candle, RaisedAlert)
+    for message in (PriceUpdate, Point, Candle, RaisedAlert, Delivery)
 )
 _INTERVALS = {number: name for name, number in Interval.items()}
 _NUMBERS: dict[str, Callable[[Any], Any]] = {

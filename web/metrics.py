@@ -65,14 +65,14 @@ class Figures(Collector):
         self.has_browser = parts.source.state is SourceState.RUNNING
         self.scraper = dict(parts.source.counters)  # copied in one step: the scraper's thread goes on counting
         self.supervision = parts.supervisor.counters
-        self.store = parts.store
+        self.store, self.alerts = parts.store, parts.alerts.figures
         self.refused_callers = parts.access.refused
         self.uptime_s = time.time() - parts.started_at
         self.silence_s = time.monotonic() - parts.source.last_tick
 
     def collect(self) -> Iterable[Metric]:
         """All metrics, as Prometheus' library asks for them."""
-        for family in (_settings, _tickers, _streams, _delays, _scraper, _store, _http, _process):
+        for family in (_settings, _tickers, _streams, _delays, _scraper, _store, _alerts, _http, _process):
             yield from family(self)
 
 
@@ -178,6 +178,26 @@ def _store(figures: Figures) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "pluto_store_changes_left_out", "Changes left out because too many waited.", store.intake.left_out
     )
+
+
+def _alerts(figures: Figures) -> Iterator[Metric]:
+    alerts = figures.alerts
+    raised = {"kept": alerts.raised_kept, "not_kept": alerts.raised_unkept}
+    yield GaugeMetricFamily("pluto_alerts", "Alerts that are held.", alerts.held)
+    yield _labelled(CounterMetricFamily, "pluto_alerts_raised", "Alerts that have rung, by outcome.", "outcome", raised)
+    deliveries = CounterMetricFamily(
+        "pluto_deliveries", "Deliveries that have ended, by notify URL and state.", labels=["to", "state"]
+    )
+    waiting = GaugeMetricFamily("pluto_deliveries_waiting", "Deliveries that wait, by notify URL.", labels=["to"])
+    oldest = GaugeMetricFamily(
+        "pluto_deliveries_oldest_seconds", "Age of the oldest delivery that waits, by notify URL.", labels=["to"]
+    )
+    for lane in alerts.lanes:
+        deliveries.add_metric([lane.name, "delivered"], lane.delivered)
+        deliveries.add_metric([lane.name, "failed"], lane.failed)
+        waiting.add_metric([lane.name], lane.waiting)
+        oldest.add_metric([lane.name], lane.oldest_s)
+    yield from (deliveries, waiting, oldest)
 
 
 def _http(figures: Figures) -> Iterator[Metric]:

@@ -34,6 +34,13 @@ class Direction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DIRECTION_DOWN: _ClassVar[Direction]
     DIRECTION_BOTH: _ClassVar[Direction]
 
+class DeliveryState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DELIVERY_STATE_UNSPECIFIED: _ClassVar[DeliveryState]
+    DELIVERY_STATE_WAITING: _ClassVar[DeliveryState]
+    DELIVERY_STATE_DELIVERED: _ClassVar[DeliveryState]
+    DELIVERY_STATE_FAILED: _ClassVar[DeliveryState]
+
 class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     STATE_UNSPECIFIED: _ClassVar[State]
@@ -71,6 +78,10 @@ DIRECTION_UNSPECIFIED: Direction
 DIRECTION_UP: Direction
 DIRECTION_DOWN: Direction
 DIRECTION_BOTH: Direction
+DELIVERY_STATE_UNSPECIFIED: DeliveryState
+DELIVERY_STATE_WAITING: DeliveryState
+DELIVERY_STATE_DELIVERED: DeliveryState
+DELIVERY_STATE_FAILED: DeliveryState
 STATE_UNSPECIFIED: State
 STATE_STARTING: State
 STATE_SNAPSHOT: State
@@ -285,7 +296,7 @@ class GetRaisedAlertsResponse(_message.Message):
     def __init__(self, raised: _Optional[_Iterable[_Union[RaisedAlert, _Mapping]]] = ...) -> None: ...
 
 class RaisedAlert(_message.Message):
-    __slots__ = ("id", "alert", "ticker", "condition", "value", "direction", "within", "note", "price", "price_text", "at", "gap", "simulated", "reason")
+    __slots__ = ("id", "alert", "ticker", "condition", "value", "direction", "within", "note", "price", "price_text", "at", "gap", "simulated", "reason", "currency", "deliveries")
     ID_FIELD_NUMBER: _ClassVar[int]
     ALERT_FIELD_NUMBER: _ClassVar[int]
     TICKER_FIELD_NUMBER: _ClassVar[int]
@@ -300,6 +311,8 @@ class RaisedAlert(_message.Message):
     GAP_FIELD_NUMBER: _ClassVar[int]
     SIMULATED_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    DELIVERIES_FIELD_NUMBER: _ClassVar[int]
     id: str
     alert: str
     ticker: str
@@ -314,7 +327,23 @@ class RaisedAlert(_message.Message):
     gap: bool
     simulated: bool
     reason: str
-    def __init__(self, id: _Optional[str] = ..., alert: _Optional[str] = ..., ticker: _Optional[str] = ..., condition: _Optional[_Union[Condition, str]] = ..., value: _Optional[str] = ..., direction: _Optional[_Union[Direction, str]] = ..., within: _Optional[int] = ..., note: _Optional[str] = ..., price: _Optional[float] = ..., price_text: _Optional[str] = ..., at: _Optional[int] = ..., gap: _Optional[bool] = ..., simulated: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+    currency: str
+    deliveries: _containers.RepeatedCompositeFieldContainer[Delivery]
+    def __init__(self, id: _Optional[str] = ..., alert: _Optional[str] = ..., ticker: _Optional[str] = ..., condition: _Optional[_Union[Condition, str]] = ..., value: _Optional[str] = ..., direction: _Optional[_Union[Direction, str]] = ..., within: _Optional[int] = ..., note: _Optional[str] = ..., price: _Optional[float] = ..., price_text: _Optional[str] = ..., at: _Optional[int] = ..., gap: _Optional[bool] = ..., simulated: _Optional[bool] = ..., reason: _Optional[str] = ..., currency: _Optional[str] = ..., deliveries: _Optional[_Iterable[_Union[Delivery, _Mapping]]] = ...) -> None: ...
+
+class Delivery(_message.Message):
+    __slots__ = ("to", "state", "tries", "error", "next_try_at")
+    TO_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    TRIES_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    NEXT_TRY_AT_FIELD_NUMBER: _ClassVar[int]
+    to: str
+    state: DeliveryState
+    tries: int
+    error: str
+    next_try_at: int
+    def __init__(self, to: _Optional[str] = ..., state: _Optional[_Union[DeliveryState, str]] = ..., tries: _Optional[int] = ..., error: _Optional[str] = ..., next_try_at: _Optional[int] = ...) -> None: ...
 
 class StreamPricesRequest(_message.Message):
     __slots__ = ("tickers", "max_rate", "all_states")

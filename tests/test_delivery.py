@@ -1,0 +1,305 @@
+"""Alerts on their way to receivers of all kinds: real HTTP and SMTP on loopback, real child processes, a real file."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from receivers import SECRET, HttpReceiver, MailReceiver, receiving
+from running import PROJECT, QuoteServer, alive, clean_environment, descendants, quote_server, running_pluto, wait_until
+from test_alerts import ABOVE, Session, session
+
+from alerts.courier import CantNotify, target_of
+from alerts.messages import message_of
+from alerts.outbox import NO_LONGER_SET, Pace, begin, couriers_of
+from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceClientSync
+from proto.crypto.v1.crypto_service_pb2 import DeliveryState, GetRaisedAlertsRequest
+from settings import Settings, read_settings
+from store import StoreState
+
+QUICK = Pace(limit=5.0, first_pause=0.05, longest_pause=0.2)
+DAY_MS = 86_400_000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "pluto.db"
+
+
+@pytest.fixture
+def nobody() -> str:
+    """The URL of a port where nobody listens."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        return f"json://127.0.0.1:{taken.getsockname()[1]}/{SECRET}"
+
+
+def deliveries(run: Session) -> list[dict[str, Any]]:
+    """Those of what was raised last."""
+    found: list[dict[str, Any]] = (run.raised() or [{}])[0].get("deliveries", [])
+    return found
+
+
+def ring(run: Session, price: str = "101", **fields: Any) -> None:
+    run.make(**fields)
+    run.put(price)
+    run.wait_for(1)
+
+
+def wait_for_states(run: Session, *states: str) -> list[dict[str, Any]]:
+    wait_until(lambda: tuple(delivery["state"] for delivery in deliveries(run)) == states, what=f"{states}")
+    return deliveries(run)
+
+
+# --- receivers --------------------------------------------------------------------------------------------------------
+
+
+def test_each_receiver_gets_it_and_none_delays_another(path: Path, nobody: str) -> None:
+    fine, slow, failing = HttpReceiver(), HttpReceiver("slow"), HttpReceiver(500, 500, 500)
+    hanging, breaking, mail = HttpReceiver("hang"), HttpReceiver("break"), MailReceiver()
+    with (
+        receiving(fine, slow, failing, hanging, breaking, mail) as urls,
+        session(path, urls=[*urls, nobody], pace=QUICK) as run,
+    ):
+        ring(run, note="sell")
+        wait_until(lambda: hanging.ids and slow.ids and mail.ids and fine.ids, what="it comes while one hangs")
+        wait_until(lambda: failing.bodies[3:] and breaking.bodies[1:], what="others are tried again meanwhile")
+        assert len(hanging.bodies) == 1
+        states = wait_for_states(run, *["delivered"] * 6, "waiting")
+        assert [delivery["to"] for delivery in states] == [
+            *(f"{ordinal}: JSON" for ordinal in range(1, 6)), "6: E-Mail", "7: JSON",
+        ]  # fmt: skip
+        assert [delivery["tries"] for delivery in states[:6]] == [1, 1, 4, 2, 2, 1]
+        assert all("error" not in delivery and "nextTryAt" not in delivery for delivery in states[:6])
+        assert states[6]["error"] == "The receiver can't be reached, or it broke off or refused the message."
+        assert states[6]["nextTryAt"] >= run.wall
+        assert {*fine.ids, *slow.ids, *failing.ids, *hanging.ids, *breaking.ids, *mail.ids} == {run.raised()[0]["id"]}
+        assert fine.bodies[0]["title"] == "BTCUSD is above 100"
+        assert "Price: 101\n" in fine.bodies[0]["message"]
+        assert "Note: sell\n" in fine.bodies[0]["message"]
+        assert SECRET not in str(run.raised())
+        assert SECRET.encode() not in path.read_bytes() + Path(f"{path}-wal").read_bytes()
+
+
+def test_after_a_day_it_has_failed_and_a_clock_that_is_set_changes_nothing(path: Path, nobody: str) -> None:
+    receiver = HttpReceiver(500)
+    with receiving(receiver) as urls:
+        with session(path, urls=urls, pace=Pace(first_pause=0.3, longest_pause=0.3)) as run:
+            ring(run)
+            wait_until(lambda: receiver.bodies, what="the first try")
+            run.wall += 10 * DAY_MS
+            assert wait_for_states(run, "delivered")[0]["tries"] == 2
+        receiver.ways = [503] * 1000
+        with session(path, urls=urls, pace=Pace(first_pause=600, longest_pause=600), wall=5 * DAY_MS) as run:
+            ring(run)
+            wait_until(lambda: deliveries(run)[0]["tries"] == 1, what="a try")
+        receiver.ways = []
+        with session(path, urls=urls, pace=QUICK) as run:  # the wall clock is days behind
+            assert wait_for_states(run, "delivered")[0]["tries"] == 2
+        receiver.ways = [503] * 1000
+        with session(path, urls=urls, pace=Pace(first_pause=0.05, give_up=0.1)) as run:
+            ring(run)
+            (failed,) = wait_for_states(run, "failed")
+            assert failed["error"] == "The receiver answered 503 (Service Unavailable)."
+            assert failed["tries"] >= 2
+            assert run.alerts.figures.lanes[0][1:4] == (0, 0, 1)
+
+
+def test_what_finds_no_room_in_memory_comes_from_the_file(path: Path) -> None:
+    receiver = HttpReceiver(*[500] * 6)
+    with receiving(receiver) as urls, session(path, urls=urls, pace=Pace(first_pause=0.1, in_memory=2)) as run:
+        for _ in range(6):
+            run.make()
+        run.put("101")
+        run.wait_for(6)
+        assert run.alerts.figures.lanes[0].waiting == 6
+        wait_until(lambda: run.alerts.figures.lanes[0].delivered == 6, what="all are delivered")
+        wait_until(lambda: len(set(receiver.ids)) == 6, what="all have come")
+        assert len(receiver.bodies) == 12
+        assert run.alerts.figures.lanes[0].waiting == 0
+
+
+def test_a_degraded_store_delays_no_message(path: Path) -> None:
+    receiver = HttpReceiver()
+    with receiving(receiver) as urls, session(path, urls=urls, pace=QUICK) as run:
+        run.make()
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            run.put("101")
+            wait_until(lambda: receiver.bodies, what="the message")
+            assert "a restart may lose or repeat this alert" in receiver.bodies[0]["message"]
+            assert run.raised() == []
+            other.execute("ROLLBACK")
+        assert wait_for_states(run, "delivered")[0]["tries"] == 1
+        path.unlink()
+        wait_until(lambda: path.exists() and run.store.state is StoreState.RUNNING, what="a fresh file")
+        receiver.ways = [500] * 3
+        ring(run)
+        wait_for_states(run, "delivered")
+
+
+def test_a_notify_url_that_is_gone_ends_what_waits_for_it(path: Path, nobody: str) -> None:
+    with session(path, urls=[nobody], pace=Pace()) as run:
+        ring(run)
+        wait_until(lambda: deliveries(run)[0].get("error"), what="a try")
+    with session(path) as run:
+        (gone,) = deliveries(run)
+        assert (gone["state"], gone["error"]) == ("failed", NO_LONGER_SET)
+
+
+# --- kills ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_kill_between_raising_and_sending_loses_nothing(tmp_path: Path) -> None:
+    receiver = HttpReceiver("hang")
+    with receiving(receiver) as (url,):
+        with quote_server("--data", str(tmp_path), PLUTO_NOTIFY=url) as server:
+            server.track("BTCUSD")
+            server.http.post("/api/alerts", json=ABOVE).raise_for_status()
+            server.put(("BTCUSD", "live", "101"))
+            wait_until(lambda: receiver.bodies, what="a first try")
+            assert 'pluto_deliveries_waiting{to="1: JSON"} 1.0' in server.http.get("/metrics").text
+            children = descendants(server.process.pid)
+            server.process.kill()
+            receiver.is_over.set()
+            wait_until(lambda: not alive(children), what="the process that sends ends, too")
+        with quote_server("--data", str(tmp_path), PLUTO_NOTIFY=url) as server:
+            wait_until(lambda: raised(server)[0]["deliveries"][0]["state"] == "delivered", what="the second try")
+            assert receiver.ids == [raised(server)[0]["id"]] * 2
+            told = CryptoPriceServiceClientSync(server.url).get_raised_alerts(GetRaisedAlertsRequest()).raised[0]
+            (delivery,) = told.deliveries
+            assert (delivery.to, delivery.tries) == ("1: JSON", 1)
+            assert delivery.state == DeliveryState.DELIVERY_STATE_DELIVERED
+            metrics = server.http.get("/metrics").text
+            assert 'pluto_deliveries_total{state="delivered",to="1: JSON"} 1.0' in metrics
+
+
+def raised(server: QuoteServer) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = server.http.get("/api/alerts/raised").json()["raised"]
+    return found
+
+
+# --- the whole program ------------------------------------------------------------------------------------------------
+
+
+def test_no_url_shows_anywhere_and_what_is_simulated_says_so(tmp_path: Path, nobody: str) -> None:
+    receiver, log = HttpReceiver(), tmp_path / "log"
+    with (
+        receiving(receiver) as (url,),
+        running_pluto(
+            *("--demo", "--data", str(tmp_path), "--log-level", "debug"),
+            log=str(log),
+            PLUTO_STORE="on",
+            PLUTO_NOTIFY=f"{url}, {nobody}",
+        ) as pluto,
+    ):
+        pluto.wait_for("BTCUSD", "live")
+        pluto.http.post("/api/alerts", json={**ABOVE, "value": "1"}).raise_for_status()
+        wait_until(lambda: receiver.bodies, what="the message")
+        assert receiver.bodies[0]["title"].startswith("SIMULATED: BTCUSD is above 1 ")
+        for child in alive(descendants(pluto.process.pid)):
+            try:
+                assert SECRET not in str(child.cmdline()) + str(child.environ())
+            except psutil.Error:
+                continue
+        answers = [pluto.http.get(f"/{path}").text for path in ("api/alerts/raised", "metrics", "health")]
+    assert "notify URL 2: JSON fails" in log.read_text()
+    assert SECRET not in log.read_text() + str(answers)
+
+
+def test_the_trial_sends_to_each_url_and_says_what_came_of_it(nobody: str) -> None:
+    receiver, mail = HttpReceiver(), MailReceiver()
+
+    def trial(*options: str, notify: str) -> subprocess.CompletedProcess[str]:
+        proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY"), "http://127.0.0.1:9")  # not for this machine
+        environment = {**clean_environment(), **proxies, "PLUTO_NOTIFY": notify}
+        command = [sys.executable, "-m", "alerts.trial", *options]
+        return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=30)
+
+    with receiving(receiver, mail) as urls:
+        done = trial(notify=" ".join(urls))
+        assert (done.returncode, done.stdout) == (0, "1: JSON: delivered\n2: E-Mail: delivered\n")
+        failed = trial("--notify", urls[0], "--notify", nobody, notify="unused://")
+        assert (failed.returncode, failed.stdout.splitlines()[0]) == (1, "1: JSON: delivered")
+        assert failed.stdout.splitlines()[1].startswith("2: JSON: The receiver can't be reached")
+        assert SECRET not in failed.stdout + failed.stderr
+    assert len(receiver.bodies) == 2
+    assert len(mail.texts) == 1
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_url_that_is_not_understood_is_named_by_its_number() -> None:
+    with pytest.raises(CantNotify, match=r"^Notify URL 2 is none that Apprise understands") as refused:
+        begin(couriers_of(["json://localhost", f"nosuchservice://{SECRET}"], 1.0))
+    assert SECRET not in str(refused.value)
+
+
+def test_without_apprise_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "apprise.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(CantNotify, match=r"^Apprise is not installed: start Pluto by \./run\.sh"):
+        begin(couriers_of(["json://localhost"], 1.0))
+
+
+def test_urls_are_told_apart_as_apprise_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLUTO_NOTIFY", "json://a/b,c;d ,ntfy://e\n mailto://f?to=g,h@i")
+    assert read_settings([]).notify_urls == ["json://a/b,c;d", "ntfy://e", "mailto://f?to=g,h@i"]
+    settings = read_settings(["--notify", "json://a json://b", "--notify=ntfy://c"])
+    assert settings.notify_urls == ["json://a", "json://b", "ntfy://c"]
+    assert "json://" not in repr(settings)
+    assert Settings().notify_urls == []
+    assert len({target_of(url) for url in settings.notify_urls}) == 3
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+RAISED = {
+    "id": "0123456789abcdef", "ticker": "BTCUSD", "condition": "above", "value": "65000", "price": 65000.1,
+    "priceText": "65000.10", "currency": "USD", "at": 1_795_680_000_000, "gap": False, "simulated": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "title"),
+    [
+        ({}, "BTCUSD is above 65,000 USD"),
+        ({"priceText": "65000.00"}, "BTCUSD is at 65,000 USD"),
+        ({"condition": "crosses", "direction": "both"}, "BTCUSD has risen above 65,000 USD"),
+        ({"condition": "crosses", "value": "65000.5"}, "BTCUSD has fallen below 65,000.5 USD"),
+        ({"condition": "moves", "value": "2.5", "direction": "both", "within": 600},
+         "BTCUSD has moved by 2.5 % or more within 10 min"),
+        ({"condition": "moves", "value": "2", "direction": "down", "within": 90},
+         "BTCUSD has fallen by 2 % or more within 90 s"),
+        ({"condition": "state", "within": 3600}, "BTCUSD has had no live price for over 1 h"),
+        ({"simulated": True, "currency": None}, "SIMULATED: BTCUSD is above 65,000"),
+    ],
+)  # fmt: skip
+def test_a_title_says_what_has_happened(fields: dict[str, Any], title: str) -> None:
+    assert message_of({**RAISED, **fields}).title == title
+
+
+def test_a_body_says_all_that_is_known() -> None:
+    fields = {"note": "sell\nnow", "gap": True, "simulated": True}
+    assert message_of({**RAISED, **fields}, may_be_lost=True).body.splitlines() == [
+        "Price: 65000.10 USD",
+        "Time: 2026-11-26 08:00:00 UTC",
+        "Note: sell",
+        "now",
+        "After a gap: for some time before, the price was not known.",
+        "SIMULATED: this is not a real price.",
+        "Pluto can't write its file: a restart may lose or repeat this alert.",
+        "Id: 0123456789abcdef",
+    ]
+    silent = {"condition": "state", "within": 60, "reason": "stale: no proof"}
+    assert message_of({**RAISED, **silent}).body.splitlines()[:2] == [
+        "Last price: 65000.10 USD",
+        "Reason: stale: no proof",
+    ]
