@@ -10,7 +10,7 @@
 #   ./run.sh audit            looks the pinned packages up among known vulnerabilities
 #   ./run.sh screenshots      takes the README's pictures of the page
 #   ./run.sh export >FILE     prints the watchlist, a ticker a line; ./run.sh import <FILE replaces it
-#   ./run.sh setup            only sets up what a start needs
+#   ./run.sh setup [options]  only sets up what a start with these options needs
 #
 # Set-up is a virtual environment in .venv beside this file, the packages that the requirements pin, and a browser. What
 # only the system can provide is installed with apt where run.sh may, and named in one sentence elsewhere.
@@ -47,6 +47,7 @@ main() {
   case "${1:-}" in
     setup)
       set_up requirements.txt
+      set_up_notify "${@:2}"
       ;;
     check)
       set_up_packages requirements-dev.txt
@@ -92,9 +93,14 @@ main() {
 start() { # OPTIONS...
   if has_option --help "$@" || has_option -h "$@" || has_option --version "$@"; then answer "$@"; fi
   set_up_for "$@"
-  [[ -z "${PLUTO_NOTIFY:-}" ]] && ! has_option --notify "$@" || set_up_packages requirements-notify.txt
+  set_up_notify "$@"
   hide_notify_urls "$@"
   exec "$python" "$here/app.py" ${options[@]+"${options[@]}"}
+}
+
+# What sends alerts elsewhere, if there is a notify URL.
+set_up_notify() { # OPTIONS...
+  [[ -z "${PLUTO_NOTIFY:-}" ]] && ! has_option --notify "$@" || set_up_packages requirements-notify.txt
 }
 
 # Moves notify URLs, which are secrets, to their variable: every user of the machine can read a program's options.

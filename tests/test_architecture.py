@@ -151,7 +151,8 @@ def test_quotes_needs_only_the_standard_library() -> None:
 
 def test_every_package_that_is_imported_is_named() -> None:
     """A package that only comes with another one may go with it."""
-    requirements = (PROJECT / "requirements.in").read_text(encoding="utf-8").splitlines()
+    files = [PROJECT / "requirements.in", PROJECT / "requirements-notify.in"]
+    requirements = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     named = {line.partition("==")[0] for line in requirements} | {"protobuf-py-pure"}  # protobuf-py's own choice
     packages = {
         name: {package.lower().replace("_", "-") for package in packages}

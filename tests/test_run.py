@@ -111,6 +111,7 @@ class Machine:
     def require(self, line: str) -> None:
         (self.folder / "requirements.txt").write_text(f"{line}\n")
         (self.folder / "requirements-dev.txt").write_text(f"{line}\n# and more\n")
+        (self.folder / "requirements-notify.txt").write_text(f"{line}\n# for --notify\n")
 
     def touch_requirements(self) -> None:
         with (self.folder / "requirements.txt").open("a") as file:
@@ -353,6 +354,24 @@ def test_doctor_hands_its_options_on_and_stays_in_the_users_folder(ready: Machin
     ]
 
 
+def test_a_notify_url_has_its_packages_installed_once_and_is_in_no_programs_arguments(ready: Machine) -> None:
+    tell = "import os, sys; print(*sys.argv[1:], os.environ.get('PLUTO_NOTIFY'), sep='|')"
+    (ready.folder / "app.py").write_text(tell)
+    (ready.folder / "alerts").mkdir()
+    (ready.folder / "alerts" / "trial.py").write_text(tell)
+    options = ["--notify", "json://a/b c", "--demo", "--notify=ntfy://d"]
+    first = ready.run(*options)
+    assert first.said == ["Setting up Python packages (once, about a minute)…"]
+    assert first.out == ["--demo| json://a/b c ntfy://d"]
+    assert (ready.run(PLUTO_NOTIFY="json://e").out, ready.run().said) == (["json://e"], [])
+    trial = ready.run("notify-test", *options)
+    assert (trial.said, trial.out) == ([], first.out)
+    ready.touch_requirements()
+    assert ready.run().out == ["None"]
+    assert not (ready.venv / "requirements-notify.txt.stamp").exists()
+    assert len(ready.run("setup", PLUTO_NOTIFY="json://e").said) == 1
+
+
 def test_test_says_how_long_all_the_tests_take(ready: Machine) -> None:
     assert ready.run("test").said[1:] == ["Running all the tests, which takes about 15 minutes…"]
     assert ready.run("test", "-x").said == []
@@ -475,7 +494,8 @@ def test_a_virtual_environment_that_belongs_to_another_user_is_told(tmp_path_fac
 
 
 def test_packages_for_tests_include_those_for_running() -> None:
-    assert pins("requirements.txt").items() <= pins("requirements-dev.txt").items()
+    for name in ("requirements.txt", "requirements-notify.txt"):
+        assert pins(name).items() <= pins("requirements-dev.txt").items()
 
 
 def pins(name: str) -> dict[str, str]:
