@@ -315,7 +315,7 @@ class Alerts:
             self._take_out(line, alert.id)
 
         def write(ledger: Ledger) -> None:
-            ledger.keep_raised(raised.id, at, raised_fields(raised), self._outbox.deliveries(raised.id, at))
+            self._outbox.keep(ledger, raised_fields(raised))
             if row is None:
                 ledger.forget_alert(alert.id)
             else:

@@ -26,7 +26,7 @@ from storage.intake import wall_ms
 from storage.ledger import Delivery, DeliveryState, Ledger
 from store import Store
 
-MAX_SETTLING = 10_000
+MAX_UNWRITTEN = 10_000  # records of a lane
 STOP_GRACE_S = 1.0  # for a message that is on its way
 NO_LONGER_SET = "Its notify URL is no longer in Pluto's settings."
 
@@ -76,16 +76,18 @@ class LaneFigures(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Record:
-    """An order to the store: what has become of a delivery."""
+    """An order to the store: what has become of a delivery, which may go on changing until it is written."""
 
     delivery: Delivery
-    then: Callable[[], None]
+    then: Callable[[Record], None]
+    written: Delivery | None = None
 
     def write(self, ledger: Ledger) -> None:
-        ledger.keep_delivery(self.delivery)
+        self.written = self.delivery
+        ledger.keep_delivery(self.written)
 
     def done(self) -> None:
-        self.then()
+        self.then(self)
 
     def failed(self) -> None:
         pass  # it is tried again; or else the message is sent again after a restart
@@ -100,7 +102,7 @@ class Lane:
         self.courier, self._store, self._pace, self._clock, self._wall = courier, store, pace, clock, wall
         self._lock = threading.Lock()
         self._letters: dict[str, Letter] = {}  # by the id of what was raised
-        self._settling: dict[str, None] = {}  # ended, and maybe still waiting in the file
+        self._records: dict[str, Record] = {}  # by the same id: what the file may not have yet
         self._is_more_in_file = False
         self._waiting = 0  # in memory and in the file
         self._counts: Counter[DeliveryState] = Counter()
@@ -135,7 +137,7 @@ class Lane:
         """Any thread: it is to be sent now. What finds no room is read from the file later."""
         with self._lock:
             self._waiting += 1
-            if raised["id"] in self._letters or raised["id"] in self._settling:  # the lane's thread has read it already
+            if raised["id"] in self._letters or raised["id"] in self._records:  # the lane's thread has read it already
                 return
             if len(self._letters) >= self._pace.in_memory:
                 self._is_more_in_file = True
@@ -204,7 +206,7 @@ class Lane:
             if not self._is_more_in_file or len(self._letters) > self._pace.in_memory // 2:
                 return
             self._is_more_in_file = False  # unless `put` says meanwhile that there is
-            limit = self._pace.in_memory + len(self._settling)
+            limit = self._pace.in_memory + len(self._records)
         assert self._store.history is not None
         try:
             found = self._store.history.ledger(lambda ledger: list(ledger.waiting(self.courier.target, limit)))
@@ -213,7 +215,7 @@ class Lane:
             raise
         with self._lock:
             for raised, delivery in found:
-                known = delivery.raised in self._letters or delivery.raised in self._settling
+                known = delivery.raised in self._letters or delivery.raised in self._records
                 if not known and len(self._letters) < self._pace.in_memory:
                     self._letters[delivery.raised] = self._letter_of(raised, delivery)
             self._is_more_in_file = self._is_more_in_file or len(found) == limit
@@ -247,25 +249,32 @@ class Lane:
         """Logs only what is new."""
         was_failing, self._is_failing = self._is_failing, bool(error)
         if error and not was_failing:
-            log.warning("notify URL %s fails, and is tried again: %s", self.courier.name, error)
+            log.warning("notify URL %s fails: %s", self.courier.name, error)
         elif was_failing and not error:
             log.info("notify URL %s works again", self.courier.name)
 
     def _record(self, delivery: Delivery) -> None:
-        has_ended = delivery.state is not DeliveryState.WAITING
-        if has_ended:
-            with self._lock:
+        """Has the store write it, by one order at a time, so that a store that fails isn't flooded."""
+        with self._lock:
+            if delivery.state is not DeliveryState.WAITING:
                 del self._letters[delivery.raised]
-                self._settling[delivery.raised] = None
-                if len(self._settling) > MAX_SETTLING:
-                    del self._settling[next(iter(self._settling))]
                 self._waiting -= 1
                 self._counts[delivery.state] += 1
-        self._store.submit(Record(delivery, lambda: self._settle(delivery.raised) if has_ended else None))
+            if (record := self._records.get(delivery.raised)) is not None:
+                record.delivery = delivery
+                return
+            record = self._records[delivery.raised] = Record(delivery, self._settle)
+            if len(self._records) > MAX_UNWRITTEN:
+                del self._records[next(iter(self._records))]
+        self._store.submit(record)
 
-    def _settle(self, id: str) -> None:
+    def _settle(self, record: Record) -> None:
+        """The store's thread: it is on the disk as it was when it was written."""
         with self._lock:
-            self._settling.pop(id, None)
+            if record.delivery is record.written:
+                self._records.pop(record.delivery.raised, None)
+                return
+        self._store.submit(record)
 
 
 class Outbox:
@@ -296,9 +305,11 @@ class Outbox:
         for lane in self._lanes:
             lane.stop()
 
-    def deliveries(self, id: str, at: int) -> list[Delivery]:
-        """What is to be kept with what was raised, in the same transaction."""
-        return [lane.delivery_of(id, at) for lane in self._lanes]
+    def keep(self, ledger: Ledger, raised: Mapping[str, Any]) -> None:
+        """Keeps what was raised, as REST writes it, with its deliveries: in one transaction."""
+        id, at = raised["id"], raised["at"]
+        if dropped := ledger.keep_raised(id, at, raised, [lane.delivery_of(id, at) for lane in self._lanes]):
+            log.error("%d alerts that waited for their delivery are dropped: too many wait", dropped)
 
     def put(self, raised: Mapping[str, Any], may_be_lost: bool) -> None:
         """What was raised, as REST writes it, once it is kept, or can't be now. Any thread."""

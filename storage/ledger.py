@@ -102,13 +102,16 @@ class Ledger:
 
     # --- what was raised ----------------------------------------------------------------------------------------------
 
-    def keep_raised(self, id: str, at: int, fields: Mapping[str, Any], deliveries: Iterable[Delivery]) -> None:
-        """Adds what has rung at `at`, in ms since the epoch, with its deliveries; what is there already stays."""
+    def keep_raised(self, id: str, at: int, fields: Mapping[str, Any], deliveries: Iterable[Delivery]) -> int:
+        """Adds what has rung at `at`, in ms since the epoch, with its deliveries; what is there already stays.
+
+        Returns how many others had to go although deliveries waited.
+        """
         self._execute("INSERT OR IGNORE INTO raised (id, at, fields) VALUES (?, ?, ?)", (id, at, _json(fields)))
         rows = "INSERT OR IGNORE INTO delivery VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         self._execute_many(rows, deliveries)
         self._execute(f"{DROP_OLD} {UNLESS_WAITING}", (MAX_RAISED,))
-        self._execute(DROP_OLD, (MAX_UNDELIVERED,))
+        return self._execute(DROP_OLD, (MAX_UNDELIVERED,)).rowcount
 
     def raised(self, limit: int) -> list[dict[str, Any]]:
         """What was raised, the newest first, as JSON objects with their deliveries."""

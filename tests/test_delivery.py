@@ -20,8 +20,10 @@ from alerts.courier import CantNotify, target_of
 from alerts.messages import message_of
 from alerts.outbox import NO_LONGER_SET, Pace, begin, couriers_of
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceClientSync
-from proto.crypto.v1.crypto_service_pb2 import DeliveryState, GetRaisedAlertsRequest
+from proto.crypto.v1.crypto_service_pb2 import DELIVERY_STATE_DELIVERED, GetRaisedAlertsRequest
 from settings import Settings, read_settings
+from storage.ledger import Delivery, DeliveryState, Ledger
+from storage.schema import connect
 from store import StoreState
 
 QUICK = Pace(limit=4.0, first_pause=0.05, longest_pause=0.2)
@@ -107,7 +109,6 @@ def test_after_a_day_it_has_failed_and_a_clock_that_is_set_changes_nothing(path:
             ring(run)
             (failed,) = wait_for_states(run, "failed")
             assert failed["error"] == "The receiver answered 503 (Service Unavailable)."
-            assert failed["tries"] >= 2
             assert run.alerts.figures.lanes[0][1:4] == (0, 0, 1)
 
 
@@ -126,22 +127,44 @@ def test_what_finds_no_room_in_memory_comes_from_the_file(path: Path) -> None:
 
 
 def test_a_degraded_store_delays_no_message(path: Path) -> None:
-    receiver = HttpReceiver()
+    receiver = HttpReceiver(500, 500)
     with receiving(receiver) as urls, session(path, urls=urls, pace=QUICK) as run:
         run.make()
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             run.put("101")
-            wait_until(lambda: receiver.bodies, what="the message")
+            wait_until(lambda: run.alerts.figures.lanes[0].delivered, what="the message")
             assert "a restart may lose or repeat this alert" in receiver.bodies[0]["message"]
             assert run.raised() == []
             other.execute("ROLLBACK")
-        assert wait_for_states(run, "delivered")[0]["tries"] == 1
+        assert wait_for_states(run, "delivered")[0]["tries"] == 3
+        assert len(receiver.bodies) == 3
         path.unlink()
         wait_until(lambda: path.exists() and run.store.state is StoreState.RUNNING, what="a fresh file")
         receiver.ways = [500] * 3
         ring(run)
         wait_for_states(run, "delivered")
+
+
+def test_what_was_raised_is_kept_until_it_is_delivered_as_far_as_there_is_room(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.ledger.MAX_RAISED", 3)
+    monkeypatch.setattr("storage.ledger.MAX_UNDELIVERED", 5)
+    with closing(connect(path, 1.0)) as connection:
+        ledger, waiting = Ledger(connection), Delivery("", "target", "1: JSON", DeliveryState.WAITING, 0, 0)
+
+        def keep(number: int, state: DeliveryState) -> int:
+            delivery = waiting._replace(raised=str(number), state=state)
+            return ledger.keep_raised(str(number), number, {"id": number}, [delivery])
+
+        assert not keep(0, DeliveryState.WAITING)
+        assert not any(keep(number, DeliveryState.DELIVERED) for number in range(1, 6))
+        assert [fields["id"] for fields in ledger.raised(100)] == [5, 4, 3, 0]
+        assert connection.execute("SELECT count(*) FROM delivery").fetchone() == (4,)
+        assert [keep(number, DeliveryState.WAITING) for number in range(6, 11)] == [0, 0, 0, 0, 1]
+        assert [fields["id"] for fields in ledger.raised(100)] == [10, 9, 8, 7, 6]
+        assert ledger.count_waiting("target") == 5
 
 
 def test_a_notify_url_that_is_gone_ends_what_waits_for_it(path: Path, nobody: str) -> None:
@@ -175,7 +198,7 @@ def test_a_kill_between_raising_and_sending_loses_nothing(tmp_path: Path) -> Non
             told = CryptoPriceServiceClientSync(server.url).get_raised_alerts(GetRaisedAlertsRequest()).raised[0]
             (delivery,) = told.deliveries
             assert (delivery.to, delivery.tries) == ("1: JSON", 1)
-            assert delivery.state == DeliveryState.DELIVERY_STATE_DELIVERED
+            assert delivery.state == DELIVERY_STATE_DELIVERED
             metrics = server.http.get("/metrics").text
             assert 'pluto_deliveries_total{state="delivered",to="1: JSON"} 1.0' in metrics
 
