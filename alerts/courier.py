@@ -37,12 +37,16 @@ class Gone(Exception):
 
 
 class Courier:
-    """Sends to the URL that is number `ordinal` of the settings, at most `limit` seconds a message."""
+    """Sends to the URL that is number `ordinal` of the settings.
+
+    A message may take `limit` seconds, and the pause that its service wants after the one before.
+    """
 
     def __init__(self, ordinal: int, url: str, limit: float) -> None:
         self.target = target_of(url)
         self.name = str(ordinal)  # and the service's name, once that is known: "2: ntfy"
         self._ordinal, self._url, self._limit = ordinal, url, limit
+        self._pause = 0.0  # that the service wants between two messages
         self._environment = _environment()
         self._process: subprocess.Popen[bytes] | None = None
         self._heard = b""
@@ -71,7 +75,7 @@ class Courier:
                 f"Notify URL {self._ordinal} is none that Apprise understands: compare it with Apprise's own list "
                 "(https://github.com/caronc/apprise/wiki)."
             )
-        self.name = f"{self._ordinal}: {answer['service']}"
+        self.name, self._pause = f"{self._ordinal}: {answer['service']}", answer["pause"]
 
     def send(self, message: Message) -> str:
         """Sends it. Returns why it may not have arrived, for people; empty if the receiver has it."""
@@ -79,7 +83,7 @@ class Courier:
             if self._process is None:
                 self.start()
                 self.greet()
-            return str(self._ask(message._asdict(), self._limit)["error"])
+            return str(self._ask(message._asdict(), self._limit + self._pause)["error"])
         except (Gone, CantNotify) as error:
             self.stop()
             return str(error)
@@ -115,7 +119,7 @@ class Courier:
             poll.register(process.stdout, select.POLLIN)
             while b"\n" not in self._heard:
                 if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                    raise Gone(f"The receiver took longer than {limit:g} s.")
+                    raise Gone(f"No answer within {limit:g} s.")
                 if not (heard := os.read(process.stdout.fileno(), 65_536)):
                     raise Gone("The process that sends has ended.")
                 self._heard += heard

@@ -1,9 +1,9 @@
 """A process that sends messages to one notify URL, by Apprise: `python -m alerts.send`.
 
-It reads JSON lines: first {"url", "limit"}, then {"title", "body"} for each message. It answers each by one:
-{"service"} or {"problem"}, then {"error"} for each message, which is empty if the receiver has it. No answer has any
-part of the URL, which only its first line has. What plugins print or log goes nowhere. It ends when its input ends, and
-by SIGALRM if a message takes over `limit` seconds, should whoever feeds it be gone.
+It reads JSON lines: first {"url", "limit"}, then {"title", "body"} for each message. It answers each by one: first
+{"service", "pause"} or {"problem"}, then {"error"} for each message, which is empty if the receiver has it. `pause` is
+how many seconds Apprise waits between two messages. No answer has any part of the URL, and what plugins print or log
+goes nowhere. The process ends when its input ends; and by SIGALRM if a message takes too long, should Pluto be gone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1) as answers:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what a plugin prints is no answer
 
-        def answer(**fields: str) -> None:
+        def answer(**fields: object) -> None:
             answers.write(json.dumps(fields) + "\n")
 
         try:
@@ -50,10 +50,11 @@ def serve(lines: Iterable[str], answer: Callable[..., None]) -> None:
         service.socket_read_timeout = first["limit"]
     apprise = Apprise()
     apprise.add(service)
-    answer(service=str(service.service_name))
+    pause = float(service.request_rate_per_sec)
+    answer(service=str(service.service_name), pause=pause)
     for line in lines:
         message = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, first["limit"] + 1)
+        signal.setitimer(signal.ITIMER_REAL, first["limit"] + pause + 1)
         try:
             error = error_of(apprise.notify(**message, body_format=NotifyFormat.TEXT))
         except Exception as failure:

@@ -17,7 +17,7 @@ from running import PROJECT, QuoteServer, alive, clean_environment, descendants,
 from test_alerts import ABOVE, Session, session
 
 from alerts.courier import CantNotify, target_of
-from alerts.messages import message_of
+from alerts.messages import message_of, trial_message
 from alerts.outbox import NO_LONGER_SET, Pace, begin, couriers_of
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceClientSync
 from proto.crypto.v1.crypto_service_pb2 import DELIVERY_STATE_DELIVERED, GetRaisedAlertsRequest
@@ -87,6 +87,16 @@ def test_each_receiver_gets_it_and_none_delays_another(path: Path, nobody: str) 
         assert "Note: sell\n" in fine.bodies[0]["message"]
         assert SECRET not in str(run.raised())
         assert SECRET.encode() not in path.read_bytes() + Path(f"{path}-wal").read_bytes()
+
+
+def test_the_pause_that_a_service_wants_between_messages_is_not_counted() -> None:
+    mail = MailReceiver()
+    with receiving(mail) as urls:
+        (courier,) = couriers_of(urls, 4.0)
+        begin([courier])
+        assert [courier.send(trial_message(id * 16)) for id in "ab"] == ["", ""]  # Apprise waits 5.5 s
+        courier.stop()
+    assert mail.ids == ["a" * 16, "b" * 16]
 
 
 def test_after_a_day_it_has_failed_and_a_clock_that_is_set_changes_nothing(path: Path, nobody: str) -> None:
