@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, Page, WebSocket
 from playwright.sync_api import Error as BrowserError
 
 from quotes import InvalidTicker, PlutoError, Source, State, Ticker, parse_ticker, steady_ms
-from settings import Settings, add_options, settings_of
+from settings import Settings, add_options, forget_secrets, settings_of
 from tradingview.browser import Launcher, LaunchSettings
 from tradingview.driver import Driver, waiting
 from tradingview.feed import Feed, PageTrouble, Trouble
@@ -271,6 +271,7 @@ def write_report(path: Path, record: Record, verdict: Verdict) -> None:
 
 def main(arguments: list[str]) -> int:
     options, settings = read_options(arguments)
+    forget_secrets()
     logging.getLogger().addHandler(logging.NullHandler())
     host = urlsplit(settings.source_url).netloc
     print(f"Watching the page of {options.ticker} at {host}, for up to 2 minutes…", file=sys.stderr)
