@@ -45,7 +45,8 @@ NEWCOMERS = 50
 class Source:
     """The simulator, which may go down and come back under the same address, and all that it told."""
 
-    def __init__(self) -> None:
+    def __init__(self, tickers: list[str]) -> None:
+        self._tickers = tickers
         self._process = ExitStack()
         self._past: dict[str, list[Change]] = defaultdict(list)
         self.simulator = self._start("--rate", str(RATE))
@@ -54,18 +55,18 @@ class Source:
         return self._process.enter_context(running_simulator("--weight", "200000", "--heartbeat", "2", *options))
 
     def truth(self) -> dict[str, list[Change]]:
-        return {ticker: self._past[ticker] + self._present(ticker) for ticker in TICKERS}
+        return {ticker: self._past[ticker] + self._present(ticker) for ticker in self._tickers}
 
     def _present(self, ticker: str) -> list[Change]:
         return [Change(change["time"], change["price"]) for change in self.simulator.truth(ticker)]
 
     def stop(self) -> None:
         """Prices stand still first: none may be told after the truth was read."""
-        for ticker in TICKERS:
+        for ticker in self._tickers:
             self.simulator.rate(ticker, 0)
         self._past.update(self.truth())
         self._process.close()
-        for ticker in TICKERS:
+        for ticker in self._tickers:
             self._past[ticker].append(Change(time.time() * 1000, None))
 
     def start(self) -> None:
@@ -81,6 +82,7 @@ class Stage:
     """All that takes part. `disk` is where Pluto's browser keeps its files, when that could be made small."""
 
     source: Source
+    tickers: list[str]
     pluto: Pluto
     crowd: Crowd
     disk: Path | None
@@ -92,7 +94,7 @@ class Stage:
         time.sleep(self.settle_s)
 
     def is_well(self, since: float) -> bool:
-        return self.crowd.all_live(TICKERS, since)
+        return self.crowd.all_live(self.tickers, since)
 
     def all_had_since(self, since: float) -> bool:
         """Whether whoever sees prices sees none from before."""
@@ -152,22 +154,23 @@ def _is(process: psutil.Process, part: str) -> bool:
 
 
 @contextmanager
-def staged(settle_s: float, clients: int = CLIENTS) -> Iterator[Stage]:
-    """Pluto with 20 tickers, all of them live at every client, and a few clients that read one byte a second."""
+def staged(settle_s: float, *options: str, tickers: int = len(TICKERS), clients: int = CLIENTS) -> Iterator[Stage]:
+    """Pluto with its tickers, all of them live at every client, and a few clients that read one byte a second."""
+    tracked = TICKERS[:tickers]
     with ExitStack() as stack:
-        source = Source()
+        source = Source(tracked)
         stack.callback(source.close)
         disk = stack.enter_context(small_disk())
         environment = {} if disk is None else {"TMPDIR": str(disk)}
         pluto = stack.enter_context(
             running_pluto(
-                "--source-url", source.simulator.url, "--tickers", ",".join(TICKERS), "--log-level", "warning",
-                program="tests/faulty_server.py", **environment,
+                "--source-url", source.simulator.url, "--tickers", ",".join(tracked), "--log-level", "warning",
+                *options, program="tests/faulty_server.py", **environment,
             )
         )  # fmt: skip
         crowd = stack.enter_context(crowd_of(int(pluto.url.rpartition(":")[2]), clients))
         crowd.join(CRAWLERS, pace=CRAWL)
-        stage = Stage(source, pluto, crowd, disk, settle_s)
+        stage = Stage(source, tracked, pluto, crowd, disk, settle_s)
         stage.wait_until_well(0.0, START_LIMIT_S)
         yield stage
 
@@ -316,7 +319,7 @@ def starve_renderer(stage: Stage) -> Outcome:
     victim = stage.processes("renderer")[0]
     size = victim.memory_info().vms
     victim.rlimit(resource.RLIMIT_AS, (size, size))
-    for ticker in TICKERS:
+    for ticker in stage.tickers:
         stage.source.simulator.fault(ticker, "page_reloads")
     stage.wait_until_troubled()
     return Outcome(stage.wait_until_well(time.time() * 1000))
@@ -344,7 +347,7 @@ SHORT = (
     Drill("browser killed", lambda stage: kill(stage, "browser")),
     Drill("driver killed", lambda stage: kill(stage, "driver")),
     Drill("renderer stopped for 8 s", lambda stage: stop(stage, "renderer", 8.0)),
-    Drill("source down for 8 s", lambda stage: take_source_down(stage, 8.0)),
+    Drill("source down for 4 s", lambda stage: take_source_down(stage, 4.0)),
     Drill("hub blocked for 2 s", block_hub),
     Drill("clock an hour ahead, and back", jump_clock),
     Drill("disk full while the browser starts", fill_disk, needs_disk=True),

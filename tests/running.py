@@ -22,6 +22,7 @@ from httpx_sse import ServerSentEvent, connect_sse
 PROJECT = Path(__file__).parent.parent
 START_TIMEOUT_S = 20.0
 NPM_LIMIT_S = 50.0
+MIN_POLL_S, MAX_POLL_S, POLL_PART = 0.02, 0.1, 0.05  # what takes long is looked at less often: looking costs, too
 # Tests add tickers faster than anyone.
 TEST_OPTIONS = ("--port", "0", "--browser-mode", "headless", "--additions-per-minute", "100000")
 
@@ -30,10 +31,11 @@ T = TypeVar("T")
 
 def wait_until(condition: Callable[[], T], timeout: float = 10.0, *, what: str = "") -> T:
     """The condition's first true value; fails the test when there is none within `timeout` s."""
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout} s: {what or condition}"
-        time.sleep(0.02)
+        waited = time.monotonic() - began
+        assert waited < timeout, f"not within {timeout} s: {what or condition}"
+        time.sleep(min(max(MIN_POLL_S, POLL_PART * waited), MAX_POLL_S))
     return value
 
 

@@ -1,7 +1,7 @@
 """A page that wants to do harm hurts only its own ticker, is cut off, and says nothing that was not checked.
 
 One scraper with a real Chromium meets all hostile pages of the simulator at once, together with two honest ones; its
-patience is shortened, its limits are its own but for the memory of a renderer.
+patience is shortened, and so are its limits of a renderer's memory and of disturbances.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from scraping import LESS_PATIENT, Watched, scraping
 from quotes import Quote, State, Ticker, steady_ms
 
 HONEST = ("BTCUSD", "ETHUSD")
-CUT_OFF = {  # what is an error then, by what, and why; those that take longest first
+CUT_OFF = {  # what is an error then, by what, and why; those that take longest first, those that come alone last
+    "VETUSD": ("forges_messages", "the page shows no price that can be read"),
     "OPUSD": ("leaves", "the page keeps leaving"),
     "TONUSD": ("downloads", "the page keeps offering downloads"),
-    "VETUSD": ("forges_messages", "the page shows no price that can be read"),
     "ETCUSD": ("reloads_without_end", "the page keeps loading itself again"),
     "GRTUSD": ("redirects_round", "it sends the page round in circles"),
     "BCHUSD": ("floods_messages", "the page floods"),
@@ -37,9 +37,9 @@ CUT_OFF = {  # what is an error then, by what, and why; those that take longest 
     "HBARUSD": ("redirects_to_port", "was sent to 127.0.0.1:9"),
     "XMRUSD": ("redirects_to_file", "it redirected the page to an address that web pages may not open"),
     "ARBUSD": ("loops_dialogs", "the page keeps opening dialogs"),
-    "FTMUSD": ("hoards_memory", "the page's renderer took "),
-    "XLMUSD": ("breeds_frames", "the page floods"),
     "MKRUSD": ("redirects_to_data", "it redirected the page to an address that web pages may not open"),
+    "XLMUSD": ("breeds_frames", "the page floods"),
+    "FTMUSD": ("hoards_memory", "the page's renderer took "),
 }
 HARMLESS = {  # what stays live: nothing comes of it
     "ICPUSD": "closes_itself",
@@ -50,9 +50,18 @@ HARMLESS = {  # what stays live: nothing comes of it
     "EOSUSD": "names_itself_badly",
     "XTZUSD": "sets_traps",
 }
-AT_ONCE = 5  # hostile pages: more only wait for the processor
-CUT_OFF_LIMIT_S = 240.0  # hoarding and breeding keep a renderer, and a slow machine, from all else for long
-PATIENCE = replace(LESS_PATIENT, answer=10.0, first_price=8.0, frozen=8.0, ping_limit=20.0, heap_excess=150.0)
+AT_ONCE = 3  # hostile pages: more only wait for the processor
+ALONE = ("XLMUSD", "FTMUSD")  # beside the honest: each keeps a renderer from all else
+CUT_OFF_LIMIT_S = 240.0  # on a slow machine
+PATIENCE = replace(
+    LESS_PATIENT,
+    answer=10.0,
+    first_price=6.0,
+    frozen=8.0,
+    ping_limit=20.0,
+    heap_excess=60.0,
+    disturbance_burst=8.0,
+)
 
 
 @dataclass
@@ -129,7 +138,7 @@ def wait_until_cut_off(watched: Watched, latenesses: list[float]) -> None:
             ):
                 tracked.remove(quote.ticker)
                 watched.scraper.remove(Ticker(quote.ticker))
-        while waiting and len(tracked) < AT_ONCE:
+        while waiting and len(tracked) < (1 if waiting[0] in ALONE else AT_ONCE):
             tracked.add(ticker := waiting.pop(0))
             watched.scraper.add(Ticker(ticker))
         return not tracked and live_of(watched) >= {*HONEST}
