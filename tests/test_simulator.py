@@ -1042,11 +1042,15 @@ def test_the_symbol_falls_silent_while_heartbeats_go_on(
     def wait_for_heartbeats(since: int) -> None:
         log.until(lambda: sum(payload.startswith("~h~") for _, payload in log.entries[since:]) >= 4)
 
-    wait_for_heartbeats(len(log.entries))  # until then the server has read the orders
-    count = len(log.entries)
-    tradingview.post("/price/STXUSD/1.234")
-    wait_for_heartbeats(count)
-    assert not any("BINANCE:STXUSD" in payload for is_sent, payload in log.entries[count:] if not is_sent)
+    prices = (f"1.{number}" for number in range(100, 200))
+
+    def is_silent() -> bool:
+        count = len(log.entries)
+        tradingview.post(f"/price/STXUSD/{next(prices)}")
+        wait_for_heartbeats(count)
+        return not any("BINANCE:STXUSD" in payload for is_sent, payload in log.entries[count:] if not is_sent)
+
+    eventually(is_silent, 10)  # as soon as the server has read the orders
     assert tradingview.sockets("BINANCE:STXUSD") == 1
 
 
