@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from flask import Flask
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from running import Pluto, Simulator, running_pluto, running_simulator
 
 from app import assemble, create_app
@@ -46,12 +47,17 @@ def pluto(simulator: Simulator) -> Iterator[Pluto]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def launch() -> Iterator[Callable[..., Browser]]:
     with sync_playwright() as playwright:
         path = find_browser(os.environ.get("PLUTO_BROWSER"), playwright.chromium.executable_path)
-        browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=os.geteuid() != 0)
-        yield browser
-        browser.close()
+        yield partial(playwright.chromium.launch, executable_path=path, chromium_sandbox=os.geteuid() != 0)
+
+
+@pytest.fixture(scope="session")
+def browser(launch: Callable[..., Browser]) -> Iterator[Browser]:
+    browser = launch()
+    yield browser
+    browser.close()
 
 
 @pytest.fixture
@@ -60,6 +66,27 @@ def browser_page(browser: Browser) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     yield context.new_page()
     context.close()
+
+
+@pytest.fixture(scope="session")
+def thrifty(launch: Callable[..., Browser]) -> Iterator[BrowserContext]:
+    """Its pages of 127.0.0.1 share a renderer, as Pluto's pages do: opening one costs half the processor time."""
+    browser = launch(args=["--process-per-site", "--disable-gpu"])
+    context = browser.new_context()
+    keeper = context.new_page()  # while it is open, so is the renderer
+    keeper.route("**/*", lambda route: route.fulfill(body=""))
+    keeper.goto("http://127.0.0.1/")
+    yield context
+    browser.close()
+
+
+@pytest.fixture
+def own_tab(thrifty: BrowserContext) -> Iterator[Page]:
+    """A page of the test's own, for what can't be taken back: scripts, and what listens. Only cookies are shared."""
+    tab = thrifty.new_page()
+    yield tab
+    tab.close()
+    thrifty.clear_cookies()
 
 
 @pytest.fixture

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from httpx_sse import ServerSentEvent
 from running import Pluto, Simulator, wait_until
+
+from quotes import NO_SIGN_OF_LIFE
 
 
 @contextmanager
@@ -75,20 +76,6 @@ def test_every_price_of_the_stream_was_shown_at_that_time(pluto: Pluto, simulato
             for update in updates:
                 assert update["priceText"] in shown_at(truth, update["timestamp"])
             assert [update["timestamp"] for update in updates] == sorted(update["timestamp"] for update in updates)
-
-
-def test_a_price_that_stands_still_stays_live(pluto: Pluto, simulator: Simulator) -> None:
-    with tracked(pluto, "LTCUSD"):
-        pluto.wait_for("LTCUSD", "live")
-        simulator.price("LTCUSD", "84.25")
-        wait_until(lambda: pluto.quote("LTCUSD")["priceText"] == "84.25")
-
-        def has_stood_still_for_12_s() -> bool:
-            quote = pluto.quote("LTCUSD")
-            assert quote["state"] == "live"
-            return time.time() * 1000 - int(quote["timestamp"]) > 12_000
-
-        wait_until(has_stood_still_for_12_s, timeout=20)
 
 
 def test_two_clients_see_the_same(pluto: Pluto) -> None:
@@ -185,6 +172,7 @@ def test_a_silent_socket_makes_the_price_stale_and_an_open_one_live_again(pluto:
         pluto.wait_for("AAVEUSD", "live")
         simulator.fault("AAVEUSD", "socket_silent")
         stale = pluto.wait_for("AAVEUSD", "stale", timeout=18)
+        assert stale["reason"] == NO_SIGN_OF_LIFE
         assert stale["priceText"], "the last price is still told, as what it is"
         simulator.clear("AAVEUSD")
         pluto.wait_for("AAVEUSD", "live", timeout=14)

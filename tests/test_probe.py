@@ -95,10 +95,10 @@ class Probed:
 
 
 @pytest.fixture
-def probed(browser_page: Page) -> Iterator[Probed]:
+def probed(own_tab: Page) -> Iterator[Probed]:
     with quote_site() as site:
-        yield Probed(browser_page, site)
-        browser_page.goto("about:blank")
+        yield Probed(own_tab, site)
+        own_tab.close()
 
 
 def quote(fields: object, *, name: object = SYMBOL, session: object = "qs_full", **more: object) -> Message:
