@@ -1,4 +1,4 @@
-"""Recorded markup, made harmless: known attributes only, no scripts or styles, nothing from elsewhere, and no price.
+"""Makes recorded markup harmless: keeps known attributes, drops scripts, styles, all that loads a file, and the price.
 
 Owns: which parts of a recorded header are served. Never does: judge what it shows. Any thread may use it.
 """
@@ -11,11 +11,11 @@ from html.parser import HTMLParser
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 DROPPED = {"script", "style", "iframe", "object", "embed", "link", "meta", "base", "img", "source", "svg", "template"}
 KEPT = re.compile(r"class|translate|lang|dir|role|title|data-[\w-]+|aria-[\w-]+")
-EMPTIED = "js-symbol-last"  # its content is dropped: a page is served without a price
+EMPTIED = "js-symbol-last"  # the price's class; its content is dropped, because a page comes without a price
 
 
 class Cleaner(HTMLParser):
-    """Rewrites markup: known attributes only, no scripts, nothing from elsewhere, no price."""
+    """Writes the harmless parts of the markup that it is fed to `written`."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=False)
