@@ -51,7 +51,7 @@ from quotes import (
     steady_ms,
 )
 from tradingview.browser import Launcher, LaunchSettings
-from tradingview.diagnosis import death_of, disk_is_full
+from tradingview.diagnosis import death_of, disk_is_full, first_line
 from tradingview.driver import Driver
 from tradingview.feed import Feed, PageTrouble, Trouble, clock_problem
 from tradingview.group import Frozen, Group, Groups
@@ -60,7 +60,7 @@ from tradingview.machine import is_full, temporary_folder, temporary_root
 from tradingview.pace import UNSLIM, Pace, Reopening, Room, Slimness
 from tradingview.patience import Patience
 from tradingview.site import CHALLENGES
-from tradingview.tab import Crashed, Harmful, NoPrice, Tab, first_line, why_unreachable
+from tradingview.tab import Crashed, Harmful, NoPrice, Tab, why_unreachable
 
 log = logging.getLogger("pluto.scraper")
 

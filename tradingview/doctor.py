@@ -26,6 +26,7 @@ from playwright.sync_api import Error as BrowserError
 from quotes import InvalidTicker, PlutoError, Source, State, Ticker, parse_ticker, steady_ms
 from settings import Settings, add_options, settings_of
 from tradingview.browser import Launcher, LaunchSettings
+from tradingview.diagnosis import first_line
 from tradingview.driver import Driver, waiting
 from tradingview.feed import Feed, PageTrouble, Trouble
 from tradingview.group import HEAP_PARTS, Groups
@@ -34,14 +35,14 @@ from tradingview.machine import temporary_folder
 from tradingview.patience import Patience
 from tradingview.report import CONTENTS, Report, Sockets
 from tradingview.site import QUOTE_SOCKET_PATH
-from tradingview.tab import Tab, first_line
+from tradingview.tab import Tab
 from tradingview.verdict import Observed, Verdict, judge
 from tradingview.walls import Wall
 
 TICK_S = 0.25
 SECONDS = 30.0  # how long a page is watched after its first price
 MARKUP_LIMIT_MS = 3_000  # for the page to give the header's markup
-GRACE_S = 120.0  # how late driver and browser may be in all
+GRACE_S = 120.0  # how much longer driver and browser may take in all, before they are killed
 INTERRUPTED = 130  # exit code, as a shell has it
 OPTIONS = ("source_url", "browser", "browser_mode", "sandbox", "page_max_heap")
 HEADER = ".js-symbol-page-header-root, .js-symbol-header-ticker"
@@ -59,7 +60,7 @@ class Record:
 
 
 def examine(ticker: Ticker, settings: Settings, seconds: float) -> Record:
-    """Watches the ticker's page in its own browser. If the browser doesn't start, that is a finding too."""
+    """Watches the ticker's page in a browser of its own. A browser that doesn't start is a finding, too."""
     source_url, patience, counters = settings.source_url.rstrip("/"), Patience(), Counter[str]()
     host = urlsplit(source_url).netloc
     feed = Feed(ticker, simulated=False, counters=counters, host=host)
@@ -71,7 +72,7 @@ def examine(ticker: Ticker, settings: Settings, seconds: float) -> Record:
     try:
         with temporary_folder() as folder:
             driver = Driver(folder)
-            with driver.running(_do_nothing) as playwright, waiting(_do_nothing, limit, driver.kill):
+            with driver.running() as playwright, waiting(limit, driver.kill):
                 browser, _ = launcher.launch(playwright, driver.kill_browsers)
                 try:
                     Watch(feed, source_url, seconds, patience, counters, browser, launcher, record).run()
@@ -82,10 +83,6 @@ def examine(ticker: Ticker, settings: Settings, seconds: float) -> Record:
         if not seen.why:
             seen.browser_failure = first_line(error)
     return record
-
-
-def _do_nothing() -> None:
-    """In the doctor nothing watches whether this thread is alive."""
 
 
 class Watch:
@@ -110,7 +107,7 @@ class Watch:
         self._trouble: PageTrouble | None = None
         self._is_over = False
         self._loop = Loop()
-        self._control = browser.new_context()  # stays empty; the thread sleeps until it closes
+        self._control = browser.new_context()  # an empty one: the thread sleeps until it closes
         self._group = Groups(self._loop, patience, counters, size=1).with_room(1, is_apart=False)
         self._tab = Tab(
             feed,

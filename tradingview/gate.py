@@ -1,8 +1,8 @@
 """The gate of a page: which documents it may load, and whether TradingView refuses its sockets.
 
 This file sees every document request of the page and its iframes, before it is sent and when it is answered. It allows
-or refuses the request and judges the response. It never decides what happens to the page. Everything runs on the
-thread that drives Playwright.
+or refuses the request and judges the response. It never decides what happens to the page. Everything runs on the thread
+that drives Playwright.
 """
 
 from __future__ import annotations

@@ -87,9 +87,9 @@ def is_full(folder: str) -> bool:
 
 @contextmanager
 def temporary_folder() -> Iterator[str]:
-    """A new folder for everything that driver and browser write: a killed browser leaves its profile behind.
+    """A new folder for all files of driver and browser; it is removed at the end, also after a browser was killed.
 
-    If Pluto is killed, the whole folder stays; the next Pluto removes it here.
+    If Pluto itself is killed, the folder stays until the next Pluto removes it here.
     """
     root = temporary_root()
     if (wanted := os.environ.get("TMPDIR")) and not _is_writable(wanted):

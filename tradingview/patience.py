@@ -37,7 +37,7 @@ class Patience:
     event_rate: float = 200.0  # an event is anything that a page makes Pluto read; a busy symbol has 20 a second
     event_burst: float = 600.0
     event_size: int = 16 * 1024  # characters that count as one more event
-    iframe_cost: float = 5.0  # in events: an iframe costs the whole renderer that much
+    iframe_cost: float = 5.0  # in events: what each iframe costs the renderer
     disturbance_rate: float = 0.1  # windows, dialogs, downloads, and pages that leave or reload themselves
     disturbance_burst: float = 20.0
 
@@ -53,7 +53,7 @@ class Patience:
     ping: float = 3.0  # between an answer of the browser and the next question
     ping_limit: float = 20.0  # for its answer; after that it counts as hung
     weigh: float = 60.0  # between two checks of its memory
-    room_memory: float = 600.0  # memory exceeded again this soon has too little room for its pages
+    room_memory: float = 600.0  # if the memory limit is exceeded again this soon, there are too many pages
     no_room_retry: float = 600.0
     good_session: float = 5.0  # a browser that ran longer, with a live page, worked
     end_grace: float = 0.1  # for processes to end after their browser; then Pluto kills them

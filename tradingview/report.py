@@ -1,10 +1,10 @@
 """A report: what a maintainer needs to know about a page that only its user can open, and nothing personal.
 
-This file decides what a report may contain. It is an allowlist: the report is written anew, from data known to be
-harmless only. Of a page it has: the header's markup without texts, personal classes or addresses; the socket's messages
-about the page's own symbol, field by field; the mere names of other symbols; status and a few headers of each answer.
-Never: cookies, tokens, storage, addresses, or anything outside the header.
-It opens no page and runs on the doctor's thread. `python -m simulator --replay FILE` serves a report again.
+This file decides what a report may contain. It is an allowlist: a report holds only data known to be harmless. Of a
+page it has: the header's markup without texts, personal classes or addresses; the socket's messages about the page's
+own symbol, field by field; of other symbols only the names; status and a few headers of each answer. Never: cookies,
+tokens, storage, addresses, or anything outside the header. It opens no page and runs on the doctor's thread. `python -m
+simulator --replay FILE` serves a report again.
 """
 
 from __future__ import annotations
