@@ -54,6 +54,9 @@ PADDED = re.compile(rb"[^=]+=*")  # base64 may be several texts, each padded
 NO_GRPC = "Use Connect or gRPC-Web over HTTP/1.1. Plain gRPC needs HTTP/2, which Pluto does not support."
 
 
+M = TypeVar("M", bound=Message)
+
+
 class End(NamedTuple):
     """How a stream ends: the Connect code, the gRPC status that goes with it, and the sentence for the user."""
 
@@ -70,8 +73,7 @@ TIME_IS_UP = End(Code.DEADLINE_EXCEEDED, 4, "The request's deadline has passed."
 
 
 def price_update(entry: Entry) -> pb.PriceUpdate:
-    """The entry's quote as the service's message."""
-    return pb.PriceUpdate(**{_FIELD_NAMES[name]: _NUMBERS.get(name, _same)(value) for name, value in _known(entry)})
+    return message_of(pb.PriceUpdate, _known(entry))
 
 
 def as_proto(entry: Entry) -> bytes:
@@ -89,19 +91,14 @@ def as_json(entry: Entry) -> bytes:
     """
     data = entry.encoded.get("proto_json")
     if data is None:
-        fields = {name: _TEXTS.get(name, _same)(value) for name, value in _known(entry)}
+        fields = {name: _TEXTS.get(name, _same)(value) for name, value in _known(entry).items()}
         data = entry.encoded["proto_json"] = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
     return data
 
 
-def point(fields: Mapping[str, Any]) -> pb.Point:
-    """A change as REST writes it, as the service's message."""
-    known = {name: value for name, value in fields.items() if value != UNRECORDED}
-    return pb.Point(**{_POINT_FIELDS[name]: _NUMBERS.get(name, _same)(value) for name, value in known.items()})
-
-
-def candle(fields: Mapping[str, Any]) -> pb.Candle:
-    return pb.Candle(**{_CANDLE_FIELDS[name]: value for name, value in fields.items()})
+def message_of(kind: type[M], fields: Mapping[str, Any]) -> M:
+    """A message of the service, from the fields of REST's JSON object."""
+    return kind(**{_FIELD_NAMES.get(name, name): _NUMBERS.get(name, _same)(value) for name, value in fields.items()})
 
 
 def asked_alert(message: pb.Alert) -> dict[str, Any]:
@@ -115,33 +112,25 @@ def _name_of(field: FieldDescriptor, value: Any) -> Any:
     return known.name.partition("_")[2].lower()
 
 
-def alert(fields: Mapping[str, Any]) -> pb.Alert:
-    return pb.Alert(**{name: _NUMBERS.get(name, _same)(value) for name, value in fields.items()})
-
-
-def raised_alert(fields: Mapping[str, Any]) -> pb.RaisedAlert:
-    """What has rung, as REST writes it, as the service's message."""
-    return pb.RaisedAlert(**{_RAISED_FIELDS[name]: _NUMBERS.get(name, _same)(value) for name, value in fields.items()})
-
-
-def _known(entry: Entry) -> list[tuple[str, Any]]:
-    """The known fields, by their JSON names. Protobuf leaves out a flag that is false."""
-    return [(name, value) for name, value in wire_fields(entry.quote, entry.sequence).items() if value is not False]
+def _known(entry: Entry) -> dict[str, Any]:
+    """The known fields of REST's JSON object. Protobuf leaves out a flag that is false."""
+    return {name: value for name, value in wire_fields(entry.quote, entry.sequence).items() if value is not False}
 
 
 def _same(value: Any) -> Any:
     return value
 
 
-_FIELD_NAMES, _POINT_FIELDS, _CANDLE_FIELDS, _RAISED_FIELDS = (
-    {field.json_name: field.name for field in message.DESCRIPTOR.fields}
-    for message in (pb.PriceUpdate, pb.Point, pb.Candle, pb.RaisedAlert)
-)
+_FIELD_NAMES = {
+    field.json_name: field.name
+    for kind in (pb.PriceUpdate, pb.Point, pb.Candle, pb.RaisedAlert)
+    for field in kind.DESCRIPTOR.fields
+}
 _INTERVALS = {number: name for name, number in pb.Interval.items()}
 _NUMBERS: dict[str, Callable[[Any], Any]] = {
     "condition": lambda condition: pb.Condition.Value(f"CONDITION_{condition.upper()}"),
     "direction": lambda direction: pb.Direction.Value(f"DIRECTION_{direction.upper()}"),
-    "state": lambda state: pb.State.Value(f"STATE_{state.upper()}"),
+    "state": lambda state: 0 if state == UNRECORDED else pb.State.Value(f"STATE_{state.upper()}"),
     "source": lambda source: pb.Source.Value(f"SOURCE_{source.upper()}"),
 }
 _TEXTS: dict[str, Callable[[Any], Any]] = {
@@ -191,10 +180,7 @@ def _formats(
 
     def format_of(encode_batch: Callable[[Batch], bytes]) -> Format:
         return Format(
-            name,
-            encode_batch,
-            end=lambda retry_ms: armour(as_end(SHUTTING_DOWN)),
-            expired=armour(as_end(TIME_IS_UP)),
+            name, encode_batch, end=lambda retry_ms: armour(as_end(SHUTTING_DOWN)), expired=armour(as_end(TIME_IS_UP))
         )
 
     return StreamFormats(
@@ -335,19 +321,19 @@ class Service(CryptoPriceServiceSync):
                 self._watchlist.check(question.ticker, NO_HISTORY)
             context.response_headers["cache-control"] = "no-store"
             items, next = found or Found([], None)
-            as_message = point if question.width is None else candle
-            messages: dict[str, Any] = {question.name: [as_message(item) for item in items]}
+            kind: type[Message] = pb.Point if question.width is None else pb.Candle
+            messages: dict[str, Any] = {question.name: [message_of(kind, item) for item in items]}
             return pb.GetHistoryResponse(**messages, next="" if next is None else str(next))
 
     def create_alert(self, request: pb.CreateAlertRequest, context: Context) -> pb.CreateAlertResponse:
         with self._answering(context):
             message, fields = make_alert(self._alerts, self._store, asked_alert(request.alert))
-            return pb.CreateAlertResponse(message=message, alert=alert(fields))
+            return pb.CreateAlertResponse(message=message, alert=message_of(pb.Alert, fields))
 
     def get_alerts(self, request: pb.GetAlertsRequest, context: Context) -> pb.GetAlertsResponse:
         with self._answering(context):
             context.response_headers["cache-control"] = "no-store"
-            return pb.GetAlertsResponse(alerts=map(alert, all_alerts(self._alerts)))
+            return pb.GetAlertsResponse(alerts=[message_of(pb.Alert, alert) for alert in all_alerts(self._alerts)])
 
     def delete_alert(self, request: pb.DeleteAlertRequest, context: Context) -> pb.DeleteAlertResponse:
         with self._answering(context):
@@ -357,7 +343,8 @@ class Service(CryptoPriceServiceSync):
         with self._answering(context):
             limit = limit_of(str(request.limit) if request.limit else "")
             context.response_headers["cache-control"] = "no-store"
-            return pb.GetRaisedAlertsResponse(raised=map(raised_alert, raised_alerts(self._store, limit)))
+            raised = [message_of(pb.RaisedAlert, fields) for fields in raised_alerts(self._store, limit)]
+            return pb.GetRaisedAlertsResponse(raised=raised)
 
     def stream_prices(self, request: pb.StreamPricesRequest, context: Context) -> Iterator[pb.PriceUpdate]:
         """Admits the client. The library gets an empty stream: the broadcaster sends what is in it."""
