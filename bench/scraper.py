@@ -56,13 +56,13 @@ COINS = COIN_LINE.split()
 SETTLE_S = 20.0  # until the garbage of opening pages is collected
 RECOVERY_LIMIT_S = 60.0
 NAIVE_TIMEOUT_MS = 120_000  # each further browser starts slower than the one before
-LIMITS = {
+LIMITS = {  # tickers; figures for more are extrapolated
     "pluto": 1000,
     "pluto headed": 20,
     "pluto unslim": 1000,
     "shared": 20,
     "naive": 20,
-}  # tickers; figures for more are extrapolated
+}
 # Ticker, price text, when the hub's thread had it, and when the page showed it (0: unknown), in ms.
 Receipts = list[tuple[str, str, float, float]]
 
