@@ -15,7 +15,6 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,30 +32,19 @@ from tradingview.group import HEAP_PARTS, Groups
 from tradingview.loop import Loop
 from tradingview.machine import temporary_folder
 from tradingview.patience import Patience
-from tradingview.report import CONTENTS, Report, Sockets
+from tradingview.report import CONTENTS, Record, Report, Sockets
 from tradingview.site import QUOTE_SOCKET_PATH
 from tradingview.tab import Tab
-from tradingview.verdict import Observed, Verdict, judge
+from tradingview.verdict import Observed, judge
 from tradingview.walls import Wall
 
 TICK_S = 0.25
 SECONDS = 30.0  # how long a page is watched after its first price
 MARKUP_LIMIT_MS = 3_000  # for the page to give the header's markup
 GRACE_S = 120.0  # how much longer driver and browser may take in all, before they are killed
-INTERRUPTED = 130  # exit code, as a shell has it
+INTERRUPTED = 130  # exit code after Ctrl-C, as in a shell
 OPTIONS = ("source_url", "browser", "browser_mode", "sandbox", "page_max_heap")
 HEADER = ".js-symbol-page-header-root, .js-symbol-header-ticker"
-
-
-@dataclass
-class Record:
-    """The result of one examination: the observations, and what else a report needs."""
-
-    seen: Observed
-    sockets: Sockets
-    document: dict[str, Any] = field(default_factory=dict)  # the probe's facts about the sort of document
-    markup: str = ""  # of the header
-    began_at: float = 0.0  # when the page was requested, in seconds since the epoch
 
 
 def examine(ticker: Ticker, settings: Settings, seconds: float) -> Record:
@@ -258,14 +246,6 @@ def read_options(arguments: list[str]) -> tuple[argparse.Namespace, Settings]:
     return options, settings_of(parser, options)
 
 
-def write_report(path: Path, record: Record, verdict: Verdict) -> None:
-    """Writes the report and prints what it contains. Raises OSError."""
-    began_at_ms = round(record.began_at * 1000)
-    report = Report(verdict, record.seen, record.sockets, record.document, record.markup, began_at_ms=began_at_ms)
-    report.write(path)
-    print(f"\n{path} is written. {CONTENTS}")
-
-
 def main(arguments: list[str]) -> int:
     options, settings = read_options(arguments)
     logging.getLogger().addHandler(logging.NullHandler())
@@ -281,10 +261,11 @@ def main(arguments: list[str]) -> int:
     print(verdict)
     if options.report:
         try:
-            write_report(Path(options.report), record, verdict)
+            Report(verdict, record).write(Path(options.report))
         except OSError as error:
             print(f"doctor: {options.report} can't be written: {error.strerror}", file=sys.stderr)
             return 1
+        print(f"\n{options.report} is written. {CONTENTS}")
     return 0 if verdict.is_good else 1
 
 

@@ -53,7 +53,7 @@ class Group:
         return self.context
 
     def release(self, tab: Tab) -> None:
-        """Closes the page of a tab that has left the group; for the last tab, the context."""
+        """Closes the page of a tab that has left the group; after the last tab, the context."""
         if self.tabs:
             tab.close()
             return

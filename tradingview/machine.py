@@ -60,7 +60,7 @@ def _cpu_quota(root: Path) -> float:
 def temporary_root() -> str:
     """TMPDIR if it is writable, even if full; else Python's choice. Raises FolderMissing.
 
-    It is /tmp if that path would be too long for the browser's sockets.
+    Takes /tmp if that path would be too long for the browser's sockets.
     """
     wanted = os.environ.get("TMPDIR")
     try:

@@ -71,10 +71,10 @@ class Patience:
     blocked_spacing: float = 2.0  # until the next page after a refusal; doubles with each further refusal
     spacing_limit: float = 60.0
     renewal_retry: float = 600.0
-    no_life: float = 30.0  # without a sign of life from the socket of a live price, before its page is reopened;
+    no_life: float = 30.0  # after this silence of a live price's socket, its page is reopened;
     no_life_of_element: float = 180.0  # the same for a price read from the element alone
     reopening_waits: tuple[float, ...] = (0.0, 120.0, 600.0, 1800.0)  # between two reopenings
-    reopening_memory: float = 300.0  # a page that is live for longer starts again at the first wait
+    reopening_memory: float = 300.0  # after this time of being live, a page's waits begin anew
     asked_retry: float = 10.0  # between two tries that a user requests
 
     def slack(self, failures: int) -> float:

@@ -28,14 +28,7 @@ from tradingview.loop import Loop
 from tradingview.origins import origin_of
 from tradingview.patience import Patience
 from tradingview.probe import probe_script
-from tradingview.site import (
-    BINDING,
-    CHALLENGES,
-    COOKIE_CHOICE,
-    COOKIE_NAME,
-    NETWORK_ERRORS,
-    page_url,
-)
+from tradingview.site import BINDING, CHALLENGES, COOKIE_CHOICE, COOKIE_NAME, NETWORK_ERRORS, page_url
 from tradingview.walls import Wall, is_symbol_page, judge_document
 
 log = logging.getLogger("pluto.tab")
@@ -97,12 +90,11 @@ class Tab:
         self._on_message_heard, self._on_trouble = on_message, on_trouble
         self._guard = Guard(loop, self._patience, self.counters, self.cut_off)
         self._gate = Gate(
+            feed,
             self._source,
             loop,
             self._guard,
             self.counters,
-            on_load=self._on_load,
-            on_answer=self._on_answer,
             on_trouble=self.fail,
             is_headed=is_headed,
             challenges=challenges,
@@ -250,14 +242,6 @@ class Tab:
     def _on_crash(self) -> None:
         self.counters["pages_crashed"] += 1
         self.fail(Crashed(State.ERROR, "the page crashed"))
-
-    def _on_load(self) -> None:
-        self.feed.loads += 1
-
-    def _on_answer(self, answer: Answer) -> None:
-        self.feed.http_status = answer.status
-        if answer.date is not None:
-            self.feed.hear_date(answer.date, steady_ms())
 
     # Messages of the probe. These run in Playwright's dispatcher, so no error may escape.
 
