@@ -1,4 +1,4 @@
-"""The scraper layer: keeps one TradingView page per tracked ticker open in a real Chromium, and emits their prices.
+"""The scraper layer: keeps a TradingView page of each tracked ticker open in a real Chromium, and emits its prices.
 
 This file owns the browser's life, which ticker has which page, and how each recovers from a failure. It never handles
 what concerns one page (tab.py) or one renderer (group.py), nor decides which prices to believe (feed.py). It imports
@@ -51,7 +51,7 @@ from quotes import (
     steady_ms,
 )
 from tradingview.browser import Launcher, LaunchSettings
-from tradingview.diagnosis import death_of, disk_is_full
+from tradingview.diagnosis import death_of, disk_is_full, first_line
 from tradingview.driver import Driver
 from tradingview.feed import Feed, PageTrouble, Trouble, clock_problem
 from tradingview.group import Frozen, Group, Groups
@@ -60,7 +60,7 @@ from tradingview.machine import is_full, temporary_folder, temporary_root
 from tradingview.pace import UNSLIM, Pace, Reopening, Room, Slimness
 from tradingview.patience import Patience
 from tradingview.site import CHALLENGES
-from tradingview.tab import Crashed, Harmful, NoPrice, Tab, first_line, why_unreachable
+from tradingview.tab import Crashed, Harmful, NoPrice, Tab, why_unreachable
 
 log = logging.getLogger("pluto.scraper")
 
@@ -167,7 +167,7 @@ class Tickers:
         return True
 
     def tell(self, feed: Feed, *, renews: bool = False) -> None:
-        """Emits the feed's quote if it has news. A later proof alone is news only with `renews`."""
+        """Emits the feed's quote if it has changed. A later end of its proof is a change only with `renews`."""
         if (one := self.tracked_of(feed)) is None:
             return
         quote = feed.quote(now := steady_ms()).as_of(now)
@@ -347,17 +347,9 @@ class Renewal:
         state = None if new is None or not new.feed.has_price else new.feed.quote(now).as_of(now).state
         return state in (State.LIVE, old.feed.quote(now).as_of(now).state)
 
-    def take(self, ticker: Ticker) -> Tab | None:
-        """Takes the ticker's successor out; None if there is none."""
-        tab = self.successor
-        if tab is None or tab.ticker != ticker:
-            return None
-        self.successor = None
-        return tab
-
 
 class Session:
-    """One life of the browser: keeps its groups of tabs in step with the tracked tickers."""
+    """One life of the browser: keeps a page open for each tracked ticker, and for no other."""
 
     def __init__(self, playwright: Playwright, scraper: Scraper) -> None:
         self.loop = Loop()
@@ -369,7 +361,7 @@ class Session:
         self.groups = Groups(self.loop, self._patience, self._counters, size=self._settings.group_size)
         self._browser: Browser | None = None
         self._control: BrowserContext | None = None  # an empty context: the thread sleeps until it closes
-        self._processes = Processes(self.loop, self._patience, self._counters)
+        self.processes = Processes(self.loop, self._patience, self._counters)
         self._renewal = Renewal(self.groups, self._tickers, self._settings.page_max_age * 3600)
         self._end_reason = "it ended by itself"
         self._ticked_at = time.monotonic()
@@ -384,7 +376,7 @@ class Session:
         self._settings = replace(self._settings, headed=self._scraper.launcher.headed)
         self._slimness.is_wanted = not self._settings.headed
         try:
-            self._processes.watch(browser.new_browser_cdp_session())
+            self.processes.watch(browser.new_browser_cdp_session())
             self._control = browser.new_context()
             self._scraper.on_session(self)
             self.loop.soon(self._reconcile if self._tickers.tracked() else self._check_source)
@@ -413,10 +405,6 @@ class Session:
         """Any thread: the tracked tickers changed, or Pluto stops."""
         self.loop.call(self._reconcile)
 
-    def end_processes(self) -> None:
-        """After the browser's end: kills its remaining processes."""
-        self._processes.end()
-
     # Once a second: finds what no event reports.
 
     def _tick(self) -> None:
@@ -428,8 +416,8 @@ class Session:
         if now - self._ticked_at > 3 * self._patience.tick:  # this thread was late: messages may be waiting
             self._excuse_silence(now)
         self._ticked_at = now
-        if self._processes.hang(now):
-            self._processes.excuse(now)
+        if self.processes.hang(now):
+            self.processes.excuse(now)
             self._end_reason = "it hung and was killed"
             self._counters["browser_hangs"] += 1
             self._scraper.kill_driver()
@@ -450,7 +438,7 @@ class Session:
         self._slept = slept
 
     def _excuse_silence(self, now: float) -> None:
-        self._processes.excuse(now)
+        self.processes.excuse(now)
         for tab in self.tabs.values():
             tab.heard_at = now
 
@@ -500,7 +488,7 @@ class Session:
 
     def _weigh(self) -> None:
         self.loop.later(self._patience.weigh, self._weigh)
-        weight = self._processes.weight_mb()
+        weight = self.processes.weight_mb()
         if weight > self._settings.browser_max_memory:
             self._end_reason = f"it took {weight:.0f} MB and is started anew"
             self._counters["browser_too_big"] += 1
@@ -514,7 +502,7 @@ class Session:
             self.loop.soon(group.check_heap, self._settings.page_max_heap)
 
     def _renew(self, now: float) -> None:
-        """Opens a successor for a page that is too old or too big."""
+        """Opens a successor for a page that is too old, or whose group is too big."""
         renewal = self._renewal
         if renewal.successor is not None:
             renewal.check(now)
@@ -534,7 +522,8 @@ class Session:
         self._close(old)
 
     def _drop_successor(self, ticker: Ticker) -> None:
-        if (tab := self._renewal.take(ticker)) is not None:
+        if (tab := self._renewal.successor) is not None and tab.ticker == ticker:
+            self._renewal.successor = None
             self._close(tab)
 
     # Opening and closing.
@@ -801,7 +790,7 @@ class Scraper:
                 if self.settings.open_files is not None:
                     self._driver.limit_open_files(self.settings.open_files)
                 session = Session(playwright, self)
-                after_driver.callback(session.end_processes)
+                after_driver.callback(session.processes.end)
                 try:
                     session.run()
                 finally:

@@ -1,7 +1,7 @@
-"""The load: thousands of clients of one server in one thread, who note when they got which bytes.
+"""The load: thousands of clients of one server in one thread. They note which bytes they received, and when.
 
-What every client gets is the same, so what they got is kept once, with the time of each receipt: nothing is parsed
-while a measurement runs. Linux only.
+All clients receive the same bytes, so these are kept only once, with the time of each receipt. Nothing is parsed while
+a measurement runs. Linux only.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-WAVE = 100  # clients that connect at once
-ANSWER_LIMIT_S = 10.0  # for a wave to be answered
+WAVE = 100  # clients that connect at the same time
+ANSWER_LIMIT_S = 10.0  # for the server to answer a wave
 READ_SIZE = 64 * 1024
 QUIET_S = 0.02
 QUIET_LIMIT_S = 1.0
-DEAF_BUFFER = 4096  # what the kernel keeps for a client that doesn't read, in bytes
+DEAF_BUFFER = 4096  # bytes that the kernel keeps for a client that doesn't read
 
 Receipts = dict[bytes, "array[int]"]
-"""Bytes as received, and the moments at which they were, in ns since the epoch: one for each client that got them."""
+"""The bytes of one read, and when each client read them, in ns since the epoch."""
 
 
 class Clients:
-    """Clients of one server. `lost` counts those that the server hung up on.
+    """Clients of one server. `lost` counts those whose connection the server closed.
 
-    Those who `spin` never sleep, so that a server on another core doesn't pay for waking them: it would pay the more,
-    the slower it sends. Clients elsewhere in the network cost it nothing of the kind.
+    With `spin` they never sleep. A server on the same machine would otherwise spend time on waking them, which clients
+    elsewhere in the network never cost it.
     """
 
     def __init__(self, port: int, request: bytes, *, spin: bool) -> None:
@@ -41,7 +41,7 @@ class Clients:
         self._deaf: list[socket.socket] = []
 
     def connect(self, count: int) -> None:
-        """Connects this many more. Each has the first bytes of its stream when this returns."""
+        """Connects `count` more clients. Returns when each has the first bytes of its stream."""
         for start in range(0, count, WAVE):
             unanswered = {self._connect_one() for _ in range(min(WAVE, count - start))}
             deadline = time.monotonic() + ANSWER_LIMIT_S
@@ -62,7 +62,7 @@ class Clients:
         return fd
 
     def connect_deaf(self, count: int) -> None:
-        """Connects this many that never read."""
+        """Connects `count` clients that never read."""
         for _ in range(count):
             connection = socket.socket()
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DEAF_BUFFER)
@@ -71,7 +71,7 @@ class Clients:
             self._deaf.append(connection)
 
     def listen(self, seconds: float) -> Receipts:
-        """What comes within this time, from one moment at which nothing is under way to another."""
+        """All that comes within this time. Begins and ends when nothing is on its way."""
         self._listen_until_quiet({})
         receipts: Receipts = {}
         deadline = time.monotonic() + seconds
@@ -90,7 +90,7 @@ class Clients:
                 quiet_at = now + QUIET_S
 
     def _take(self, timeout: float, receipts: Receipts) -> bool:
-        """Reads from every client that has something, and says whether any had."""
+        """Reads from each client for which bytes have come. Returns whether any had."""
         ready = self._epoll.poll(0 if self._spin else timeout)
         for fd, _ in ready:
             data = self._read(fd)
@@ -129,5 +129,5 @@ def connected(port: int, request: bytes, count: int, *, spin: bool = False) -> I
 
 
 def percentile(ordered: list[float], part: float) -> float:
-    """The value below which this part of the others is; NaN when there are none."""
+    """The value below which this part (0 to 1) of all values lies; NaN if there are none."""
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else float("nan")

@@ -1,8 +1,8 @@
-"""The servers that are measured: what each needs to be there, how it is started, and what its processes cost.
+"""The servers that are measured: what each requires, how it is started, and what its processes cost.
 
-Every server sends the same event to whoever connects: a line of JSON that says `at=` and the microsecond it was made,
-or by Connect a PriceUpdate whose description says so. Each is given one core when there are two, so that the
-clients that measure it have the other. Linux only.
+Each server sends the same event to every client: a line of JSON with `at=` and the microsecond in which the event was
+made; over Connect, a PriceUpdate whose description says so. On two cores or more, each server has one and the clients
+another. Linux only.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ WEBSOCKET_REQUEST = (
 
 
 def connect_request(format: str) -> bytes:
-    """The request for all prices, by a stream in this format of Connect or gRPC-Web."""
+    """The request for a stream of all prices in this format of Connect or gRPC-Web."""
     body = b"{}" if format.endswith("json") else b""
     envelope = struct.pack(">BI", 0, len(body)) + body
     return CONNECT_REQUEST % (format.encode(), len(envelope), envelope)
@@ -62,11 +62,11 @@ class Server:
         return [self.process, *self.process.children(recursive=True)]
 
     def cpu_s(self) -> float:
-        """CPU time of all its processes, to the nanosecond: each one's CPU clock, see clock_getcpuclockid(3)."""
+        """CPU time of all its processes, by the CPU clock of each: see clock_getcpuclockid(3)."""
         return sum(time.clock_gettime(~process.pid << 3 | 2) for process in self.family)
 
     def memory(self) -> int:
-        """Bytes of memory: PSS, which counts shared memory once. The kernel's socket buffers are not in it."""
+        """Bytes of memory: PSS, which counts shared memory once, without the kernel's socket buffers."""
         return sum(process.memory_full_info().pss for process in self.family)
 
 
@@ -75,9 +75,10 @@ Runner = Callable[..., AbstractContextManager[Server]]
 
 @dataclass(frozen=True)
 class Contender:
-    """A server to measure. `missing` says what it needs and this machine lacks; "" when it can run.
+    """A server to measure. `missing` says what it requires and this machine lacks; empty if it can run.
 
-    `run` takes events a second (0: none) and the size of an event's JSON; where there are calls, also how many tickers.
+    `run` takes events a second (0: none) and the size of an event's JSON in bytes; Pluto and Connect's server also take
+    the number of tickers.
     """
 
     name: str
@@ -88,7 +89,7 @@ class Contender:
 
 @contextmanager
 def pinned(core: int) -> Iterator[None]:
-    """What starts in here runs on this core and stays there."""
+    """Processes that start in this block run on this core, also later."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -179,7 +180,7 @@ def run_nchan(rate: float, size: int) -> Iterator[Server]:
 
 
 def publish(port: int, rate: float, size: int, stop: threading.Event) -> None:
-    """Gives nchan its events. Runs beside the clients, on their core: only what nginx does with them is its cost."""
+    """Sends events to nchan, on the clients' core: only nginx's own work counts as its cost."""
     start, end = '{"type":"batch_update","description":"at=%d ', '"}'
     head = f"POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", port)) as connection:
@@ -260,19 +261,19 @@ PLUTO_CONNECT, NODE_CONNECT = (
 
 
 def install_peers() -> None:
-    """Installs nginx and nchan from Debian, as root, without starting them, and from npm what peers in Node need."""
+    """Installs nginx and nchan from Debian (as root, without starting them), and the peers' packages from npm."""
     debian = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # 1: installed, but not started
     subprocess.run(["apt-get", "update", "-q"], check=True, env=debian)
     subprocess.run(["apt-get", "install", "-qy", "--no-install-recommends", *DEBIAN_PACKAGES], check=True, env=debian)
     if shutil.which("npm"):
         options = ["--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
         subprocess.run(["npm", "install", *options], check=True, cwd=PEERS)
-        # What the generated code of the service imports is looked for beside it.
+        # The service's generated code imports packages that must lie beside it.
         subprocess.run(["npm", "ci", *options[1:]], check=True, cwd=PROJECT / "examples")
 
 
 def versions() -> dict[str, str]:
-    """What was measured, as each says itself."""
+    """The versions of the programs that were measured."""
     commands = {"cc": ["cc", "--version"], "nginx": ["nginx", "-v"], "node": ["node", "--version"]}
     found = {"python": sys.version.split()[0]}
     for name, command in commands.items():

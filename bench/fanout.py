@@ -1,30 +1,30 @@
 """What fan-out costs: Pluto's streams beside a send() loop in C, nginx with nchan, Node with Fastify and with Connect.
 
     .venv/bin/python bench/fanout.py                    everything, about fifteen minutes
-    .venv/bin/python bench/fanout.py --quick            one short round, to see that it works
+    .venv/bin/python bench/fanout.py --quick            one short round, to check that it works
     .venv/bin/python bench/fanout.py --install-peers    first installs nginx, nchan (Debian, as root), and
                                                         Fastify and connect-node (npm)
 
-Every server sends the same event of 500 bytes to 1,000 clients, ten times a second, in turn, in three rounds of which
-the median counts. It has one core, the clients another, where there are two. What isn't installed is left out and said
-so. Pluto is all there but its browser: see peers/pluto_server.py.
+One server after the other sends the same event of 500 bytes to 1,000 clients, ten times a second. There are three
+rounds, of which the median counts. The server has one core and the clients another, if there are two. A server that
+isn't installed is left out, and the table says so. Pluto runs without its browser: see peers/pluto_server.py.
 
 - µs/event: CPU time of all the server's processes, by their CPU clocks, divided by the events that clients received.
-- p50, p99: from the moment in an event's text, when it was made, until a client has read it.
-- KiB/client: growth of the server's PSS from 10 connected, idle clients to 1,000 and 5,000, connected 100 at a time.
-  The kernel's socket buffers are the same for all, and not in it.
+- p50, p99: from when the event was made (its text says when) until a client has read it.
+- KiB/client: how much the server's PSS grows from 10 idle clients to 1,000 and to 5,000, which connect 100 at a time.
+  The kernel's socket buffers are the same for all servers, and are not counted.
 - Connect: the same price as a PriceUpdate, in each format of Connect and gRPC-Web, beside Connect's own server in Node
   with the same service.
-- GetTickers: 500 calls a second on one connection, while 20 tickers change ten times a second for 20 streams.
-  Beside it, again, Connect's own server in Node.
-- Stolen: the part of the cores' time that the host of a virtual machine gave to others meanwhile; p99 minds most.
-- Filters: the p99 of 100 clients without a filter, beside 1,000 others, each with a filter of 10 tickers of its own,
-  and when they are alone. All of 50 tickers change four times a second.
-- Slow clients: the p99 of 450 clients when 50 others don't read at all, beside their p99 when they are alone. Events
-  have 8,000 bytes there, so that the 50 fall behind at once.
+- GetTickers: 500 calls a second on one connection, while 20 tickers change ten times a second for 20 streams. Connect's
+  own server in Node does the same.
+- Stolen: the part of the cores' time that the host of a virtual machine gave to others meanwhile. It raises p99 most.
+- Filters: the p99 of 100 clients without a filter, alone and beside 1,000 clients that each have a different filter of
+  10 tickers. All 50 tickers change four times a second.
+- Slow clients: the p99 of 450 clients, alone and beside 50 clients that don't read at all. Events have 8,000 bytes
+  there, so that the 50 fall behind at once.
 
-Prints tables, and writes results/fanout.json and, when matplotlib is there (requirements.txt), results/fanout.png.
-Linux only. Needs 10,500 open files a process.
+Prints tables, and writes results/fanout.json and, if matplotlib is installed (requirements.txt), results/fanout.png.
+Linux only. Requires 10,500 open files a process.
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ RESULTS = Path(__file__).parent / "results"
 OPEN_FILES = 10_500
 SPIN = len(CORES) > 1
 LOAD_BEFORE = os.getloadavg()[0]
-BUSY_LOAD = 0.5  # from here on what else runs shows in the figures
+BUSY_LOAD = 0.5  # above it, other programs change the figures
 CLIENTS = 1_000
-RATE = 10.0  # events a second: slower than Pluto's flush, so that each event leaves alone, as at the others
+RATE = 10.0  # events a second: slower than Pluto's flush, so that Pluto sends each event alone, like the others
 SIZE = 500
-FEW_IDLE = 10  # connected before memory is first looked at, so that what a server loads lazily isn't counted
+FEW_IDLE = 10  # clients connected before memory is first read: what a server loads for its first client isn't counted
 IDLE = (1_000, 5_000)
 IDLE_S = 1.0  # for a server to come to rest
 SCALE = (100, 1_000, 10_000)
@@ -91,8 +91,8 @@ OTHERS = 100  # clients without a filter beside them
 CALL_RATE = 500.0  # GetTickers a second
 FILTERS_LIMIT_S = 60.0  # for the clients with filters to connect
 CALL_STREAMS = CALL_TICKERS = 20
-CODECS = {"json": b"{}", "proto": b""}  # of the calls, with a request that is empty
-CALLED = {  # by codec and server; turn and turn about, since p99 is the machine's too
+CODECS = {"json": b"{}", "proto": b""}  # of the calls, each with an empty request
+CALLED = {  # by codec and server, which take turns: p99 depends on the machine, too
     (codec, server): contenders[f"connect+{codec}"]
     for codec in CODECS
     for server, contenders in (("Pluto", PLUTO_CONNECT), ("Node", NODE_CONNECT))
@@ -101,7 +101,7 @@ CALL = (
     b"POST /crypto.v1.CryptoPriceService/GetTickers HTTP/1.1\r\nHost: localhost\r\nConnect-Protocol-Version: 1\r\n"
     b"Content-Type: application/%b\r\nContent-Length: %d\r\n\r\n%b"
 )
-THE_ORIGINAL = (100, 250.0)  # its headline, clients and ms: the line we left behind
+THE_ORIGINAL = (100, 250.0)  # clients and ms that the original's headline claims
 STAMP = re.compile(rb"at=(\d{16}) ")
 
 Figures = dict[str, float]
@@ -148,7 +148,7 @@ def measure_fanout(contender: Contender, length: Length, count: int, rate: float
 
 
 def delivery(receipts: Receipts, count: int) -> Figures:
-    """Milliseconds from making to receipt, and what part of all events reached their clients."""
+    """How many ms events took to the clients, and which part of all events arrived."""
     took, made = [], set()
     for data, times in receipts.items():
         for stamp in map(int, STAMP.findall(data)):
@@ -193,7 +193,7 @@ def measure_slow_clients(length: Length) -> Figures:
 
 
 def _p99_beside_deaf(length: Length, deaf: int) -> tuple[float, int]:
-    """The p99 of those who read, and how many others Pluto itself says lag."""
+    """The p99 of the clients that read, and how many clients lag by Pluto's own count."""
     with (
         PLUTO_SSE.run(SLOW_RATE, SLOW_SIZE) as server,
         connected(server.port, PLUTO_SSE.request, HEALTHY, spin=SPIN) as clients,
@@ -212,7 +212,7 @@ def measure_filters(length: Length) -> Figures:
 
 
 def _p99_beside_filters(length: Length, filters: int) -> float:
-    """The p99 of those without a filter."""
+    """The p99 of the clients without a filter."""
     with PLUTO_SSE.run(SCALE_RATE, SIZE, FILTER_TICKERS) as server:
         are_connected = multiprocessing.Event()
         others = multiprocessing.Process(target=read_filtered, args=(server.port, filters, are_connected), daemon=True)
@@ -228,7 +228,7 @@ def _p99_beside_filters(length: Length, filters: int) -> float:
 
 
 def read_filtered(port: int, count: int, are_connected: Event) -> None:
-    """Reads as many streams, each with a filter of its own, until it is ended; gives way to whoever measures."""
+    """Reads `count` streams, each with a filter of its own, until it is ended. Runs niced, behind the measurement."""
     os.nice(10)
     poll = select.epoll()
     streams = {}
@@ -247,7 +247,7 @@ def read_filtered(port: int, count: int, are_connected: Event) -> None:
 
 
 def measure_calls(contender: Contender, codec: str, length: Length) -> Figures:
-    """GetTickers at a steady rate beside streams, which a process of its own reads; lateness counts."""
+    """GetTickers at a steady rate, while another process reads streams. A call that starts late counts as longer."""
     with contender.run(RATE, SIZE, CALL_TICKERS) as server:
         streams = multiprocessing.Process(target=read_streams, args=(server.port, length.warm_up_s + length.seconds))
         streams.start()
@@ -265,7 +265,7 @@ def read_streams(port: int, seconds: float) -> None:
 
 
 def call_steadily(port: int, codec: str, seconds: float) -> Iterator[float]:
-    """Calls one after the other, and gives the ms that each took."""
+    """Calls one after the other. Yields the ms that each took."""
     body = CODECS[codec]
     request = CALL % (codec.encode(), len(body), body)
     with socket.create_connection(("127.0.0.1", port)) as connection, connection.makefile("rb") as answers:
@@ -274,7 +274,7 @@ def call_steadily(port: int, codec: str, seconds: float) -> Iterator[float]:
         for number in range(int(seconds * CALL_RATE)):
             due = begun + number / CALL_RATE
             time.sleep(max(0.0, due - time.monotonic()))
-            asked = due if ended > due else time.monotonic()  # what had to wait for the answer before counts from then
+            asked = due if ended > due else time.monotonic()  # counts the wait for the answer before
             connection.sendall(request)
             size = 0
             for line in iter(answers.readline, b"\r\n"):
@@ -290,7 +290,7 @@ Measurement = tuple[str, Callable[[], Figures]]
 
 
 def measurements(contenders: Iterable[Contender], length: Length) -> list[Measurement]:
-    """All there is to measure, by name, in the order in which a round goes through it."""
+    """All measurements of a round, by name, in their order."""
     plan: list[Measurement] = []
     for it in contenders:
         plan.append((it.name, lambda it=it: measure_fanout(it, length, CLIENTS, RATE)))  # type: ignore[misc]
@@ -326,7 +326,7 @@ def measure(contenders: list[Contender], length: Length) -> dict[str, list[Figur
     for number in range(length.rounds):
         for name, run in measurements(contenders, length):
             gc.collect()
-            gc.disable()  # else a collection among the clients would look like a late delivery
+            gc.disable()  # a collection in the clients would look like a late delivery
             stolen, began = stolen_s(), time.monotonic()
             figures = run()
             figures["stolen"] = (stolen_s() - stolen) / (time.monotonic() - began) / (os.cpu_count() or 1)
@@ -338,7 +338,7 @@ def measure(contenders: list[Contender], length: Length) -> dict[str, list[Figur
 
 
 def stolen_s() -> float:
-    """Seconds that the host of this virtual machine has given to others while we would have run; all cores together."""
+    """Seconds of all cores that the host of this virtual machine gave to others while we could have run."""
     return int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")
 
 
@@ -459,7 +459,7 @@ def markdown(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def keep(path: Path, **results: Any) -> None:
-    """Writes results as JSON, with what they were measured on."""
+    """Writes results as JSON, with a description of the machine."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": machine(), **results}, indent=1, ensure_ascii=False) + "\n")
 
@@ -506,7 +506,7 @@ def draw(results: Results, path: Path) -> None:
 
 
 def raise_open_files() -> None:
-    """For this process and the servers it starts. Exits when the machine doesn't allow enough."""
+    """Raises the limit of this process and of the servers that it starts. Exits if the machine doesn't allow it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < OPEN_FILES:
         sys.exit(
@@ -517,9 +517,9 @@ def raise_open_files() -> None:
 
 def warn_of_company() -> None:
     if len(CORES) < 2:
-        print("One core only: servers and clients share it, and delivery takes longer for it.", file=sys.stderr)
+        print("One core only: servers and clients share it, so delivery takes longer.", file=sys.stderr)
     if LOAD_BEFORE > BUSY_LOAD:
-        print(f"Other programs are busy (load {LOAD_BEFORE:.1f}): times are longer for it, p99 most.", file=sys.stderr)
+        print(f"Other programs are busy (load {LOAD_BEFORE:.1f}): times are longer, p99 most.", file=sys.stderr)
 
 
 def main() -> None:

@@ -1,15 +1,15 @@
-"""Faults under load, the long ones: what is done to Pluto, how long until all is well again, what clients were shown.
+"""Faults under load: how long Pluto takes to recover from each, and whether clients are shown a wrong price meanwhile.
 
-    .venv/bin/python bench/faults.py                      all drills, about eight minutes
-    .venv/bin/python bench/faults.py --only killed,hub    those whose name holds one of these words
+    .venv/bin/python bench/faults.py                      all long drills, about eight minutes
+    .venv/bin/python bench/faults.py --only killed,hub    the drills whose name contains one of these words
 
-The drills are those of tests/drills.py: Pluto with 20 tickers that change twice a second each, 200 clients of all
-transports, of whom none may ever be shown a wrong price, nor one as live that is not (tests/truth.py). What is well
-again: every client sees every ticker live, by a price that Pluto had after the harm was over: counted from a kill or a
-stop for good; else from when what was stopped, filled or taken away was given back.
+The drills are in tests/drills.py: Pluto has 20 tickers that change twice a second each, and 200 clients of all
+transports. No client may be shown a wrong price, or a price as live that isn't (tests/truth.py). Pluto has recovered
+when every client sees every ticker live, with a price that Pluto had after the fault. Recovery is counted from the
+kill, or from the end of a fault that ends: the process runs again, the disk has room again.
 
-Prints the table of docs/measurements.md, and writes results/faults.json. A drill that fails says so in its row, and the
-next goes on as soon as all is well. Linux only; the full disk is a tmpfs that takes root.
+Prints the table of docs/measurements.md, and writes results/faults.json. A drill that fails says so in its row; the
+next one starts when all tickers are live. Linux only. The drill of the full disk mounts a tmpfs, which requires root.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from drills import LONG, SETTLE_S, Drill, Stage, staged
 from fanout import RESULTS, keep, markdown, raise_open_files, warn_of_company
 
-PATIENCE_S = 120.0  # after a drill that failed
+PATIENCE_S = 120.0  # for recovery after a drill that failed
 
 Row = dict[str, Any]
 
@@ -65,7 +65,7 @@ def cells(row: Row) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", default="", help="words, separated by commas: only drills whose name holds one")
+    parser.add_argument("--only", default="", help="words separated by commas; drills whose name has one of them")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results [bench/results]")
     arguments = parser.parse_args()
     raise_open_files()

@@ -1,12 +1,12 @@
-"""What alerts cost: 1,000 of them, 20 of each of 50 tickers, at 20 prices a second of each.
+"""What alerts cost: 1,000 alerts on 50 tickers, 20 on each, at 20 prices a second of each ticker.
 
     .venv/bin/python bench/judging.py                 half a minute
-    .venv/bin/python bench/judging.py --seconds 4     a short round, to see that it works
+    .venv/bin/python bench/judging.py --seconds 4     a short round, to check that it works
 
-Prices are random walks that cross the levels now and then. Rounds of a second with all alerts take turns with rounds
-without any, in one process, at the real pace. The judging takes place on the thread that brings the quotes, which takes
-turns with the hub, so its CPU time is the most that the hub can lose. Prints that time as a share of a core, and ends
-with 1 if the alerts cost more than LIMIT. A busy machine makes the share larger.
+Prices are random walks that sometimes cross the alerts' levels. In one process, seconds with all alerts take turns with
+seconds without any. Alerts are judged on the scraper's thread, which takes turns with the hub's: their CPU time is the
+most that the hub can lose. Prints that time as a share of a core, and exits with 1 if the alerts cost more than LIMIT.
+On a busy machine the share is larger.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from store import Store, StoreSettings
 TICKERS = [Ticker(f"T{number}USD") for number in range(50)]
 RATE = 20  # prices a second of each
 A_TICKER = MAX_ALERTS // len(TICKERS)
-LIMIT = 0.02  # of the hub's time
+LIMIT = 0.02  # a share of a core
 
 
 @dataclass
@@ -42,12 +42,12 @@ class Spent:
 
     @property
     def share(self) -> float:
-        """Of a core, at the full pace also where the machine couldn't keep it."""
+        """The share of a core that this pace takes, even if the machine was too slow for the pace."""
         return self.cpu / self.quotes * RATE * len(TICKERS)
 
 
 def alerts_of(ticker: Ticker) -> list[dict[str, object]]:
-    """Of every condition, at levels around 1,000 of which the walk meets some."""
+    """Alerts of every condition, at levels around 1,000: the walk crosses some of them."""
     assert A_TICKER <= MAX_PER_TICKER
     found: list[dict[str, object]] = []
     for number in range(A_TICKER // 5):
@@ -76,7 +76,7 @@ def book(folder: Path, *, filled: bool) -> tuple[Store, Alerts, list[object]]:
 
 
 def round_of(alerts: Alerts, walk: dict[Ticker, int], chance: random.Random, spent: Spent) -> None:
-    """A second of prices, at their pace."""
+    """Puts the prices of one second, at their real pace."""
     began = time.monotonic()
     for turn in range(RATE):
         time.sleep(max(0.0, began + turn / RATE - time.monotonic()))
@@ -94,7 +94,7 @@ def round_of(alerts: Alerts, walk: dict[Ticker, int], chance: random.Random, spe
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=30)
+    parser.add_argument("--seconds", type=int, default=30, help="default: 30")
     options = parser.parse_args()
     chance = random.Random(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,18 +1,18 @@
 """The whole way: from a price that changes in a page in Chromium to the client that reads it.
 
     .venv/bin/python bench/latency.py            about a minute and a half
-    .venv/bin/python bench/latency.py --quick    to see that it works
+    .venv/bin/python bench/latency.py --quick    to check that it works
 
-The simulator, Pluto and its browser run as they do in use, each a process of its own: 20 tickers that change twice a
-second each, and 1, 100 and 1,000 SSE clients. All share the machine's cores; nothing is pinned. It needs what the
-tests need (requirements-dev.txt). Times are in ms and end when a client has read the price:
+The simulator, Pluto and its browser run as in real use, each in processes of its own: 20 tickers that change twice a
+second each, and 1, 100 and 1,000 SSE clients. All share the machine's cores; nothing is pinned. Requires the tests'
+packages (requirements-dev.txt). Times are in ms and end when a client has read the price:
 
-- page: from the moment the page was given the price, by the page's own clock (the quote's `timestamp`)
-- sent: from the moment the simulator made the price, before it went to the page (its /truth)
-- Pluto: from the moment Pluto had it (`receivedAt`): what the broadcaster and the clients add
+- page: since the page received the price, by the page's own clock (the quote's `timestamp`)
+- sent: since the simulator made the price, before it sent it to the page (/truth)
+- Pluto: since Pluto had the price (`receivedAt`): the time of the broadcaster and the clients
 
-A batch leaves at once after a quiet spell, and at most every 50 ms: forty changes a second leave few quiet spells, so
-a part of what is measured is that wait. Every client's receipt of every change of a price counts. Prints a table, and
+Pluto sends a batch at once after a quiet spell, else at most every 50 ms. At forty changes a second there are few quiet
+spells, so most times include a part of that wait. Every change that a client receives counts. Prints a table, and
 writes results/latency.json. Linux only.
 """
 
@@ -52,14 +52,14 @@ Figures = dict[str, float]
 
 @dataclass
 class Event:
-    """A batch as it came, and the moments at which clients had read it, in ns since the epoch."""
+    """A batch as it came, and when each client read it, in ns since the epoch."""
 
     updates: list[dict[str, Any]]
     times: array[int] = field(default_factory=lambda: array("q"))
 
 
 def events_of(receipts: Receipts) -> list[Event]:
-    """In the order of their sequence; a client that read two at once has read both then."""
+    """The batches in the order of their sequence. If a client read two at once, that moment counts for both."""
     events: dict[int, Event] = {}
     for data, times in receipts.items():
         for sequence, text in EVENT.findall(data):
@@ -69,7 +69,7 @@ def events_of(receipts: Receipts) -> list[Event]:
 
 
 def changes(events: list[Event]) -> Iterator[tuple[dict[str, Any], array[int]]]:
-    """Each change of a price, with the moments of its receipts; not the first price of a ticker, which may be old."""
+    """Each change of a price, with the times of its receipts. The first price of a ticker may be old: no change."""
     shown: dict[str, str] = {}
     for event in events:
         for update in event.updates:
@@ -80,7 +80,7 @@ def changes(events: list[Event]) -> Iterator[tuple[dict[str, Any], array[int]]]:
 
 
 def sent_at(truth: list[dict[str, Any]], price: str, before_ms: float) -> float | None:
-    """When the simulator made this price: the last time before it was received."""
+    """When the simulator last made this price, before it was received."""
     return next((it["time"] for it in reversed(truth) if it["price"] == price and it["time"] <= before_ms), None)
 
 

@@ -1,24 +1,24 @@
-"""Load for minutes on end: thousands of mixed clients of the real program, and whether any of them loses anything.
+"""Load for minutes: thousands of clients of all kinds, and whether any of them misses anything.
 
     .venv/bin/python bench/load.py                                  5,000 clients for 10 minutes
     .venv/bin/python bench/load.py --minutes 2 --clients 1000
-    .venv/bin/python bench/load.py --quick                          400 clients for 20 s, to see that it works
+    .venv/bin/python bench/load.py --quick                          400 clients for 20 s, to check that it works
 
-The simulator, Pluto and its browser run as they do in use: 20 tickers that change twice a second each. The clients are
+The simulator, Pluto and its browser run as in real use: 20 tickers that change twice a second each. The clients are
 SSE, WebSocket, Connect binary and Connect JSON, a quarter each, in one process (tests/crowd.py). 5 % of them read only
-8 KB a second, less than there is; another 5 % hang up every ten seconds or so and resume with the id they had. All
-share the machine's cores; nothing is pinned, and what the clients take Pluto can't have.
+8 KB a second, less than Pluto sends; another 5 % disconnect about every ten seconds and resume with their last id. All
+share the machine's cores; nothing is pinned, so the clients take time from Pluto.
 
-- p50, p99: from the moment the page showed a price until a client has read it, of every batch that a client read which
-  reads promptly; where batches came together, of the oldest price in them.
-- lost: at the end the prices are stopped, and each client's own table is compared with the server's, the slow ones'
-  too, once they read like the others. Those that still differ after ten seconds have lost something.
-- cut off: clients that the server hung up on or refused. The slow may be let go; they come back.
-- wrong: prices shown as live that the simulator's /truth doesn't bear out (tests/truth.py).
-- memory is PSS and CPU is that of Pluto's own process and of all its browser's, every five seconds.
+- p50, p99: from when the page showed a price until a client that isn't slow has read it. If a client reads several
+  batches at once, their oldest price counts.
+- lost: at the end the prices stop, the slow clients read like the others, and each client's own table is compared with
+  the server's. A client whose table still differs after ten seconds has lost something.
+- cut off: clients whose connection the server closed or refused. It may cut off slow ones; they reconnect.
+- wrong: prices shown as live that, by the simulator's /truth, were not true (tests/truth.py).
+- memory (PSS) and CPU: of Pluto's own process, and of its browser's processes together, every five seconds.
 
-Prints tables, and writes results/load.json and, when matplotlib is there (requirements.txt), results/load.png.
-Linux only, loopback only. Needs 10,500 open files a process.
+Prints tables, and writes results/load.json and, if matplotlib is installed (requirements.txt), results/load.png. Linux
+only, loopback only. Requires 10,500 open files a process.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ Histograms = dict[str, "array[int]"]
 
 @dataclass(frozen=True)
 class Sample:
-    """Of one moment: what was delivered since the sample before, and what Pluto (its own process) and its browser take.
+    """What was delivered since the sample before, and what Pluto's own process and its browser take at this moment.
 
     Delays are in ms, memory is PSS in MB, CPU in cores.
     """
@@ -85,7 +85,7 @@ class Sample:
 
 
 class Watch:
-    """Looks at Pluto and the crowd now and then; each sample is about the time since the one before."""
+    """Takes samples of Pluto and the crowd; each is about the time since the sample before."""
 
     def __init__(self, pluto: Pluto, crowd: Crowd) -> None:
         self._pluto, self._crowd = pluto, crowd
@@ -133,7 +133,7 @@ def cpu_s(processes: list[psutil.Process]) -> float:
 
 
 def percentile(histogram: Histogram, part: float) -> float:
-    """The ms within which this part of all came; NaN when there were none."""
+    """The ms within which this part (0 to 1) of all came; NaN if none came."""
     left = part * sum(histogram)
     for ms, count in enumerate(histogram):
         left -= count
@@ -143,7 +143,7 @@ def percentile(histogram: Histogram, part: float) -> float:
 
 
 def gather(crowd: Crowd, clients: int) -> None:
-    """In waves: nobody has to wait for a place."""
+    """Connects the clients in waves, so that none has to wait until the server accepts it."""
     slow, churning = round(SLOW * clients), round(CHURNING * clients)
     crowd.join(slow, pace=SLOW_PACE)
     crowd.join(churning, churn_s=CHURN_S)
@@ -191,7 +191,7 @@ def delivery(before: Histograms, after: Histograms) -> dict[str, dict[str, float
 
 
 def verdict(simulator: Simulator, pluto: Pluto, crowd: Crowd) -> dict[str, Any]:
-    """Stops the prices and counts who has not got what the server has; and what was ever shown wrongly."""
+    """Stops the prices, then counts the clients whose table differs from the server's, and all wrong prices."""
     for ticker in TICKERS:
         simulator.rate(ticker, 0)
     crowd.hurry()
@@ -291,9 +291,9 @@ PLOTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--clients", type=int, default=5_000)
-    parser.add_argument("--quick", action="store_true", help="few clients, for a moment")
+    parser.add_argument("--minutes", type=float, default=10.0, help="default: 10")
+    parser.add_argument("--clients", type=int, default=5_000, help="default: 5000")
+    parser.add_argument("--quick", action="store_true", help="400 clients for 20 s")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results [bench/results]")
     arguments = parser.parse_args()
     raise_open_files()

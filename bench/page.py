@@ -1,14 +1,14 @@
 """The page under full load: how much script a frame takes, and whether anything grows.
 
     .venv/bin/python bench/page.py               ten minutes
-    .venv/bin/python bench/page.py --minutes 1   to see that it works
-    .venv/bin/python bench/page.py --details     with the details of one ticker open, and its chart of candles
+    .venv/bin/python bench/page.py --minutes 1   to check that it works
+    .venv/bin/python bench/page.py --details     with one ticker's details open, and its chart of candles
 
-A real Chromium has the page open; `page_server.py`, which is Pluto's own web layer, broadcaster and store, changes
-every one of 50 tickers in every batch, 20 batches a second. Script is counted from the browser's own trace: all that
-the page's thread spends in functions, timers, animation frames and garbage collection between one animation frame and
-the next. CPU time is what the work takes; the clock's time also has what other programs took of the cores meanwhile.
-DOM nodes and the JavaScript heap are read after a garbage collection, once a slice. It needs what the tests need
+A real Chromium has the page open. `page_server.py` (Pluto's own web layer, broadcaster and store) changes all of 50
+tickers in each of 20 batches a second. Script time comes from the browser's own trace: the time that the page's thread
+spends in functions, timers, animation frames and garbage collection, from one animation frame to the next. CPU time is
+the work itself; time by the clock includes what other programs took of the cores meanwhile. DOM nodes and the
+JavaScript heap are read after a garbage collection, every 20 s. Requires the tests' packages
 (requirements-dev.txt). Prints two tables, and writes results/page.json. Linux only.
 """
 
@@ -29,6 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from clients import percentile
 from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
 
 from tradingview.browser import find_browser
@@ -51,7 +52,7 @@ Event = dict[str, Any]
 
 @dataclass
 class Frames:
-    """What each frame took, in ms: script by CPU and by the clock, and style, layout and paint by CPU."""
+    """What each frame took, in ms: script, in CPU time and by the clock; style, layout and paint, in CPU time."""
 
     cpu: list[float] = field(default_factory=list)
     clock: list[float] = field(default_factory=list)
@@ -75,7 +76,7 @@ def _of_page(events: list[Event]) -> list[Event]:
 
 
 def _outermost(events: list[Event], names: frozenset[str]) -> Iterator[Event]:
-    """Those of these names that are in no other of them, so that nothing counts twice."""
+    """The events of these names that lie in no other of them, so that no time counts twice."""
     end = 0
     for event in events:
         if event["ph"] == "X" and event["name"] in names and event["ts"] >= end:
@@ -84,7 +85,7 @@ def _outermost(events: list[Event], names: frozenset[str]) -> Iterator[Event]:
 
 
 def _per_frame(starts: list[int], events: list[Event], duration: str) -> list[float]:
-    """The sum of these events' durations (ms) from each frame's start to the next one's."""
+    """For each frame, the sum of these events' durations in ms, until the next frame starts."""
     sums = [0.0] * max(0, len(starts) - 1)
     frame = -1
     for event in events:
@@ -93,11 +94,6 @@ def _per_frame(starts: list[int], events: list[Event], duration: str) -> list[fl
         if 0 <= frame < len(sums):
             sums[frame] += event.get(duration, 0) / 1000
     return sums
-
-
-def percentile(values: list[float], part: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
@@ -134,7 +130,7 @@ def measure(browser: Browser, url: str, minutes: float, *, details: bool) -> dic
     session.send("Performance.enable")
     page.evaluate("""() => {
         window.batches = 0;
-        const source = new EventSource("/api/stream?tickers=COIN00USDT"); // counts them; the page has its own stream
+        const source = new EventSource("/api/stream?tickers=COIN00USDT"); // to count; the page has a stream of its own
         source.onmessage = () => window.batches++;
     }""")
     page.wait_for_timeout(WARM_UP_S * 1000)
@@ -155,8 +151,8 @@ def measure(browser: Browser, url: str, minutes: float, *, details: bool) -> dic
         "browser": browser.version,
         "ms": {
             name: {
-                "p50": round(percentile(values, 0.5), 2),
-                "p99": round(percentile(values, 0.99), 2),
+                "p50": round(percentile(sorted(values), 0.5), 2),
+                "p99": round(percentile(sorted(values), 0.99), 2),
                 "max": round(max(values), 2),
             }
             for name, values in vars(frames).items()
@@ -184,7 +180,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--minutes", type=float, default=10.0, help="to measure for (default: 10)")
     parser.add_argument("--details", action="store_true", help="open one ticker's details, with its chart")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the results [bench/results]")
     options = parser.parse_args()

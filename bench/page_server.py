@@ -1,6 +1,6 @@
-"""Pluto's web layer, broadcaster and store with invented prices at full rate, for `page.py`: no browser scrapes here.
+"""Pluto without a scraper, for `page.py`: web layer, broadcaster and store, with invented prices at full rate.
 
-Every ticker changes in every batch, with all the fields that a row shows, and has a day in the store. Prints its
+Every ticker changes in every batch, in all the fields that a row shows, and the store has a day of it. Prints its
 address; ends with SIGTERM.
 """
 
@@ -86,7 +86,7 @@ def fill(path: Path, markets: list[Market]) -> None:
 
 
 def feed(parts: Parts, markets: list[Market], period: float) -> None:
-    """Puts a quote of every market every `period` s, without drifting."""
+    """Puts a quote of every market every `period` s; a late round doesn't delay the next."""
     due = time.monotonic()
     while True:
         for market in markets:
@@ -100,7 +100,7 @@ def feed(parts: Parts, markets: list[Market], period: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tickers", type=int, default=50)
-    parser.add_argument("--rate", type=float, default=20.0, help="batches a second")
+    parser.add_argument("--rate", type=float, default=20.0, help="batches a second (default: 20)")
     options = parser.parse_args()
 
     markets = [Market(number) for number in range(options.tickers)]

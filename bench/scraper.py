@@ -1,19 +1,19 @@
-"""What pages cost, and how long their prices take: Pluto's scraper against two others, on the simulator's heavy page.
+"""What pages cost, and how long their prices take: Pluto's scraper and two others, on the simulator's heavy page.
 
     python bench/scraper.py [--counts 1,10,20,50] [--rates 2,10] [--seconds 8] [--weight real] [--json FILE]
-    python bench/scraper.py --rates real      at the pace at which prices of real pages change
-    python bench/scraper.py --kills 50        renderer, browser and driver killed in turn
+    python bench/scraper.py --rates real      prices change as seldom as on real pages
+    python bench/scraper.py --kills 50        kills renderer, browser and driver in turn
 
 Contenders, each a process of its own:
 
-    pluto     scraper.py as it is
-    pluto headed   the same with its pages visible, where there is a DISPLAY
-    pluto unslim   the same with its pages laid out, as when no header fills in slim ones
-    shared    one browser, one context, a page per ticker, nothing slimmed, an exposed binding told by an observer
-    naive     a browser per ticker, asked once a second, as the original design did
+    pluto          scraper.py as it is
+    pluto headed   the same with visible windows; requires a DISPLAY
+    pluto unslim   the same with pages that have a layout, as Pluto opens them where slim pages show no price
+    shared         one browser, one context, an ordinary page per ticker; an observer in the page reports each change
+    naive          a browser per ticker, whose page is read once a second, as the original design did
 
-Latency is until the hub's thread had a price: from when the page had it, and from when the simulator made it, which
-holds the way into the page too. Memory is PSS, which counts shared memory once. Linux only.
+Latency ends when the hub's thread has the price. It is counted from when the page had the price, and from when the
+simulator made it. Memory is PSS, which counts shared memory once. Linux only.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).parent.parent
-sys.path[0] = str(PROJECT)  # not this folder, where this file would stand in the way of the real scraper.py
+sys.path[0] = str(PROJECT)  # instead of this folder: else this file would be imported as scraper.py
 
 import gevent  # noqa: E402
 import gevent.socket  # noqa: E402
@@ -53,17 +53,17 @@ BTC ETH SOL BNB XRP ADA DOGE TRX AVAX DOT LINK TON LTC BCH ATOM UNI XLM NEAR APT
 ALGO AAVE MKR GRT SAND MANA AXS THETA EOS XTZ FTM RUNE INJ SEI TIA STX IMX LDO CRV SNX COMP ZEC
 """
 COINS = COIN_LINE.split()
-SETTLE_S = 20.0  # until what opening left behind is collected
+SETTLE_S = 20.0  # until the garbage of opening pages is collected
 RECOVERY_LIMIT_S = 60.0
 NAIVE_TIMEOUT_MS = 120_000  # each further browser starts slower than the one before
-LIMITS = {
+LIMITS = {  # tickers; figures for more are extrapolated
     "pluto": 1000,
     "pluto headed": 20,
     "pluto unslim": 1000,
     "shared": 20,
     "naive": 20,
-}  # tickers; what is beyond is extrapolated
-# Ticker, price text, when the hub's thread had it, and when the page showed it (0 where nobody says), in ms.
+}
+# Ticker, price text, when the hub's thread had it, and when the page showed it (0: unknown), in ms.
 Receipts = list[tuple[str, str, float, float]]
 
 
@@ -71,7 +71,7 @@ Receipts = list[tuple[str, str, float, float]]
 
 
 def run_pluto(url: str, count: int, report: Any, *, headed: bool, slim: bool) -> None:
-    """The scraper's thread beside a gevent hub, as in the real program; quotes cross as they do there."""
+    """Runs the scraper's thread beside a gevent hub. Quotes cross to the hub as in Pluto."""
     waiting: deque[Quote] = deque()
     states: dict[str, State] = {}
     receipts: Receipts = []
@@ -90,7 +90,7 @@ def run_pluto(url: str, count: int, report: Any, *, headed: bool, slim: bool) ->
         waiting.append(quote)
         watcher.send()
 
-    # The page's clock is this machine's here; reconciling would take the least delay for none.
+    # The page's clock is this machine's: no need to convert it, which would count the least delay as none.
     ahead = steady_ms() - time.time() * 1000
     PageClock.ours = lambda self, at: at + ahead  # type: ignore[method-assign]
     settings = ScraperSettings(url, os.environ.get("PLUTO_BROWSER"), headed=headed)
@@ -113,7 +113,7 @@ def run_pluto(url: str, count: int, report: Any, *, headed: bool, slim: bool) ->
 
 
 def commands() -> Iterator[str]:
-    """What the parent asks, without keeping the hub from its work."""
+    """The parent's questions, a line each. The hub works on while this waits."""
     while True:
         gevent.socket.wait_read(sys.stdin.fileno())
         line = sys.stdin.readline().strip()
@@ -181,7 +181,7 @@ def browser_path(playwright: Any) -> str:
 
 
 def answer_while(work: Any, receipts: Receipts, report: Any) -> None:
-    """Works, and answers the parent, until that has heard enough."""
+    """Works, and answers the parent's questions, until the parent says "end"."""
     lines: deque[str] = deque()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), lambda: lines.append(sys.stdin.readline().strip()))
     while not lines or lines[0] not in ("", "end"):
@@ -209,7 +209,7 @@ def run_contender(name: str, url: str, count: int) -> None:
 
 
 class Contender:
-    """A running contender, seen from outside."""
+    """A running contender, from the parent's side."""
 
     def __init__(self, name: str, url: str, count: int) -> None:
         self._process = subprocess.Popen(
@@ -271,7 +271,7 @@ def cpu_s(processes: list[psutil.Process]) -> float:
 
 
 def memory_mb(processes: list[psutil.Process], kind: str = "Pss") -> float:
-    """PSS; or of it "Pss_Anon", what was written: no other program's copy of the same browser changes that."""
+    """PSS. With "Pss_Anon" only its written part, which doesn't depend on other copies of the same browser."""
     total = 0.0
     for process in processes:
         with suppress(OSError):
@@ -281,7 +281,7 @@ def memory_mb(processes: list[psutil.Process], kind: str = "Pss") -> float:
 
 
 def measure(name: str, count: int, rate: float | None, seconds: float, weight: str) -> dict[str, Any]:
-    """At the real pace when there is no rate."""
+    """Without a rate: at the real pace."""
     with simulator("--weight", weight, *(["--pace", "real"] if rate is None else [])) as (url, http):
         for coin in COINS[:count] if rate is not None else ():
             http.post(f"/rate/{coin}USD/{rate}").raise_for_status()
@@ -310,12 +310,12 @@ def measure(name: str, count: int, rate: float | None, seconds: float, weight: s
 
 
 def latencies(receipts: Receipts, http: httpx.Client, since: float) -> dict[str, Any]:
-    """Until the hub's thread had a new price: from when the simulator made it, and from when the page showed it."""
+    """How long new prices took to the hub's thread, since the simulator made them and since the page showed them."""
     made = {ticker: http.get(f"/truth/{ticker}").json()["changes"] for ticker in {receipt[0] for receipt in receipts}}
     from_site, from_page = [], []
     last: dict[str, str] = {}
     for ticker, price, at, shown_at in receipts:
-        if price != last.get(ticker, price) and at >= since:  # the first may be an old price that is told again
+        if price != last.get(ticker, price) and at >= since:  # the first price may be an old one
             times = [change["time"] for change in made[ticker] if change["price"] == price and change["time"] <= at]
             from_site += [at - time_made for time_made in times[-1:]]
             from_page += [at - shown_at] if shown_at else []
@@ -344,14 +344,14 @@ def simulator(*options: str) -> Iterator[tuple[str, httpx.Client]]:
 
 
 def measure_kills(kills: int, count: int) -> list[dict[str, Any]]:
-    """Kills a renderer, the browser, the driver, and so on; says how long all tickers took to be live again."""
+    """Kills a renderer, the browser, the driver, and so on. Measures how long until all tickers are live again."""
     rows = []
     with simulator() as (url, _):
         contender = Contender("pluto", url, count)
         try:
             for number in range(kills):
                 part = ("renderer", "browser", "driver")[number % 3]
-                time.sleep(5.5)  # a browser that lasted less is not started anew at once
+                time.sleep(5.5)  # Pluto doesn't restart a browser at once that lasted less
                 before = contender.parts()["driver"] + contender.parts()["chromium"]
                 victims = pick(part, contender)
                 begun = time.monotonic()

@@ -1,10 +1,10 @@
-"""Whether Pluto's scraper grows: memory, handles and latency over time, once a minute.
+"""Whether Pluto's scraper grows: its memory, handles and latency, once a minute.
 
     python bench/soak.py --minutes 20 [--tickers 20] [--rate 2] [--json FILE]
-    python bench/soak.py --pace real --minutes 60 [--log FILE]    instead: whether what it tells is right, see watch.py
+    python bench/soak.py --pace real --minutes 60 [--log FILE]    checks instead whether Pluto tells the truth: watch.py
 
-Growth is that of the last quarter's median over the second quarter's; the first is for caches to fill. PSS depends on
-who else runs a Chromium on the machine; its anonymous part, what was written, doesn't. Linux only.
+Growth is from the median of the second quarter to that of the last; in the first quarter caches fill. PSS depends on
+other Chromiums on the machine; its anonymous part (written memory) doesn't. Linux only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import watch
 
 
 def load_bench() -> Any:
-    """bench/scraper.py, under another name than the scraper's own."""
+    """bench/scraper.py, by a name that isn't that of Pluto's scraper."""
     spec = importlib.util.spec_from_file_location("bench_scraper", Path(__file__).with_name("scraper.py"))
     assert spec is not None
     assert spec.loader is not None
@@ -92,15 +92,13 @@ def soak(minutes: float, tickers: int, rate: float) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--tickers", type=int, default=20)
-    parser.add_argument("--rate", type=float, default=2.0, help="changes of each price a second")
+    parser.add_argument("--minutes", type=float, default=20.0, help="default: 20")
+    parser.add_argument("--tickers", type=int, default=20, help="default: 20")
+    parser.add_argument("--rate", type=float, default=2.0, help="changes a second of each price (default: 2)")
     parser.add_argument("--json", help="file to write the results to")
-    parser.add_argument(
-        "--pace", choices=("lively", "real"), default="lively", help="real: 20 tickers, troubles, truth"
-    )
-    parser.add_argument("--weight", default="2000000", help="at the real pace: of a page, as the simulator takes it")
-    parser.add_argument("--log", default="", help="at the real pace: file for what Pluto logs")
+    parser.add_argument("--pace", choices=("lively", "real"), default="lively", help="real: what watch.py describes")
+    parser.add_argument("--weight", default="2000000", help="with --pace real: the simulator's option --weight")
+    parser.add_argument("--log", default="", help="with --pace real: file for Pluto's log")
     options = parser.parse_args()
     if options.pace == "real":
         watch.run(options.minutes, options.weight, options.log)

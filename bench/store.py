@@ -1,20 +1,20 @@
-"""What the store costs: its writes, its file, its queries, its effect on delivery; beside it the same data in DuckDB.
+"""What the store costs: its writes, its file, its queries, and its effect on delivery; the same data in DuckDB.
 
     .venv/bin/python bench/store.py                  everything, about ten minutes
-    .venv/bin/python bench/store.py --changes 200000 --seconds 3      a short round, to see that it works
+    .venv/bin/python bench/store.py --changes 200000 --seconds 3      a short round, to check that it works
     .venv/bin/python bench/store.py --part delivery  one part: writing, delivery or file
 
-- Writing: 50 tickers, ten changes a second each, and once every two seconds each (about the real pace), through the
-  running store. CPU is of the whole process that puts and writes. Bytes a change are those of the table of changes;
-  candles are counted apart.
-- Filling: as many changes as fill a day, in transactions of 5,000, with their candles. A month before that is filled
-  by SQL, ticker by ticker, because only its amount matters: 10 million changes in all.
-- Reading: by the calls that the routes make, each with a connection of its own, of a random ticker and time.
+- Writing: 50 tickers go through the running store: with ten changes a second each, then with one every two seconds
+  (about the real pace). CPU is that of the whole process, which makes the prices and writes them. "Bytes a change"
+  counts the table of changes only; candles are counted apart.
+- Filling: a day of changes, in transactions of 5,000, with their candles. SQL then adds the month before, ticker by
+  ticker, because only its size matters: 10 million changes in all.
+- Reading: the calls that the routes make, each with a connection of its own, of a random ticker and time.
 - Restart: from the start of Python to the first answer of a server that uses that file.
-- Delivery: 50 tickers, ten changes a second each, to one SSE client, with and without a store, in turn; from the moment
-  the price was made until the client has read it.
-- DuckDB (requirements.txt): the same changes; candles made of changes by one query, because it keeps none; and its
-  commits of 500 changes, as a second of writing brings, beside those of the store with candles.
+- Delivery: 50 tickers with ten changes a second each, to one SSE client, with and without a store, in turn. It is the
+  time from when the price was made until the client has read it.
+- DuckDB (requirements.txt): the same changes. It keeps no candles, so a query makes them of changes. A commit has 500
+  changes, as many as a second brings; the store's commits of as many, with candles, stand beside it.
 
 Prints tables and writes results/store.json.
 """
@@ -41,7 +41,7 @@ from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-sys.path.insert(0, str(Path(__file__).parent.parent))  # not this folder first: this file is no store
+sys.path.insert(0, str(Path(__file__).parent.parent))  # before this folder: else this file would be imported as store
 
 import httpx
 from clients import percentile
@@ -66,7 +66,7 @@ ROUNDS = 3  # of delivery, each with and without a store
 
 
 def walk(seed: int) -> Iterator[str]:
-    """Prices with two decimals, as they might come."""
+    """A random walk of prices with two decimals."""
     chance = random.Random(seed)
     price = chance.uniform(0.5, 90_000)
     while True:
@@ -145,7 +145,7 @@ def filling(folder: Path, changes: int) -> dict[str, float]:
 
 
 def fill_past(connection: sqlite3.Connection, changes: int, step: float) -> None:
-    """Their candles are no true ones: a text is no number to SQL."""
+    """Adds changes by SQL. Their candles are not right: SQL compares prices as text."""
     begin, each = END - 30 * DAY, changes // len(TICKERS)
     connection.execute("BEGIN")
     for ticker in range(1, len(TICKERS) + 1):
@@ -175,7 +175,7 @@ def fill_past(connection: sqlite3.Connection, changes: int, step: float) -> None
 
 
 def timed(read: Callable[[Ticker, int], Any], queries: int = QUERIES) -> dict[str, float]:
-    """`read` takes a ticker and the end of its time."""
+    """The time that `read` takes, in ms. It gets a random ticker, and a random end of the range to read."""
     chance, spent = random.Random(7), []
     for _ in range(queries):
         ticker, end = chance.choice(TICKERS), END - chance.randrange(29) * DAY
@@ -196,7 +196,7 @@ def reading(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def restart(folder: Path) -> float:
-    """Seconds until the server with this file has told its address, which it does when it listens."""
+    """Seconds from the start of a server with this file to its first answer."""
     began = time.monotonic()
     with quote_server("--data", str(folder)) as server:
         server.http.get("/livez")
@@ -239,7 +239,7 @@ def delays_of(server: QuoteServer, seconds: float) -> list[float]:
             if line.startswith("data: ") and (batch := json.loads(line[6:])).get("updates"):
                 fresh = {update["priceText"] for update in batch["updates"] if "priceText" in update} - seen
                 seen |= fresh
-                if time.monotonic() - began > 2:  # the start is no measure
+                if time.monotonic() - began > 2:  # leaves out the start
                     delays.extend((now - int(made)) / 1e6 for made in fresh)
             if time.monotonic() - began > seconds + 2:
                 break
@@ -301,7 +301,7 @@ def duckdb_commits(connection: Any) -> dict[str, float]:
 
 
 def sqlite_commits(folder: Path) -> dict[str, float]:
-    """The same of the store's own file, with candles."""
+    """Commits of 500 changes by the store's own file, with candles, in ms."""
     file, spent = StoreFile(folder / "pluto.db", 1.0), []
     for second in range(20):
         ats = [END + second * 1000 + place for place in range(500)]
@@ -322,9 +322,9 @@ def show(name: str, figures: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--changes", type=int, default=10_000_000, help="of the file that is filled")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of writing, and three times that of delivery")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--changes", type=int, default=10_000_000, help="in the filled file (default: 10 million)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of writing; delivery takes three times as long")
     parser.add_argument("--part", choices=["writing", "delivery", "file"])
     options = parser.parse_args()
     results: dict[str, dict[str, Any]] = {}

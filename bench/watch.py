@@ -1,12 +1,12 @@
-"""Whether what Pluto tells is right, second by second, while known troubles strike: `soak.py --pace real` runs it.
+"""Whether Pluto tells the truth, at every moment, while known troubles strike: `soak.py --pace real` runs it.
 
-20 tickers at the simulator's real pace. Most are left alone; the others meet the troubles of PLAN at known times, again
-and again. One client of the server-sent events notes all that it is told. A moment is right when the state is one that
-the ticker's troubles allow then and, if it is told as live, the price is the simulator's. A while after a trouble
-strikes or ends, in which Pluto may not know yet, allows every state, but never a wrong price for longer than a proof
-lasts. Prints what was wrong, and the fraction of time right, by state.
+There are 20 tickers at the simulator's real pace. Nothing happens to most; the troubles of PLAN strike the others at
+known times, again and again. One SSE client notes all that it is told. Pluto is right at a moment if the ticker's
+troubles allow the state, and if a price shown as live is the simulator's. For a while after a trouble strikes or ends,
+Pluto may not know of it yet: then every state is right, but a wrong price only for as long as a proof lasts. Prints
+what was wrong, and for each state the fraction of time in which Pluto was right.
 
-Runs real programs; three threads: this one strikes, one reads the stream, one asks the simulator what was true.
+It runs real programs. One thread reads the stream; the main thread strikes, and asks the simulator what was true.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from running import Pluto, Simulator, descendants, running_pluto, running_simula
 from broadcast import FLUSH_INTERVAL_S, TICK_S
 from tradingview.proof import MAX_SOCKET_PROOF_MS
 
-ALL = ""  # in place of a ticker: all of them
+ALL = ""  # as a ticker: all tickers
 WELL = ["BTCUSD", "ETHUSD", "ADAUSD", "XRPUSD", "DOGEUSD", "BTCUSDT", "SHIBUSD", "BNBUSD", "BCHUSD"]
-FROZEN = "DOTUSD"  # whose page loops; its neighbours wait with it
-FOR_EVER = {"NEARUSD": "socket_expires"}  # faults that must never show
-PAINTED_S = 2.0  # within which a price reaches a client of a busy machine
+FROZEN = "DOTUSD"  # its page gets an endless loop, which also blocks the pages of its group
+FOR_EVER = {"NEARUSD": "socket_expires"}  # faults that last, and that no client may notice
+PAINTED_S = 2.0  # in which a price reaches a client even on a busy machine
 PROVEN_S = MAX_SOCKET_PROOF_MS / 1000 + TICK_S + FLUSH_INTERVAL_S + PAINTED_S
 OPENING_S = 240.0
 MINUTE = 60.0
 NOT_LIVE = frozenset({"stale", "error", "starting", "snapshot", "blocked"})
 RENDERER = "--type=renderer"
-STOPPED = "renderer stopped"  # not by the simulator: by a signal
+STOPPED = "renderer stopped"  # no fault of the simulator: a signal stops the process
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """What strikes a ticker, again every so many minutes.
+    """What strikes a ticker, again and again.
 
-    `states` are right from `known` s after it struck until it ends; from `over` s after its end, only live is.
+    From `known` s after it struck until it ends, only `states` are right; from `over` s after its end, only live is.
     """
 
     ticker: str
@@ -64,7 +64,7 @@ class Trouble:
     states: frozenset[str] = NOT_LIVE
 
     def strikes(self, minutes: float) -> Iterator[float]:
-        """Seconds after the watch began. None so late that its end can't be seen."""
+        """When it strikes, in seconds after the watch began. Leaves out those whose end the watch would miss."""
         at = self.first * MINUTE
         while at + self.lasts + self.over < minutes * MINUTE:
             yield at
@@ -89,7 +89,7 @@ TICKERS = [*WELL, FROZEN, *FOR_EVER, *dict.fromkeys(trouble.ticker for trouble i
 
 @dataclass(frozen=True)
 class Episode:
-    """A trouble that has struck, in seconds since the epoch."""
+    """A trouble that has struck. Times are in seconds since the epoch, `known` is a span."""
 
     ticker: str
     faults: tuple[str, ...]
@@ -103,7 +103,7 @@ class Episode:
         return self.ticker in (ticker, ALL)
 
     def allows(self, state: str, at: float) -> bool | None:
-        """None: it says nothing of that moment."""
+        """Whether the state is right at that moment; None if the trouble has no effect then."""
         if self.begun + self.known <= at < self.ended:
             return state in self.states
         return True if self.begun <= at < self.over else None
@@ -119,7 +119,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Stretch:
-    """A time in which a client was shown one thing."""
+    """A time in which the client was shown one state and price."""
 
     ticker: str
     begun: float
@@ -143,7 +143,7 @@ def judge(
     begun: float,
     ended: float,
 ) -> Iterator[Stretch]:
-    """All of the watch, cut where anything changes; what was wrong carries a complaint."""
+    """The whole watch, cut where anything changes. A stretch that was wrong has a complaint."""
     own = [episode for episode in episodes if episode.concerns(ticker)]
     edges = [edge for one in own for edge in (one.begun, one.begun + one.known, one.ended, one.over)]
     for one, after in zip(told, [*(later.at for later in told[1:]), ended], strict=True):
@@ -163,7 +163,7 @@ def complain(state: str, at: float, own: Sequence[Episode]) -> str:
 
 
 def judge_price(stretch: Stretch, truth: Sequence[tuple[float, str]], own: Sequence[Episode]) -> Iterator[Stretch]:
-    """Cuts off the end of a stretch whose price had ceased to be true."""
+    """Cuts a live stretch in two where its price ceased to be true for too long; the second part is wrong."""
     if stretch.told.state != "live" or stretch.complaint:
         yield stretch
         return
@@ -180,7 +180,7 @@ def judge_price(stretch: Stretch, truth: Sequence[tuple[float, str]], own: Seque
 
 
 def last_true(price: str, truth: Sequence[tuple[float, str]], until: float) -> float:
-    """The last moment before `until` at which this was the price; 0: never."""
+    """The last moment before `until` at which this was the true price; 0: never."""
     after = bisect_left(truth, (until, ""))
     for index in range(after - 1, -1, -1):
         if truth[index][1] == price:
@@ -193,7 +193,7 @@ def last_true(price: str, truth: Sequence[tuple[float, str]], until: float) -> f
 
 @dataclass
 class Watch:
-    """All that one client was told, all that was true, and what struck."""
+    """All that the client was told, all true prices, and the troubles that struck."""
 
     pluto: Pluto
     simulator: Simulator
@@ -218,7 +218,7 @@ class Watch:
             self.told[update["ticker"]].append(told)
 
     def read_truth(self) -> None:
-        """The simulator forgets what is old."""
+        """Copies the simulator's prices before it forgets them."""
         for ticker in TICKERS:
             for change in self.simulator.truth(ticker):
                 self.truth[ticker][change["time"] / 1000] = change["price"]
@@ -244,7 +244,7 @@ class Watch:
 
 
 def stop_renderer(pluto: Pluto, seconds: float) -> None:
-    """Of Pluto's browser the one with most pages, for so long."""
+    """Stops the largest renderer of Pluto's browser for this long."""
     renderers = [process for process in descendants(pluto.process.pid) if RENDERER in " ".join(process.cmdline())]
     victim = max(renderers, key=lambda process: process.memory_info().rss)
     victim.send_signal(signal.SIGSTOP)

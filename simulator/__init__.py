@@ -1,35 +1,35 @@
 """A TradingView of our own: symbol pages, quote sockets and their faults, for demo, tests and bench.
 
-Owns: the invented markets, the pages that show them, the quote sockets, and the faults that trouble pages. Never does:
-import another module of Pluto, connect to another server, write to disk. Runs in its own process (`python -m
-simulator`), all in one thread: gevent's hub, unpatched.
+Owns: the invented markets, the pages that show them, the quote sockets, and the faults. Never does: import another
+module of Pluto, connect to another server, write to disk. Runs in a process of its own (`python -m simulator`), in one
+thread: gevent's hub, without monkey patching.
 
-Each page contains `<meta name="generator" content="pluto-simulator">`, by which Pluto recognises simulated prices.
+Each page contains `<meta name="generator" content="pluto-simulator">`: it tells Pluto that the prices are simulated.
 
 Options (`--help` explains them):
 
-    --host --port            where it listens
-    --pace --rate --seed     how prices move: lively, or real (as seldom as recorded)
-    --heartbeat              seconds between heartbeats: 10.00, as recorded
-    --weight                 bytes of a page; real: as heavy as TradingView's
+    --host --port            the address to listen on
+    --pace --rate --seed     how prices move: at a steady rate (lively), or as seldom as recorded (real)
+    --heartbeat              seconds between heartbeats (default: 10, as recorded)
+    --weight                 bytes of a page; real: as many as TradingView's
     --fault --delays         a fault of every ticker; a factor for all times in faults
-    --replay                 a recorded page: see replay.py for the formats
-    --until-stdin-closes
+    --replay                 a recorded page to serve: replay.py describes the formats
+    --until-stdin-closes     end when standard input ends
 
-Controls for tests and people (a ticker is `BTCUSD`, percent-encoded; the exchange is BINANCE without `?exchange=`):
+Controls for tests and people (a ticker is `BTCUSD`, percent-encoded; `?exchange=` chooses another than BINANCE):
 
     GET    /truth/{ticker}            every price sent so far, with its time in ms, newest last
-    POST   /price/{ticker}/{price}    sets the price now and ends the walk
-    POST   /number/{ticker}/{number}  the same with any JSON number, sent digit by digit
-    POST   /rate/{ticker}/{rate}      changes a second; 0 is a quiet market
-    POST   /pace/{ticker}/{pace}      real: as seldom as recorded; lively: as at the start
-    POST   /scale/{ticker}            ?pricescale=&minmov=&variable_tick_size=: rounding and printing of its prices
+    POST   /price/{ticker}/{price}    sets the price; it then stands still
+    POST   /number/{ticker}/{number}  the same with any JSON number, which is sent with exactly these digits
+    POST   /rate/{ticker}/{rate}      sets the price's changes a second; 0: it stands still
+    POST   /pace/{ticker}/{pace}      lively: the rate of the start; real: as seldom as recorded
+    POST   /scale/{ticker}            ?pricescale=&minmov=&variable_tick_size=: how prices are rounded and printed
     POST   /fields/{ticker}           a JSON object overrides the quote's fields; null removes a field
     GET    /fault                     all faults, each with its effect
-    POST   /fault/{ticker}/{fault}    starts a fault: at once and, if it lasts, at each later opening
+    POST   /fault/{ticker}/{fault}    starts a fault in open pages; in later ones too, unless it is marked * below
     DELETE /fault/{ticker}            ends the ticker's faults
-    GET    /pages                     per symbol: open quote sockets, pages that faults reach at once, page loads, and
-                                      requested quote sockets, refused ones included
+    GET    /pages                     counts for each symbol: open quote sockets, open pages that faults reach, page
+                                      loads, and requests for a quote socket, refused ones included
 
 Faults (`GET /fault` and faults.py explain them; those marked * affect only what is open now):
 
@@ -51,7 +51,7 @@ Faults (`GET /fault` and faults.py explain them; those marked * affect only what
               opens_windows, closes_itself, leaves, leaves_by_refresh, reloads_without_end, downloads, breeds_frames,
               forges_messages, names_itself_badly, sets_traps
 
-Without any fault: a page under the host `de.…`, `fr.…` or `in.…` is that region's; `/symbols/MATICUSD/` redirects to
-POLUSD; special symbols: 币安人生USDT, BTCUSDT.P_OI, NSE:JUNIPER (its tick depends on the price), NSE:M&M, NYSE:NEE/PW
-and NASDAQ:AAPL.
+Also without a fault: pages under the hosts `de.…`, `fr.…` and `in.…` are in that region's language;
+`/symbols/MATICUSD/` redirects to POLUSD. Symbols for special cases: 币安人生USDT, BTCUSDT.P_OI, NSE:JUNIPER (its tick
+depends on the price), NSE:M&M, NYSE:NEE/PW and NASDAQ:AAPL.
 """

@@ -44,11 +44,13 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--port", type=within(0, 65_535), default=8090, help="port to listen on (default: 8090); 0: a free one"
     )
-    parser.add_argument("--pace", choices=PACES, default="lively", help="real: pairs change as seldom as recorded")
+    parser.add_argument(
+        "--pace", choices=PACES, default="lively", help="lively: a steady rate (default); real: as seldom as recorded"
+    )
     parser.add_argument(
         "--rate",
         type=within(0, MAX_RATE),
-        help=f"changes a second of each price (default: {LIVELY_RATE:g}); at the real pace, of each pair that an "
+        help=f"changes a second of each price (default: {LIVELY_RATE:g}); with --pace real, only of pairs that an "
         f"exchange trades (default: {TRADED_RATE:g})",
     )
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same prices (default: 1)")
@@ -56,17 +58,17 @@ def read_arguments() -> argparse.Namespace:
         "--weight",
         type=read_weight,
         default=Weight.of(2_000_000),
-        help="bytes of a page (default: 2000000); 0: light, no ad; real: as heavy as TradingView's",
+        help="bytes of a page (default: 2000000); 0: a light page without an ad; real: as many as TradingView's",
     )
     parser.add_argument(
         "--heartbeat", type=within(0.05, 3600), default=10, help="seconds between heartbeats (default: 10, as recorded)"
     )
     parser.add_argument("--fault", action="append", choices=FAULTS, metavar="NAME", help="a fault of every ticker")
     parser.add_argument(
-        "--delays", type=within(0.001, 10), default=1, help="all times of faults are multiplied by this (default: 1)"
+        "--delays", type=within(0.001, 10), default=1, help="factor for all times of faults (default: 1)"
     )
-    parser.add_argument("--replay", metavar="FILE", help="serves a recorded page; replay.py says in which formats")
-    parser.add_argument("--until-stdin-closes", action="store_true", help="end when standard input does")
+    parser.add_argument("--replay", metavar="FILE", help="a recorded page to serve; replay.py describes the formats")
+    parser.add_argument("--until-stdin-closes", action="store_true", help="end when standard input ends")
     return parser.parse_args()
 
 
@@ -125,7 +127,7 @@ def wait_for_the_end(until_stdin_closes: bool) -> None:
 
 
 def watch_stdin(ended: Event) -> None:
-    """Ends this process with its starter: standard input ends when that is gone."""
+    """Sets `ended` when standard input ends: the process that started this one is gone."""
     while not ended.is_set():
         wait_read(sys.stdin.fileno())
         if not os.read(sys.stdin.fileno(), 4096):

@@ -1,7 +1,7 @@
-"""Answers requests for a symbol page while its ticker has a fault.
+"""Answers requests for a symbol page, also while its ticker has a fault.
 
-Owns: redirects, delays, and pages of other symbols. Never does: keep state between requests. Runs in the simulator's
-one thread, inside a request.
+Owns: redirects, delays, and the pages of other symbols. Never does: keep state between requests. Runs in the
+simulator's one thread, inside a request.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ FRAME_PATH = "/challenge-frame"
 
 
 def answer(simulation: Simulation, symbol: Symbol) -> Response:
-    """The answer of the first fault that replaces the page, or a recording, or else the symbol's page."""
+    """The answer of the first fault that replaces the page; else a recorded answer; else the symbol's page."""
     for name in simulation.faults_of(symbol):
-        fault = FAULTS[name]
-        if fault.notice:
-            return notice(fault.notice)
-        if fault.answer:
-            return ANSWERS[fault.answer](simulation, symbol)
+        if fault_notice := FAULTS[name].notice:
+            return notice(fault_notice)
+        if name in ANSWERS:
+            return ANSWERS[name](simulation, symbol)
     recording = simulation.recordings.get(symbol)
     if recording and recording.notice:
         return notice(recording.notice)
@@ -40,7 +39,7 @@ def answer(simulation: Simulation, symbol: Symbol) -> Response:
 
 
 def own_page(simulation: Simulation, symbol: Symbol) -> Response:
-    """The symbol's page, in the language of the region at the beginning of the host name."""
+    """The symbol's page. If the host name begins with a region, in that region's language."""
     region = request.host.partition(".")[0]
     return symbol_page(simulation, symbol, *([LOCALES[region]] if region in LOCALES else []))
 
@@ -49,7 +48,7 @@ def own_page(simulation: Simulation, symbol: Symbol) -> Response:
 
 
 def clearance_of(symbol: Symbol) -> str:
-    """The name of the cookie that passes the wall."""
+    """The name of the cookie with which a browser passes the wall."""
     return "clearance_" + re.sub(r"\W", "_", symbol.ticker, flags=re.ASCII)
 
 
@@ -80,14 +79,14 @@ def hangs(simulation: Simulation, _: Symbol) -> Response:
 
 
 def redirects_away(simulation: Simulation, symbol: Symbol) -> Response:
-    """To the same page under this host's other name, which answers."""
+    """Redirects to the same page under this host's other name, where the page is shown."""
     if "redirected" in request.args:
         return own_page(simulation, symbol)
     return redirect(f"{other_origin()}{request.path}?exchange={symbol.exchange}&redirected=1")
 
 
 def redirects_to_region(region: str) -> Answer:
-    """From www.localhost to de.localhost; from a host without `www.`, to this machine's other name."""
+    """Redirects www.localhost to de.localhost, and a host without `www.` to this machine's other name."""
 
     def redirects(simulation: Simulation, symbol: Symbol) -> Response:
         if "region" in request.args:
@@ -119,7 +118,7 @@ def redirects_to(place: str) -> Answer:
     return lambda *_: redirect(place)
 
 
-ANSWERS: dict[str, Answer] = {
+ANSWERS: dict[str, Answer] = {  # by fault
     "wall_202_passes": wall_202_passes,
     "wall_reloads": wall_reloads,
     "wall_solvable": wall_solvable,

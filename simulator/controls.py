@@ -1,7 +1,7 @@
-"""How tests and people control the simulation: the requests in the package's docstring.
+"""The requests by which tests and people control the simulation; the package's docstring lists them.
 
-Owns: reading a control request and refusing an invalid one with an explanation. Never does: carry it out (see
-simulation.py and market.py). Runs in the simulator's one thread, inside a request.
+Owns: how a request is read, and why an invalid one is refused. Never does: carry it out (simulation.py and market.py
+do). Runs in the simulator's one thread, inside a request.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from simulator.routes import the_simulation
 from simulator.symbols import Symbol, Unknown, find_symbol
 
 MAX_RATE = 1_000
-DIGITS = 15  # that a double holds
+DIGITS = 15  # significant digits of a double
 PACES = ("lively", "real")
-SCALE = {  # name: pattern, and the pattern in words
+SCALE = {  # name: the pattern of a valid value, and the same in words
     "pricescale": ("10{0,15}", "a power of ten up to 1e15"),
     "minmov": (r"[1-9]\d{0,5}", "a whole number from 1 to 999999"),
     "variable_tick_size": (
@@ -55,17 +55,17 @@ def set_price(ticker: str, price: str) -> ResponseReturnValue:
     whole = rf"\d{{1,{max(1, DIGITS - decimals)}}}"
     form = rf"(?=.*[1-9]){whole}(\.\d{{1,{decimals}}})?" if decimals else rf"(?=.*[1-9]){whole}"
     if not re.fullmatch(form, price, re.ASCII):
-        raise BadOrder(f"{price} is no price of {symbol.name}: above 0, with up to {decimals} decimals")
+        raise BadOrder(f"{price} is no price of {symbol.name}: it must be above 0, with up to {decimals} decimals")
     market.set_price(Decimal(price))
     return {"symbol": symbol.name, "price": price}
 
 
 @controls.post("/number/<path:ticker>/<number>")
 def set_number(ticker: str, number: str) -> ResponseReturnValue:
-    """Sets the price to any JSON number: between two ticks, with 20 digits, with an exponent, negative."""
+    """Sets the price to any JSON number: also between two ticks, with 20 digits, with an exponent, or negative."""
     symbol = asked_symbol(ticker)
     if not re.fullmatch(r"-?(0|[1-9]\d{0,17})(\.\d{1,30})?([eE][+-]?\d{1,2})?", number, re.ASCII):
-        raise BadOrder(f"{number} is no JSON number, or one that is too long")
+        raise BadOrder(f"{number} is no JSON number, or it is too long")
     the_simulation().market(symbol).set_number(number)
     return {"symbol": symbol.name, "number": number}
 
@@ -74,7 +74,7 @@ def set_number(ticker: str, number: str) -> ResponseReturnValue:
 def set_rate(ticker: str, rate: str) -> ResponseReturnValue:
     symbol = asked_symbol(ticker)
     if not re.fullmatch(r"\d{1,4}(\.\d{1,6})?", rate, re.ASCII) or float(rate) > MAX_RATE:
-        raise BadOrder(f"{rate} is no rate: take the number of changes a second, from 0 to {MAX_RATE}")
+        raise BadOrder(f"{rate} is no rate: it is a number of changes a second, from 0 to {MAX_RATE}")
     the_simulation().market(symbol).set_pace(Lively(float(rate)) if float(rate) else None)
     return {"symbol": symbol.name, "rate": float(rate)}
 
@@ -90,7 +90,7 @@ def set_pace(ticker: str, pace: str) -> ResponseReturnValue:
 
 @controls.post("/scale/<path:ticker>")
 def set_scale(ticker: str) -> ResponseReturnValue:
-    """Sets rounding and printing: ?pricescale=&minmov=&variable_tick_size=. A missing one stays as it is."""
+    """Sets how prices are rounded and printed: ?pricescale=&minmov=&variable_tick_size=. A missing one stays."""
     symbol = asked_symbol(ticker)
     market = the_simulation().market(symbol)
     given = {name: text for name, text in request.args.items() if name in SCALE}
@@ -101,19 +101,19 @@ def set_scale(ticker: str) -> ResponseReturnValue:
     numbers = {name: int(text) for name, text in given.items() if name != "variable_tick_size"}
     variable = given.get("variable_tick_size", market.scale.variable_tick_size)
     market.set_scale(replace(market.scale, **numbers, variable_tick_size=variable))
-    the_simulation().tell_whole(symbol)
+    the_simulation().tell_open_pages(symbol.ticker)
     return {"symbol": symbol.name, **asdict(market.scale)}
 
 
 @controls.post("/fields/<path:ticker>")
 def set_fields(ticker: str) -> ResponseReturnValue:
-    """From now on the body, a JSON object, overrides the quote's fields; null removes a field."""
+    """Overrides the quote's fields from now on: the body is a JSON object, in which null removes a field."""
     symbol = asked_symbol(ticker)
     fields = request.get_json()
     if not isinstance(fields, dict):
-        raise BadOrder("the body is a JSON object of fields")
+        raise BadOrder("the body must be a JSON object of fields")
     the_simulation().market(symbol).overrides = fields
-    the_simulation().tell_whole(symbol)
+    the_simulation().tell_open_pages(symbol.ticker)
     return {"symbol": symbol.name, "fields": fields}
 
 

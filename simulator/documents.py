@@ -1,16 +1,16 @@
 """The documents of this TradingView: the symbol page, and the notices that replace it.
 
-Owns: making a page from a symbol and its faults. Never does: decide which page a request gets (see answers.py).
-Runs in the simulator's one thread, inside a request.
+Owns: making a page from a symbol and its faults. Never does: decide which page a request gets (see answers.py). Runs in
+the simulator's one thread, inside a request.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from wsgiref.handlers import format_date_time
@@ -18,22 +18,21 @@ from wsgiref.handlers import format_date_time
 from flask import Response, render_template, request
 from markupsafe import Markup
 
-from simulator.faults import FAULTS, Fault, Notice
+from simulator.faults import FAULTS, HOSTILE, Notice
 from simulator.simulation import Simulation
 from simulator.symbols import Symbol
 from simulator.weight import count_assets, make_filler
 
-PAGE_FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
+PAGE_FILES = Path(__file__).parent / "pages"
 FILLER = "<!-- filler -->"
-SNAPSHOTS = ["NASDAQ:AAPL", "BINANCE:BNBUSDT", "COINBASE:ETHUSD"]  # a page asks for these once
-E_NOTATION_BELOW = Decimal("1e-5")  # structured data writes smaller prices with an exponent, as in "1.2E-7"
+SNAPSHOTS = ["NASDAQ:AAPL", "BINANCE:BNBUSDT", "COINBASE:ETHUSD"]  # a page asks once for the prices of these
 
 
 @dataclass(frozen=True)
 class Locale:
     name: str = "en-US"
     placeholder: str = "Market closed / No trades"
-    title: str = ""  # of a page; empty: the symbol's own
+    title: str = ""  # of a page, with {ticker}; empty: the symbol's own title
 
     @property
     def language(self) -> str:
@@ -61,7 +60,7 @@ def symbol_page(simulation: Simulation, symbol: Symbol, locale: Locale = ENGLISH
         header=Markup(recorded_header or render_header(symbol, faults, locale)),
         locale=locale,
         faults=faults,
-        hostile=[name for name in faults if FAULTS[name].hostile],
+        hostile=[name for name in faults if name in HOSTILE],
         old_price=old_text(round(old_price, symbol.scale.decimals)),
         old_time=(datetime.now(UTC) - timedelta(hours=5)).isoformat(timespec="seconds"),
         late_ms=milliseconds_of(simulation, "document_after_25_s", faults),
@@ -73,7 +72,8 @@ def symbol_page(simulation: Simulation, symbol: Symbol, locale: Locale = ENGLISH
     )
     if weight.html:
         page = page.replace(FILLER, make_filler(weight.html - len(page.encode())))
-    return Response(page, headers={"Cache-Control": "no-store", **date_header(simulation, symbol)})
+    date = format_date_time(time.time() + simulation.clock_shift(symbol))
+    return Response(page, headers={"Cache-Control": "no-store", "Date": date})
 
 
 def facts_of(simulation: Simulation, symbol: Symbol) -> dict[str, Any]:
@@ -101,30 +101,23 @@ def render_header(symbol: Symbol, faults: list[str], locale: Locale) -> str:
 
 
 def backwards(names: str) -> str:
-    """Unknown class names: the known ones reversed, as the page's script also does."""
+    """The class names reversed, so that they are unknown. page.js does the same."""
     return " ".join(name[::-1] for name in names.split())
 
 
 def old_text(price: Decimal) -> str:
-    if price >= E_NOTATION_BELOW:
-        return f"{price:f}"
-    return f"{price.normalize():E}"
+    """The price as structured data has it: a small one with an exponent, as in "1.2E-7"."""
+    return f"{price:f}" if price >= Decimal("1e-5") else f"{price.normalize():E}"
 
 
 def milliseconds_of(simulation: Simulation, name: str, faults: list[str]) -> int:
-    fault: Fault = FAULTS[name]
-    return round(fault.seconds * simulation.options.delays * 1000) if name in faults else 0
+    return round(FAULTS[name].seconds * simulation.options.delays * 1000) if name in faults else 0
 
 
 def other_origin() -> str:
     """This server under this machine's other name."""
     name = "localhost" if urlsplit(request.host_url).hostname == "127.0.0.1" else "127.0.0.1"
     return f"http://{name}:{request.environ['SERVER_PORT']}"
-
-
-def date_header(simulation: Simulation, symbol: Symbol | None) -> dict[str, str]:
-    """A response's `Date` header, by the site's clock."""
-    return {"Date": format_date_time(time.time() + simulation.clock_shift(symbol))}
 
 
 def notice(page: Notice, **values: Any) -> Response:

@@ -1,8 +1,8 @@
 """The faults: each way in which a page of this TradingView, its socket or its market can be in trouble.
 
-Owns: the table, as data. Never does: answer a request or send a frame. The table's readers do: answers.py replaces
-pages, quote_socket.py troubles sockets, market.py prices, and pages/ the page itself (every fault with nothing but an
-explanation here). Any thread may read it.
+Owns: the table, as data. Never does: answer a request or send a frame. Others do, by the names here: answers.py
+replaces the page (LOADING and some of WALLS), quote_socket.py troubles the socket, market.py the price, and pages/ the
+page itself (each fault that has only an explanation here). Any thread may read it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from simulator.market import Condition
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 
-# Seconds; the option --delays multiplies all of them.
+# In seconds; the option --delays multiplies all of them.
 HANG = 60  # how long `hangs` keeps a request waiting
-LAG = 13  # delay of the sessions of `session_lags`, as recorded
-SOCKET_LIFE = 70  # until a socket of `socket_expires` is closed; 65 to 75 were seen
-PASSING = 5  # until a check that passes by itself has passed
+LAG = 13  # how late `session_lags` sends quotes, as recorded
+SOCKET_LIFE = 70  # how long a socket stays open with `socket_expires`; 65 to 75 were seen
+PASSING = 5  # how long a check takes that passes by itself
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,15 @@ class Notice:
 
 @dataclass(frozen=True)
 class Fault:
-    """What a fault affects: loading the page, its quote socket, its market, or else the page's own script.
-
-    A `hostile` fault attacks the browser from pages opened later: see hostile.js.
-    """
+    """What a fault affects: the document, the page's quote socket, its market, or else the page's own script."""
 
     explanation: str
     notice: Notice | None = None  # served instead of the page
-    answer: str = ""  # the answer instead of the page, by its name in answers.py
     socket: str = ""  # the trouble of the page's quote socket: see quote_socket.py
     market: Condition | None = None
     seconds: float = 0  # delay of the page's document or first price
     clock: float = 0  # seconds by which the site's clock is ahead of this machine's
     once: bool = False  # affects only what is open now
-    hostile: bool = False
 
 
 def market(**fields: Any) -> Condition:
@@ -57,11 +52,11 @@ def market(**fields: Any) -> Condition:
 NOT_FOUND = Notice(404, "Page not found — TradingView", "not_found.html")
 UNAVAILABLE = Notice(503, "503 Service Unavailable")
 TOO_MANY_REQUESTS = Notice(429, "429 Too Many Requests", headers={"Retry-After": "2"})
-BARE = "www.tradingview.com"  # a title without any information
+BARE = "www.tradingview.com"  # a title that says nothing about the document
 CHALLENGE = {"x-amzn-waf-action": "challenge"}
 
 WALLS = {
-    "bot_wall": Fault("200, but a page that asks whether you are human", Notice(200, "Just a moment...")),
+    "bot_wall": Fault("200, but a page that asks whether the visitor is human", Notice(200, "Just a moment...")),
     "wall_verify": Fault("200 and the title Verify you are human", Notice(200, "Verify you are human")),
     "wall_attention": Fault("200 and the title Attention Required!", Notice(200, "Attention Required! | Cloudflare")),
     "wall_one_more_step": Fault(
@@ -72,18 +67,18 @@ WALLS = {
         Notice(200, "Please confirm that you are not a robot", "captcha.html"),
     ),
     "wall_cf_mitigated": Fault(
-        "200, a title that says nothing, the header cf-mitigated",
+        "200, a title that says nothing, and the header cf-mitigated",
         Notice(200, BARE, headers={"cf-mitigated": "challenge"}),
     ),
     "wall_waf_action": Fault(
-        "200, a title that says nothing, the header x-amzn-waf-action", Notice(200, BARE, headers=CHALLENGE)
+        "200, a title that says nothing, and the header x-amzn-waf-action", Notice(200, BARE, headers=CHALLENGE)
     ),
     "wall_405": Fault("405", Notice(405, BARE)),
-    "wall_202": Fault("202 that never leads on", Notice(202, BARE, headers=CHALLENGE)),
-    "wall_202_passes": Fault(f"202 that leads on to the page by itself after {PASSING} s", answer="wall_202_passes"),
-    "wall_reloads": Fault("200, Just a moment..., and loads itself again every 5 s", answer="wall_reloads"),
+    "wall_202": Fault("202 with a check that never passes", Notice(202, BARE, headers=CHALLENGE)),
+    "wall_202_passes": Fault(f"202 with a check that passes by itself after {PASSING} s"),
+    "wall_reloads": Fault(f"200 and the title Just a moment...; it loads itself again every {PASSING} s"),
     "wall_solvable": Fault(
-        "403, Just a moment..., and a frame of another host whose button leads on to the page", answer="wall_solvable"
+        "403, the title Just a moment..., and an iframe of another host whose button leads to the page"
     ),
     "empty_document": Fault(
         "200 and the usual title, but neither symbolInfo nor a header", Notice(200, "", "empty.html")
@@ -93,40 +88,47 @@ WALLS = {
 }
 
 LOADING = {
-    "not_found": Fault("404, the page TradingView has for what it doesn't know", NOT_FOUND),
+    "not_found": Fault("404 and TradingView's page for unknown symbols", NOT_FOUND),
     "server_error": Fault("503", UNAVAILABLE),
-    "hangs": Fault(f"the page is asked for and nothing answers, for {HANG} s", answer="hangs"),
+    "hangs": Fault(f"the request for the page gets no answer for {HANG} s"),
     "document_after_25_s": Fault("DOMContentLoaded comes after 25 s", seconds=25),
     "busy_loading": Fault("the page's script computes for 7 s before it shows anything", seconds=7),
-    "redirects_away": Fault("302 to the same page under another host name", answer="redirects_away"),
-    "region_de": Fault("302 to the region's host: German texts and numbers, 1.234,56", answer="region_de"),
-    "region_fr": Fault("302 to the region's host: French texts and numbers, 1 234,56 with U+202F", answer="region_fr"),
-    "region_in": Fault("302 to the region's host: Indian grouping, 12,34,567.89", answer="region_in"),
-    "renamed": Fault("the page at this address is that of POLUSD, and says so", answer="renamed"),
-    "wrong_symbol": Fault("page and quotes are those of another exchange", answer="wrong_symbol"),
-    "redirects_to_port": Fault("302 to another port of this machine", answer="redirects_to_port"),
-    "redirects_to_file": Fault("302 to a file: URL", answer="redirects_to_file"),
-    "redirects_to_data": Fault("302 to a data: URL", answer="redirects_to_data"),
-    "redirects_round": Fault("302 to itself", answer="redirects_round"),
+    "redirects_away": Fault("302 to the same page under another host name"),
+    "region_de": Fault("302 to the region's host: German texts and numbers, 1.234,56"),
+    "region_fr": Fault("302 to the region's host: French texts and numbers, 1 234,56 with U+202F"),
+    "region_in": Fault("302 to the region's host: Indian grouping, 12,34,567.89"),
+    "renamed": Fault("the page at this address is that of POLUSD, and it says so"),
+    "wrong_symbol": Fault("page and quotes are those of another exchange"),
+    "redirects_to_port": Fault("302 to another port of this machine"),
+    "redirects_to_file": Fault("302 to a file: URL"),
+    "redirects_to_data": Fault("302 to a data: URL"),
+    "redirects_round": Fault("302 to itself"),
 }
 
 SOCKETS = {
-    "no_such_symbol": Fault("frames say that there is no such symbol", socket="no_such_symbol"),
-    "permission_denied": Fault("frames say that its quotes are not permitted", socket="permission_denied"),
+    "no_such_symbol": Fault("the quotes are the error no_such_symbol", socket="no_such_symbol"),
+    "permission_denied": Fault("the quotes are the error permission_denied", socket="permission_denied"),
     "permission_denied_alternative": Fault(
-        "the same, with another exchange's symbol that the page then shows", socket="alternative"
+        "permission_denied, with another exchange's symbol as the alternative; the page shows that",
+        socket="alternative",
     ),
-    "quote_timeout": Fault(f"frames say timeout, and {PASSING} s later the price", socket="timeout"),
-    "spec_refused": Fault("frames say no_such_symbol of spec names; plain names are quoted", socket="spec_refused"),
+    "quote_timeout": Fault(
+        f"the first quote is the error timeout; {PASSING} s later comes the price", socket="timeout"
+    ),
+    "spec_refused": Fault(
+        "specs as names are answered with no_such_symbol; plain names are quoted", socket="spec_refused"
+    ),
     "critical_error": Fault("the sessions that have the symbol end with critical_error", socket="critical", once=True),
     "protocol_error": Fault("protocol_error, and the socket closes; the page reopens it", socket="protocol", once=True),
     "session_deleted": Fault("the page deletes its sessions that have the symbol; heartbeats go on", once=True),
     "symbol_removed": Fault("the page removes the symbol from all its sessions; heartbeats go on", once=True),
-    "hibernated": Fault("the page hibernates its sessions, none has the symbol fast; heartbeats go on", once=True),
-    "session_lags": Fault(f"all but one name of the symbol tell what was {LAG} s ago", socket="lags"),
+    "hibernated": Fault(
+        "the page hibernates its sessions, and none wants the symbol fast; heartbeats go on", once=True
+    ),
+    "session_lags": Fault(f"the quotes of all names of the symbol but one are {LAG} s late", socket="lags"),
     "other_currency": Fault("the page also asks for the price in EUR and in XTVCUSDC, by spec name"),
     "extended_session": Fault("the page also asks for the price of the extended session, by spec name"),
-    "broken_frames": Fault("before each good part a broken one, and one without a name", socket="broken"),
+    "broken_frames": Fault("a broken frame and one without a name come before each good one", socket="broken"),
     "two_sockets": Fault("the page keeps two quote sockets, both with the symbol"),
     "one_socket_dropped": Fault("the oldest quote socket closes; the page reopens it", socket="oldest", once=True),
     "socket_closed": Fault("the quote socket closes, and new ones are refused", socket="closed"),
@@ -135,14 +137,14 @@ SOCKETS = {
     "socket_redirected": Fault("the first message sends the page to another host's socket", socket="redirected"),
     "socket_expires": Fault(f"a quote socket is closed with code 1000 after {SOCKET_LIFE} s", socket="expires"),
     "socket_dropped": Fault("the quote socket closes once; the page reopens it", socket="closed", once=True),
-    "socket_silent": Fault("the quote socket says nothing more, no heartbeat either", socket="silent"),
-    "socket_in_worker": Fault("pages opened later keep their quote socket in a worker: only the DOM tells"),
+    "socket_silent": Fault("the quote socket sends nothing more, not even heartbeats", socket="silent"),
+    "socket_in_worker": Fault("pages opened later have their quote socket in a worker: only the DOM shows prices"),
     "price_after_25_s": Fault("a socket's first quote of the symbol comes after 25 s", seconds=25, socket="late"),
     "price_after_55_s": Fault("a socket's first quote of the symbol comes after 55 s", seconds=55, socket="late"),
 }
 
 PAGES = {
-    "page_frozen": Fault("an endless loop in the open page; loaded anew it is well", once=True),
+    "page_frozen": Fault("an endless loop in the open page; a reload ends it", once=True),
     "page_reloads": Fault("the open page reloads itself", once=True),
     "price_element_replaced": Fault("the open page's price moves into a new element", once=True),
     "classes_renamed": Fault("the header's classes and data-qa-id have other names; frames go on"),
@@ -150,14 +152,16 @@ PAGES = {
     "header_unmarked": Fault("in pages opened later no header has data-symbol"),
     "header_of_another": Fault("in pages opened later the shown header's data-symbol is another symbol"),
     "header_swaps": Fault("the shown header is hidden, and the other one shows the symbol", once=True),
-    "fills_when_seen": Fault("in pages opened later nothing of the symbol is asked for until the header is displayed"),
-    "dom_disagrees": Fault("the page paints a price 1 % above that of the frames"),
-    "unreadable_price": Fault("the page paints 3.77 T, and no frames of its symbol come", socket="withheld"),
+    "fills_when_seen": Fault("pages opened later request no quotes of the symbol until the header is displayed"),
+    "dom_disagrees": Fault("the page paints a price 1 % above that of its quotes"),
+    "unreadable_price": Fault(
+        "the page paints 3.77 T, and its socket sends no quotes of its symbol", socket="withheld"
+    ),
 }
 
 MARKETS = {
     "delisted": Fault(
-        "typespecs has discontinued, the mark says delisted, the price stands still",
+        "typespecs has discontinued, the mark says delisted, and the price stands still",
         market=Condition({"typespecs": ["crypto", "discontinued"]}, halted_for=90 * DAY),
     ),
     "out_of_session": Fault(
@@ -197,24 +201,24 @@ MARKETS = {
     ),
 }
 
-HOSTILE = {
-    "floods_messages": Fault("10,000 quote frames a second", hostile=True),
-    "floods_console": Fault("10,000 lines of 1 kB a second in the console", hostile=True),
-    "huge_message": Fault("a quote frame of 10 MB", hostile=True),
-    "huge_price": Fault("a price and a title of 10 MB", hostile=True),
-    "huge_document": Fault("200,000 elements", hostile=True),
-    "hoards_memory": Fault("100 MB more a second", hostile=True),
-    "loops_dialogs": Fault("alert, confirm and prompt in an endless loop", hostile=True),
-    "opens_windows": Fault("opens windows without end", hostile=True),
-    "closes_itself": Fault("window.close", hostile=True),
-    "leaves": Fault("goes to another port, to a file: and to a data: URL, again and again", hostile=True),
-    "leaves_by_refresh": Fault("goes to another port by meta refresh", hostile=True),
-    "reloads_without_end": Fault("loads itself again and again", hostile=True),
-    "downloads": Fault("offers downloads without end", hostile=True),
-    "breeds_frames": Fault("10,000 frames a second, each removed again", hostile=True),
-    "forges_messages": Fault("all that is read of it speaks of another symbol", hostile=True),
-    "names_itself_badly": Fault("a description of control characters, far too long", hostile=True),
-    "sets_traps": Fault("beforeunload, permission prompts, print, 5,000 steps of history", hostile=True),
+HOSTILE = {  # attacks on the browser, from pages opened later: see hostile.js
+    "floods_messages": Fault("10,000 quote frames a second"),
+    "floods_console": Fault("10,000 lines of 1 kB a second in the console"),
+    "huge_message": Fault("a quote frame of 10 MB"),
+    "huge_price": Fault("a price and a title of 10 MB"),
+    "huge_document": Fault("200,000 elements"),
+    "hoards_memory": Fault("100 MB more a second"),
+    "loops_dialogs": Fault("alert, confirm and prompt in an endless loop"),
+    "opens_windows": Fault("opens windows without end"),
+    "closes_itself": Fault("window.close"),
+    "leaves": Fault("goes to another port, to a file: and to a data: URL, again and again"),
+    "leaves_by_refresh": Fault("goes to another port by meta refresh"),
+    "reloads_without_end": Fault("loads itself again and again"),
+    "downloads": Fault("offers downloads without end"),
+    "breeds_frames": Fault("adds and removes 10,000 iframes a second"),
+    "forges_messages": Fault("all its messages and texts are about another symbol"),
+    "names_itself_badly": Fault("a description that is far too long and full of control characters"),
+    "sets_traps": Fault("beforeunload, permission prompts, print, 5,000 steps of history"),
 }
 
 FAULTS = {**WALLS, **LOADING, **SOCKETS, **PAGES, **MARKETS, **HOSTILE}

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-MARK = "\\u0001"  # how JSON writes the character around verbatim digits
+MARK = "\\u0001"  # the character around verbatim digits, as JSON writes it
 VERBATIM = re.compile(r'"\\u0001([-+.\deE]+)\\u0001"')
 FRAME_HEAD = re.compile(r"~m~(\d{1,6})~m~")
 
 
 def verbatim(digits: str) -> str:
-    """A number that JSON will write in exactly these digits."""
+    """A number that `as_json` writes with exactly these digits."""
     return f"\x01{digits}\x01"
 
 
@@ -37,7 +37,7 @@ def frame(payload: str) -> str:
 
 
 def unframe(message: str) -> Iterator[str]:
-    """The payloads of a page's message, whose characters are all in the first Unicode plane."""
+    """The payloads of a message. Its characters must be in the first Unicode plane: then length and index agree."""
     end = 0
     while head := FRAME_HEAD.match(message, end):
         end = head.end() + int(head[1])

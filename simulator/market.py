@@ -1,7 +1,7 @@
 """One symbol's market: its price, how it moves, its history, and the sockets that listen.
 
 Owns: the seeded random walk, the quote's fields, and how a change is split into frames. Never does: speak the socket's
-protocol (see quote_socket.py), know of pages. Runs in the simulator's one thread, on gevent's hub.
+protocol (quote_socket.py does), know pages. Runs in the simulator's one thread, on gevent's hub.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from simulator.symbols import Symbol
 TRUTH_LIMIT = 10_000  # changes kept per symbol
 CARD_RATE = 0.5  # most changes a second of a symbol that only menus and cards show
 VOLATILITY = 0.0002  # a step of the walk, as a fraction of the price
-HOMING = 0.001  # how strongly the walk is drawn back to its start
+HOMING = 0.001  # a step's pull back to the start, as a fraction of the distance
 
 Values = dict[str, Any]  # fields of a quote
 
 
 class Listener(Protocol):
-    """A quote socket, as a market sees it."""
+    """What a market needs of a quote socket."""
 
     page: Symbol | None
 
@@ -50,14 +50,14 @@ class Condition:
 class Market:
     """One symbol's price, how it moves, its history, and its listeners.
 
-    Prices depend on seed and symbol only; a second random generator cuts changes into frames. Prices are whole numbers,
-    in units of 1 / pricescale.
+    Prices are whole numbers, in units of 1 / pricescale. They depend on seed and symbol only: all other chance comes
+    from a second random generator.
     """
 
     def __init__(self, symbol: Symbol, seed: int, pace: Pace | None) -> None:
         self.symbol = symbol
         self.scale = symbol.scale
-        self.overrides: Values = {}  # fields that a person has set
+        self.overrides: Values = {}  # fields set by the control /fields
         self.condition = Condition()
         self._wanted_pace = pace
         self._prices = random.Random(f"{seed} {symbol.name}")
@@ -69,7 +69,7 @@ class Market:
         self._home = self._units(symbol.home)
         self._open = round(self._home * self._prices.uniform(0.98, 1.02))
         self._last = self._high = self._low = self._open
-        self._exact = ""  # the last price's digits, if it is between two ticks
+        self._exact = ""  # the last price's digits, if the control /number set it
         self._outside = 0  # the price outside regular hours; 0: none
         self._volume = round(self._cuts.uniform(1e3, 1e5), 4)
         self._traded_at = time.time()
@@ -123,7 +123,7 @@ class Market:
         return [{"time": at, "price": price} for at, price in self._changes]
 
     def record(self, number: float) -> None:
-        """Adds a price to the history as the page prints it, in plain decimals."""
+        """Adds a price to the history, rounded as the page prints it, in plain decimals."""
         self._changes.append((time.time() * 1000, self.scale.text(self.scale.rounded(number))))
 
     # ---- The quote -------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class Market:
         )
 
     def book(self) -> Values:
-        """A calculated pair has no order book: the site sends null, which means no news."""
+        """Bid and ask. A calculated pair has no order book: the site sends null, which changes nothing."""
         if self.symbol.calculated:
             return {"bid": None, "ask": None}
         return {"bid": self._number(max(1, self._last - 1)), "ask": self._number(self._last + 1)}
@@ -186,7 +186,7 @@ class Market:
         }
 
     def _as_faults_have_it(self, values: Values, whole: bool = True) -> Values:
-        """The values with the overrides of faults and people; None removes a field."""
+        """The values with the overrides of faults and of /fields; None removes a field."""
         others = {**self.condition.fields, **self.overrides}
         values |= others if whole else {name: others[name] for name in values.keys() & others.keys()}
         return {name: value for name, value in values.items() if name not in others or value is not None}
@@ -200,7 +200,7 @@ class Market:
     # ---- The walk --------------------------------------------------------------------------------
 
     def _set_pace(self) -> None:
-        """Walks only while a socket listens, and slowly while only menus and cards show the price."""
+        """Moves the price only while a socket listens, and slowly while only menus and cards show it."""
         shown = any(listener.page in (None, self.symbol) for listener in self._listeners)
         pace = self._wanted_pace if self._listeners and not self.condition.halted_for else None
         if isinstance(pace, Lively) and not shown:
@@ -218,11 +218,11 @@ class Market:
             due += pace.gap(self._cuts)
             gevent.sleep(max(0, due - time.monotonic()))
             if gevent.getcurrent() is not self._walker:
-                return  # killed when its timer was already due
+                return  # it was killed when its timer was already due
             self._step()
 
     def _step(self) -> None:
-        """Walks to the next price: always a different one, never far from home."""
+        """Moves to the next price: always a different one, never far from the start."""
         price = self._outside or self._last
         tick = self.scale.tick(float(self._number(price)))
         pull = (self._home - price) * HOMING
@@ -235,7 +235,7 @@ class Market:
             self._publish(price)
 
     def _publish(self, price: int, exact: str = "") -> None:
-        """Records the price before telling the listeners: `/truth` knows every price that is sent."""
+        """Records the price, then tells the listeners: so `/truth` has every price that is sent."""
         self._tell(self._cut_into_frames(self._move_to(price, exact)))
 
     def _tell(self, parts: list[Values]) -> None:

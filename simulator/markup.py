@@ -1,4 +1,4 @@
-"""Recorded markup, made harmless: known attributes only, no scripts or styles, nothing from elsewhere, and no price.
+"""Makes recorded markup harmless: keeps known attributes, drops scripts, styles, all that loads a file, and the price.
 
 Owns: which parts of a recorded header are served. Never does: judge what it shows. Any thread may use it.
 """
@@ -6,19 +6,20 @@ Owns: which parts of a recorded header are served. Never does: judge what it sho
 from __future__ import annotations
 
 import re
+from html import escape
 from html.parser import HTMLParser
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 DROPPED = {"script", "style", "iframe", "object", "embed", "link", "meta", "base", "img", "source", "svg", "template"}
 KEPT = re.compile(r"class|translate|lang|dir|role|title|data-[\w-]+|aria-[\w-]+")
-EMPTIED = "js-symbol-last"  # its content is dropped: a page is served without a price
+EMPTIED = "js-symbol-last"  # the price's class; its content is dropped, because a page comes without a price
 
 
 class Cleaner(HTMLParser):
-    """Rewrites markup: known attributes only, no scripts, nothing from elsewhere, no price."""
+    """Writes the harmless parts of the markup that it is fed to `written`."""
 
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=False)
+        super().__init__()
         self.written: list[str] = []
         self._open: list[tuple[str, bool]] = []  # each open element, and whether its content is dropped
 
@@ -29,11 +30,7 @@ class Cleaner(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         is_left_out = self._is_inside_dropped or tag in DROPPED
         if not is_left_out:
-            kept = "".join(
-                f' {name}="{(value or "").replace("&", "&amp;").replace(chr(34), "&quot;")}"'
-                for name, value in attrs
-                if KEPT.fullmatch(name)
-            )
+            kept = "".join(f' {name}="{escape(value or "")}"' for name, value in attrs if KEPT.fullmatch(name))
             self.written.append(f"<{tag}{kept}>")
         if tag not in VOID:
             classes = (dict(attrs).get("class") or "").split()
@@ -51,14 +48,7 @@ class Cleaner(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not self._is_inside_dropped:
-            self.written.append(data.replace("<", "&lt;"))
-
-    def handle_entityref(self, name: str) -> None:
-        if not self._is_inside_dropped:
-            self.written.append(f"&{name};")
-
-    def handle_charref(self, name: str) -> None:
-        self.handle_entityref(f"#{name}")
+            self.written.append(escape(data))
 
     def close(self) -> None:
         super().close()

@@ -1,4 +1,4 @@
-"""How often a price changes: at a chosen rate, or as slowly as recorded.
+"""How often a price changes: at a chosen rate, or as seldom as recorded.
 
 Owns: the gaps between two changes, and the figures behind them. Never does: wait. Any thread may use it.
 """
@@ -13,10 +13,10 @@ from typing import Protocol
 
 from simulator.symbols import Symbol
 
-TRADED_RATE = 5.0  # changes a second of a pair traded on an exchange; no recording was found, ten are possible
+TRADED_RATE = 5.0  # changes a second of a pair that an exchange trades: a guess, no recording was found
 
-# Seconds between two changes of a calculated pair, as quantiles. Fitted to other people's one-second readings of live
-# pages, of September and October 2025 (232, 80 and 16 gaps; of ADAUSD only the mean is known, 33.7 s).
+# Quantiles of the seconds between two changes of a calculated pair. Fitted to readings of live pages, one a second,
+# that others published in September and October 2025: 232, 80 and 16 gaps. Of ADAUSD only the mean is known, 33.7 s.
 PARTS = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 1.0)
 BTC = (0.7, 1.2, 2.4, 4.8, 6.1, 8.6, 12.8, 18.8, 56.0)
 ETH = (1.2, 3.7, 4.1, 6.0, 8.3, 14.7, 27.6, 34.8, 79.0)
@@ -43,7 +43,7 @@ class Recorded:
     quantiles: Sequence[float]  # at PARTS
 
     def gap(self, draws: Random) -> float:
-        """Between two quantiles, gaps are spread evenly on a logarithmic scale."""
+        """A random gap; between two quantiles all are equally likely, on a logarithmic scale."""
         part = draws.random()
         after = bisect(PARTS, part)
         (low, high), (short, long) = PARTS[after - 1 : after + 1], self.quantiles[after - 1 : after + 1]
@@ -51,7 +51,7 @@ class Recorded:
 
 
 def real_pace(symbol: Symbol, rate: float | None) -> Pace:
-    """As on TradingView: a calculated pair changes seldom, others at a rate."""
+    """TradingView's pace: a calculated pair changes as seldom as recorded, any other at a rate."""
     if symbol.calculated:
         return Recorded(GAPS.get(symbol.base, ADA))
     return Lively(TRADED_RATE if rate is None else rate)

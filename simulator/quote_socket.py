@@ -1,18 +1,20 @@
 """The quote socket: TradingView's protocol of sessions, whole and partial quotes, heartbeats and errors.
 
-Owns: one socket's subscriptions, the frames it receives, and the effect of faults on it. Never does: move a price. Runs
+Owns: one socket's subscriptions, the frames sent on it, and the effect of faults on it. Never does: move a price. Runs
 in the simulator's one thread, on gevent's hub.
 
-Values of `Fault.socket`, for the quotes of the page's own symbol:
+Values of `Fault.socket`, and what they do to the page's quote socket or to the quotes of the page's own symbol:
 
-    closed, oldest                      the socket closes at once; `closed` also refuses new ones
-    refused_429, refused_403            new sockets are refused (see server.py)
-    silent                              the server sends nothing more
-    withheld, late                      no quotes; late: until Fault.seconds after the socket was opened
-    no_such_symbol, permission_denied, alternative, spec_refused, timeout      errors in frames
-    critical, protocol                  the sessions, or the whole socket, end with an error
-    lags, broken                        quotes of some names are late; broken parts come between good ones
-    redirected, expires                 the first message names another host; the socket closes after SOCKET_LIFE
+    closed, oldest                  the socket closes at once; `closed` also refuses new ones
+    refused_429, refused_403        new sockets are refused (see server.py)
+    silent                          the server sends nothing more
+    withheld, late                  no quotes are sent; `late`: until Fault.seconds after the socket was opened
+    no_such_symbol, permission_denied, alternative, spec_refused, timeout: the quotes are errors
+    critical, protocol              the sessions, or the whole socket, end with an error
+    lags                            the quotes of all names but the first are late
+    broken                          broken frames come before good ones
+    redirected                      the first message names another host
+    expires                         the socket closes after SOCKET_LIFE
 """
 
 from __future__ import annotations
@@ -33,10 +35,10 @@ from simulator.simulation import Simulation
 from simulator.sockets import PageSocket
 from simulator.symbols import RATES, REGULAR, Quoted, Symbol, Unknown, read_name
 
-SUBSCRIPTION_LIMIT = 100  # sessions, and subscriptions, of one socket; it ignores more
+SUBSCRIPTION_LIMIT = 100  # most sessions of one socket, and most subscriptions; more are ignored
 EXTENDED_PREMIUM = 1.005  # price factor of a symbol's extended session
 
-# The fields that a session receives, by the beginning of its name; other sessions receive all. As recorded.
+# The fields that a session receives, by the beginning of its name, as recorded. Other sessions receive all fields.
 FULL = "qs_multiplexer_full"
 SNAPSHOT = {"update_mode", "typespecs", "type", "pricescale", "minmov", "lp", "fractional"}
 SIMPLE = {
@@ -51,7 +53,7 @@ ERRORS = {"no_such_symbol": "error", "permission_denied": "permission_denied", "
 
 @dataclass(eq=False)
 class Subscription:
-    """A name of a symbol in a session."""
+    """What a session has subscribed to: a symbol, by one of its names."""
 
     session: str
     name: str
@@ -67,7 +69,7 @@ class Subscription:
         return values
 
     def priced(self, values: Values) -> Values:
-        """The values in the currency and session of its name."""
+        """The values in the currency and session that the name asks for."""
         if self.quoted.is_plain:
             return values
         symbol = self.quoted.symbol
@@ -91,7 +93,7 @@ class QuoteSocket(PageSocket):
         super().__init__(websocket, page, simulation)
         self._sessions: set[str] = set()
         self._subscriptions: dict[tuple[str, str], Subscription] = {}
-        self._late: deque[str] = deque()  # delayed frames, in order
+        self._late: deque[str] = deque()  # frames that `lags` delays, in order
         self._opened_at = time.monotonic()
         self._expiry: gevent.Greenlet[[], None] | None = None
         self._beats = 0
@@ -120,7 +122,8 @@ class QuoteSocket(PageSocket):
     def leave(self) -> None:
         for symbol in {subscription.quoted.symbol for subscription in self._subscriptions.values()}:
             self._simulation.market(symbol).leave(self)
-        gevent.killall([greenlet for greenlet in (self._expiry,) if greenlet], block=False)
+        if self._expiry is not None:
+            self._expiry.kill(block=False)
 
     def tell_update(self, symbol: Symbol, values: Values) -> None:
         """Sends a partial quote under each name that is awake."""
@@ -134,7 +137,7 @@ class QuoteSocket(PageSocket):
         return max(0, self._beat_due - time.monotonic())
 
     def next_message(self) -> str:
-        """All frames since the last message, as one message: each frame carries its length."""
+        """All frames since the last message, as one message."""
         if time.monotonic() >= self._beat_due:
             self._beats += 1
             self._beat_due += self._simulation.options.heartbeat
@@ -189,7 +192,7 @@ class QuoteSocket(PageSocket):
         self._tell_whole(subscription)
 
     def _become_ready(self, subscription: Subscription) -> None:
-        subscription.ready_at = 0  # a timer can be some ms early
+        subscription.ready_at = 0  # not compared again: a timer can be some ms early
         self._tell_whole(subscription)
 
     def _ready_at(self, symbol: Symbol) -> float:
@@ -231,7 +234,7 @@ class QuoteSocket(PageSocket):
         return self._simulation.options.delays
 
     def _error_of(self, subscription: Subscription) -> str:
-        """The error that frames carry instead of a quote; empty: none."""
+        """The error that is sent instead of a quote; empty: none."""
         if subscription.quoted.symbol is not self.page:
             return ""
         if self._suffers("spec_refused") and subscription.name.startswith("="):
@@ -250,7 +253,7 @@ class QuoteSocket(PageSocket):
     def _tell_whole(self, subscription: Subscription) -> None:
         session, name = subscription.session, subscription.name
         if self._subscriptions.get((session, name)) is not subscription:
-            return  # removed before its time came
+            return  # it was removed before its time came
         if error := self._error_of(subscription):
             self._tell_error(session, name, error)
         elif not self._is_withheld(subscription):
@@ -279,10 +282,10 @@ class QuoteSocket(PageSocket):
         self._send_in_time(subscription, f"{head}{as_json(told)}}}]}}")
 
     def _send_in_time(self, subscription: Subscription, payload: str) -> None:
-        """Sends at once; if sessions lag, all but the first name of the page's symbol are late."""
+        """Sends at once, or later if `lags` concerns this subscription."""
         own = self._of(self.page)
         if subscription in own[1:] and self._suffers("lags"):
-            self._late.append(frame(payload))  # timers due at the same time may fire in any order
+            self._late.append(frame(payload))  # a queue: timers due at the same time may fire in any order
             gevent.spawn_later(LAG * self._delays, lambda: self.send(self._late.popleft()))
         else:
             self.send(frame(payload))
@@ -295,7 +298,7 @@ class QuoteSocket(PageSocket):
         self.send(frame(as_json(payload)))
 
     def _expire(self) -> None:
-        """Plans the end of a socket of `socket_expires`."""
+        """Plans the socket's end, if it expires."""
         if self._expiry is None and self._suffers("expires"):
             age = time.monotonic() - self._opened_at
             self._expiry = gevent.spawn_later(max(0, SOCKET_LIFE * self._delays - age), self.close)

@@ -1,10 +1,10 @@
-"""Recorded pages to serve again: header markup, facts, socket messages and price changes at their own times.
+"""Recorded pages to serve again: header markup, facts, socket messages and price changes, each at its time.
 
-Owns: reading a recording. Never does: send anything (see replay_socket.py). Runs before the server starts.
+Owns: how a recording is read. Never does: send it (replay_socket.py does). Runs before the server starts.
 
-Three formats are understood:
+There are three formats:
 
-1. A report, as `./run.sh doctor --report` writes it: a JSON file, or a zip file that has it as `report.json`.
+1. A report of `./run.sh doctor --report`: a JSON file, or a zip file with `report.json` in it.
 
     {
       "symbol": "BINANCE:BTCUSD",
@@ -20,13 +20,13 @@ Three formats are understood:
       "document": {"title": "Just a moment", "symbol": false, "notFound": false, "check": false}
     }
 
-   `symbol` is required, and messages, changes, or a document that has no symbol: the simulator serves that document
-   instead of the page. The simulator's own page provides what is missing.
+   `symbol` is required, and so is one of: messages, changes, or a document without a symbol, which the simulator then
+   serves instead of the page. The simulator's own page provides what is missing.
 2. `{"messages": [[seconds, [part, …]], …]}`: what one quote socket received. A part is {"session", "n", "s", "v"},
-   {"m": "quote_completed"} or {"heartbeat": 1}. The symbol is the most frequent one.
+   {"m": "quote_completed"} or {"heartbeat": 1}. The recording is of the symbol that is named most often.
 3. `{"runs": {"BTCUSD": [[[seconds, "price"], …], …]}}`: price changes of BINANCE's symbols, run after run.
 
-Times of trades (`lp_time`, `rtc_time`) are shifted when sent, as if the recording was made now.
+The times of trades (`lp_time`, `rtc_time`) are shifted when they are sent, as if the recording began now.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import json
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -59,7 +59,7 @@ class NotARecording(Exception):
 
 @dataclass(frozen=True)
 class Recording:
-    """What one page was told and showed. Times are in seconds since it was opened."""
+    """What one page received and showed. Times are in seconds since the page was opened."""
 
     symbol: Symbol
     started_at: float = 0  # seconds since the epoch
@@ -67,20 +67,19 @@ class Recording:
     header: str = ""
     messages: list[tuple[float, str]] = field(default_factory=list)
     changes: list[tuple[float, Decimal]] = field(default_factory=list)
-    notice: Notice | None = None  # what answered in place of the page
+    notice: Notice | None = None  # the document that the site served instead of the page
 
 
 def read_recordings(path: str) -> list[Recording]:
     """All recordings in a file, one per page. Raises NotARecording."""
     try:
         data = json.loads(read_text(Path(path)))
-        return [recording for reader in READERS for recording in reader(data)] or nothing(path)
+        recordings = [*read_report(data), *read_socket(data), *read_runs(data)]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, InvalidOperation, zipfile.BadZipFile) as error:
         raise NotARecording(f"{path} can't be replayed: {type(error).__name__}: {error}") from error
-
-
-def nothing(path: str) -> list[Recording]:
-    raise NotARecording(f"{path} can't be replayed: it has neither messages nor price changes")
+    if not recordings:
+        raise NotARecording(f"{path} can't be replayed: it has neither messages nor price changes")
+    return recordings
 
 
 def read_text(path: Path) -> str:
@@ -118,7 +117,7 @@ def read_report(data: dict[str, Any]) -> Iterator[Recording]:
 
 
 def notice_of(data: dict[str, Any]) -> Notice | None:
-    """What was served in place of the symbol's page; None if it was the page."""
+    """The document that the site served instead of the symbol's page; None if it served the page."""
     answers, document = data.get("answers") or [], data.get("document") or {"symbol": True}
     if not answers or document["symbol"]:
         return None
@@ -153,9 +152,6 @@ def read_runs(data: dict[str, Any]) -> Iterator[Recording]:
         yield Recording(symbol=make_symbol(f"BINANCE:{ticker}", {}, {}, changes), changes=changes)
 
 
-READERS: list[Callable[[dict[str, Any]], Iterator[Recording]]] = [read_report, read_socket, read_runs]
-
-
 # ---- Messages --------------------------------------------------------------------------------------
 
 
@@ -164,7 +160,7 @@ def as_message(text: str) -> str:
 
 
 def as_payloads(parts: list[dict[str, Any]]) -> Iterator[str]:
-    """The payloads of a recording's parts. A `quote_completed` belongs to the quote before it."""
+    """The payloads of a message's parts. A `quote_completed` is about the quote before it."""
     last: list[str] = []
     for part in parts:
         if "heartbeat" in part:
@@ -177,7 +173,7 @@ def as_payloads(parts: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def quotes_of(message: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Symbol and fields of each quote in a message, without extended sessions."""
+    """Symbol and fields of each quote in a message, except those of extended sessions."""
     for payload in unframe(message):
         try:
             quote = json.loads(payload)["p"][1]
@@ -199,13 +195,16 @@ def fields_of(symbol: str, messages: list[tuple[float, str]]) -> dict[str, Any]:
 
 
 def guess_start(messages: list[tuple[float, str]]) -> float:
-    """When a recording began, assuming that no trade arrives before it is made, and one arrives at once."""
+    """When a recording began, in seconds since the epoch; 0: unknown.
+
+    Assumes that no trade arrived before it was made, and that one arrived at once.
+    """
     starts = [int(time) - seconds for seconds, text in messages for _, time in TRADE_TIME.findall(text)]
     return max(starts, default=0)
 
 
 def shifted(message: str, seconds: float) -> str:
-    """The message with its trades' times moved. Their lengths stay the same, so the frames stay valid."""
+    """The message with its trades' times shifted. They keep ten digits, so the frames' lengths stay right."""
     return TRADE_TIME.sub(lambda found: f"{found[1]}{int(found[2]) + round(seconds)}", message)
 
 
@@ -215,7 +214,7 @@ def shifted(message: str, seconds: float) -> str:
 def make_symbol(
     name: str, fields: dict[str, Any], facts: dict[str, Any], changes: list[tuple[float, Decimal]]
 ) -> Symbol:
-    """The symbol as its quotes and its page describe it; the simulator's own table provides the rest."""
+    """The symbol as the quotes' fields and the page's facts describe it, and else as in the simulator's table."""
     exchange, _, ticker = name.partition(":")
     try:
         known = find_symbol(ticker, exchange)

@@ -1,6 +1,6 @@
 """The quote socket of a recorded page: sends the recorded messages at their times, whatever the page asks for.
 
-Owns: when each message is due. Never does: invent a price; after the end it sends only heartbeats. Runs in the
+Owns: when each message is due. Never does: invent a price. After the last message it sends only heartbeats. Runs in the
 simulator's one thread, on gevent's hub.
 """
 
@@ -20,7 +20,7 @@ from simulator.symbols import Symbol, Unknown, read_name
 
 
 class ReplaySocket(PageSocket):
-    """Starts the recording again for each socket that the page opens."""
+    """Plays the recording from its beginning, for each socket that the page opens."""
 
     kind = "sockets"
 

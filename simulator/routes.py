@@ -1,6 +1,6 @@
 """The addresses of this TradingView: symbol pages, their files, their sockets.
 
-Owns: the answer to each address. Never does: control the simulation (see controls.py). Runs in the simulator's one
+Owns: the answer to each address. Never does: control the simulation (controls.py does). Runs in the simulator's one
 thread, inside a request.
 """
 
@@ -25,7 +25,7 @@ from simulator.symbols import RENAMED, Symbol, Unknown, find_symbol, symbol_of_p
 from simulator.weight import ASSETS, count_assets, make_asset, make_image
 
 QUOTE_PATH = "/socket.io/websocket"
-PUSH_PATH = "/message-pipe-ws/public"  # TradingView's pushstream: no quotes on it
+PUSH_PATH = "/message-pipe-ws/public"  # of TradingView's pushstream, which has no quotes
 SOCKETS: dict[str, type[PageSocket]] = {QUOTE_PATH: QuoteSocket, PUSH_PATH: PushSocket}
 REFUSALS = {"closed": 429, "refused_429": 429, "refused_403": 403}
 LATEST_MS = 60_000
@@ -55,7 +55,7 @@ def show_symbol(ticker: str) -> Response:
 @routes.get(QUOTE_PATH, websocket=True)
 @routes.get(PUSH_PATH, websocket=True)
 def attend_socket() -> ResponseReturnValue:
-    """Refuses a socket without a handshake, as TradingView refuses a client that opens too many."""
+    """Serves a socket until it ends, or refuses it without a handshake, as TradingView does."""
     page, websocket = page_of(request.environ), request.environ.get("wsgi.websocket")
     if request.path == QUOTE_PATH:
         the_simulation().count_upgrade(page)
@@ -73,13 +73,13 @@ def make_socket(websocket: Any, page: Symbol | None) -> PageSocket:
 
 
 def refusal(simulation: Simulation, page: Symbol | None) -> int:
-    """The status that refuses a quote socket of that page; 0: none does."""
+    """The HTTP status with which that page's quote socket is refused; 0: it isn't refused."""
     fault = simulation.first(page, lambda fault: fault.socket in REFUSALS)
     return REFUSALS[fault.socket] if fault else 0
 
 
 def page_of(environ: dict[str, Any]) -> Symbol | None:
-    """The symbol whose page opens a socket, by `from` in the address."""
+    """The symbol whose page opens a socket: `from` in the socket's address names it."""
     try:
         return symbol_of_page(parse_qs(environ["QUERY_STRING"])["from"][0])
     except (Unknown, LookupError, ValueError):
@@ -93,7 +93,7 @@ def send_page_file(name: str) -> Response:
 
 @routes.get("/static/late")
 def send_late_script() -> Response:
-    """A late script, which delays its document."""
+    """A script that comes late: the document waits for it."""
     gevent.sleep(min(request.args.get("ms", 0, type=int), LATEST_MS) / 1000)
     return Response("", mimetype="text/javascript", headers={"Cache-Control": "no-store"})
 

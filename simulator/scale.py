@@ -1,7 +1,7 @@
-"""How a price is rounded: as TradingView's page code does, in JavaScript's doubles.
+"""How a price is rounded: as TradingView's page does it, in JavaScript's doubles.
 
-Owns: ticks, rounding, decimals. Never does: print with separators or exponents; pages/format.js does that in the page.
-Any thread may use it.
+Owns: ticks, rounding, decimals. Never does: print separators or exponents (pages/format.js does, in the page). Any
+thread may use it.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Scale:
         return max(1, round(float(size) * self.pricescale))
 
     def rounded(self, price: float) -> int:
-        """In units of 1 / pricescale."""
+        """The price rounded to the tick, in units of 1 / pricescale."""
         tick = self.tick(price)
         return round_half_up(price * self.pricescale / tick) * tick
 
     def text(self, units: int) -> str:
-        """In plain decimals."""
+        """The price in plain decimals, such as 0.00000812."""
         return f"{Decimal(units).scaleb(-self.decimals):f}"
 
 

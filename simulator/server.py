@@ -1,6 +1,6 @@
 """The simulator's server: pywsgi with WebSockets, and the Flask application behind it.
 
-Owns: the handling of every connection and error. Never does: start or end by itself (see __main__.py). Runs in
+Owns: how connections are accepted and errors answered. Never does: start or end by itself (see __main__.py). Runs in
 the simulator's one thread, on gevent's hub.
 """
 
@@ -23,7 +23,7 @@ from simulator.symbols import Unknown
 
 
 class SimulatorServer(WSGIServer):
-    """Accepts WebSockets only on their own paths: the library would accept them on any."""
+    """Accepts WebSockets only on their own paths. The library alone would accept them on any path."""
 
     logger = logging.getLogger("geventwebsocket")
 
@@ -38,12 +38,12 @@ class SimulatorServer(WSGIServer):
         )
 
     def handle(self, sock: gevent.socket.socket, address: Any) -> None:
-        """Sets TCP_NODELAY: else the kernel holds later packets until the first is acknowledged, 40 ms."""
+        """Sets TCP_NODELAY: else the kernel holds each packet until the one before is acknowledged, up to 40 ms."""
         sock.setsockopt(gevent.socket.IPPROTO_TCP, gevent.socket.TCP_NODELAY, 1)
         super().handle(sock, address)
 
     def pre_start_hook(self, handler: WebSocketHandler) -> bool:
-        """Returns True to leave a request to Flask, which refuses the socket."""
+        """Returns True if Flask shall answer the request, because the socket is refused."""
         path = handler.environ["PATH_INFO"]
         refused = path == QUOTE_PATH and refusal(self._simulation, page_of(handler.environ))
         return path not in SOCKETS or bool(refused)

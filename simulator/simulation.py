@@ -1,7 +1,7 @@
 """A whole simulation: all markets, open sockets and lasting faults.
 
-Owns: which market belongs to a symbol, which faults a ticker has, who is connected. Never does: speak HTTP. Runs in the
-simulator's one thread, on gevent's hub.
+Owns: each symbol's market, each ticker's faults, and the open sockets. Never does: speak HTTP. Runs in the simulator's
+one thread, on gevent's hub.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from simulator.replay import Recording
 from simulator.symbols import LISTED, Symbol
 from simulator.weight import Weight
 
-COUNT_LIMIT = 5_000  # most symbols whose page loads and upgrades are counted
+COUNT_LIMIT = 5_000  # symbols whose page loads and upgrades are counted, at most
 LIVELY_RATE = 2.0  # default changes a second of each price
 
 
@@ -34,7 +34,7 @@ class Options:
 
 
 class Socket(Protocol):
-    """An open WebSocket, as the simulation sees it."""
+    """What the simulation needs of an open WebSocket."""
 
     kind: str  # the name it is counted under
     page: Symbol | None
@@ -79,11 +79,11 @@ class Simulation:
         return self._present(page.ticker) if page else []
 
     def first(self, page: Symbol | None, quality: Callable[[Fault], object]) -> Fault | None:
-        """The first of the page's lasting faults that has a quality."""
+        """The first of the page's faults for which `quality` is true."""
         return next((FAULTS[name] for name in self.faults_of(page) if quality(FAULTS[name])), None)
 
-    def clock_shift(self, page: Symbol | None) -> float:
-        """Seconds by which that page's site clock is ahead."""
+    def clock_shift(self, page: Symbol) -> float:
+        """Seconds by which the site's clock, as this page shows it, is ahead of ours."""
         return sum(FAULTS[name].clock for name in self.faults_of(page))
 
     def strike(self, ticker: str, name: str) -> None:
@@ -91,12 +91,12 @@ class Simulation:
         if not FAULTS[name].once and name not in faults:
             faults.append(name)
         self._adjust_markets(ticker)
-        self._tell_open_pages(ticker, name)
+        self.tell_open_pages(ticker, name)
 
     def heal(self, ticker: str) -> None:
         self._faults.pop(ticker, None)
         self._adjust_markets(ticker)
-        self._tell_open_pages(ticker, None)
+        self.tell_open_pages(ticker)
 
     def _present(self, ticker: str) -> list[str]:
         own = self._faults.get(ticker, [])
@@ -127,11 +127,8 @@ class Simulation:
             del self._sockets[socket]
             socket.leave()
 
-    def tell_whole(self, symbol: Symbol) -> None:
-        """Tells a symbol's pages that a control changed its fields or scale."""
-        self._tell_open_pages(symbol.ticker, None)
-
-    def _tell_open_pages(self, ticker: str, fault: str | None) -> None:
+    def tell_open_pages(self, ticker: str, fault: str | None = None) -> None:
+        """Tells a ticker's pages which fault strikes; None: its faults, fields or scale have changed."""
         reached = [socket for socket in self._sockets if socket.page and socket.page.ticker == ticker]
         if fault and FAULTS[fault].socket == "oldest":
             reached = [socket for socket in reached if socket.kind == "sockets"][:1]

@@ -1,6 +1,6 @@
-"""A page's WebSocket: reading, the outbox, closing; and the socket that controls a page.
+"""A page's WebSocket: reading, the outbox, closing; and the socket by which faults reach a page.
 
-Owns: the outbox and the greenlets of one socket. Never does: know what quotes are (see quote_socket.py). Runs in the
+Owns: the outbox and the greenlets of one socket. Never does: know what quotes are (quote_socket.py does). Runs in the
 simulator's one thread, on gevent's hub.
 """
 
@@ -28,7 +28,7 @@ class PageSocket:
     kind = ""
 
     def __init__(self, websocket: Any, page: Symbol | None, simulation: Simulation) -> None:
-        self.page = page  # whose page opened it; None for another client
+        self.page = page  # the symbol of the page that opened it; None: no page did
         self._simulation = simulation
         self._websocket = websocket
         self._outbox: list[str] = []
@@ -58,21 +58,21 @@ class PageSocket:
         self._wake.set()
 
     def other_host(self) -> str:
-        """This server as localhost, if the socket used 127.0.0.1; else empty."""
+        """This server's address by the name localhost, if the socket came by 127.0.0.1; else empty."""
         name, _, port = str(self._websocket.environ.get("HTTP_HOST", "")).partition(":")
         return f"localhost:{port}" if name == "127.0.0.1" else ""
 
     def meet(self, fault: str | None) -> None:
-        """A fault hits the open page; None: the faults or fields may have changed."""
+        """A fault strikes the open page; None: its faults, fields or scale may have changed."""
 
     def leave(self) -> None:
         """The socket is closed."""
 
     def hear(self, message: str) -> None:
-        """Takes a message of the page."""
+        """The page has sent a message."""
 
     def patience(self) -> float | None:
-        """Seconds until the next message is due by itself; None: never."""
+        """Seconds until the next message must be sent; None: no time is known."""
         return 0 if self._outbox else None
 
     def next_message(self) -> str:
@@ -97,7 +97,7 @@ class PageSocket:
                 return
 
     def _end(self) -> None:
-        """Sends the close code, which the library's own closing frame lacks."""
+        """Closes with a close code: the library's own close frame has none."""
         try:
             self._websocket.send_frame(struct.pack(">H", NORMAL), self._websocket.OPCODE_CLOSE)
         except (WebSocketError, OSError):
@@ -113,7 +113,7 @@ class PageSocket:
 
 
 class PushSocket(PageSocket):
-    """The page's other socket, without quotes or frames. It tells the page's script about faults."""
+    """The page's other socket, which has no quotes. It tells the page's script about faults."""
 
     kind = "steered"
 

@@ -1,7 +1,6 @@
 """The symbols of this TradingView: coins, a few stocks, and the names that pages and sockets use for them.
 
-Owns: the table of symbols and reading their names. Never does: move a price or make a page.
-Any thread may read it.
+Owns: the table of symbols, and how names are read. Never does: move a price or make a page. Any thread may read it.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ EXCHANGES = ("BINANCE", "COINBASE", "BITSTAMP", "KRAKEN", "BYBIT", "OKX")  # of 
 CURRENCIES = {"USD": "U.S. Dollar", "USDT": "TetherUS", "USDC": "USD Coin", "EUR": "Euro", "INR": "Indian Rupee"}
 CURRENCY_IDS = {"USDT": "XTVCUSDT", "USDC": "XTVCUSDC"}  # TradingView's ids; the id of a national currency is its code
 EURO = Decimal("0.92")
-RATES = {"USD": 1.0, "EUR": 0.92, "INR": 83.5, "XTVCUSDT": 1.0004, "XTVCUSDC": 0.9998}  # one U.S. dollar in each
-RENAMED = {"MATICUSD": "POLUSD", "MATICUSDT": "POLUSDT"}  # a page under the old name redirects to the new one
+RATES = {"USD": 1.0, "EUR": 0.92, "INR": 83.5, "XTVCUSDT": 1.0004, "XTVCUSDC": 0.9998}  # for one U.S. dollar
+RENAMED = {"MATICUSD": "POLUSD", "MATICUSDT": "POLUSDT"}  # the page of the old name redirects to the new name's
 REGULAR = "regular"
 
-# Code, name, and a price with as many decimals as the coin is quoted with. The first ten are the "top 10".
+# Code, name, and start price. The price has as many decimals as the coin's quotes. The first ten are the "top 10".
 COINS = """
 BTC,Bitcoin,67012.45       ETH,Ethereum,2641.38       SOL,Solana,171.62          BNB,BNB,598.41
 XRP,XRP,0.5423             ADA,Cardano,0.3647         DOGE,Dogecoin,0.15842      TRX,TRON,0.16215
@@ -89,7 +88,7 @@ class Symbol:
 
     @property
     def calculated(self) -> bool:
-        """Binance trades nothing against the U.S. dollar: TradingView computes those pairs."""
+        """Whether TradingView computes the price: Binance trades nothing against the U.S. dollar."""
         return self.exchange == "BINANCE" and self.currency == "USD"
 
     @property
@@ -100,7 +99,7 @@ class Symbol:
         return f"{self.base} USD — {self.base_name} Price and Chart{top} — TradingView"
 
     def elsewhere(self) -> Symbol:
-        """The same pair on another exchange; if no other has it, another symbol."""
+        """The same pair on another exchange; if there is none, another symbol."""
         try:
             return find_symbol(self.ticker, "KRAKEN" if self.exchange == "COINBASE" else "COINBASE")
         except Unknown:
@@ -136,7 +135,7 @@ STOCKS = [
     stock("NYSE:NEE/PW", "NextEra Energy, Inc. Units", "USD", "45.12", Scale(), "0930-1600"),
     stock("NASDAQ:AAPL", "Apple Inc.", "USD", "229.87", Scale(), "0930-1600"),
 ]
-LISTED = {symbol.name: symbol for symbol in STOCKS}  # also recorded symbols: they precede invented ones
+LISTED = {symbol.name: symbol for symbol in STOCKS}  # recorded symbols are added: they precede invented ones
 
 
 @functools.cache
@@ -166,14 +165,14 @@ def make_pair(exchange: str, ticker: str) -> Symbol:
 
 
 def find_symbol(ticker: str, exchange: str) -> Symbol:
-    """The symbol behind `BTCUSD` and an exchange, or behind the path form `BINANCE-BTCUSD`."""
+    """The symbol of a ticker such as `BTCUSD`, or of `BINANCE-BTCUSD`, whose exchange counts. Raises Unknown."""
     if "-" in ticker:
         exchange, _, ticker = ticker.partition("-")
     return LISTED.get(f"{exchange}:{ticker}") or make_pair(exchange, ticker)
 
 
 def symbol_of_page(address: str) -> Symbol:
-    """The symbol whose page is `symbols/BTCUSD/?exchange=BINANCE`."""
+    """The symbol of a page's address, such as `symbols/BTCUSD/?exchange=BINANCE`. Raises Unknown."""
     parts = urlsplit(address)
     exchange = parse_qs(parts.query).get("exchange", ["BITSTAMP"])[0]
     return find_symbol(unquote(parts.path.strip("/").removeprefix("symbols/")), exchange)
@@ -181,7 +180,7 @@ def symbol_of_page(address: str) -> Symbol:
 
 @dataclass(frozen=True)
 class Quoted:
-    """What a name on a quote socket asks for: a symbol in a currency and a session."""
+    """What a name on a quote socket means: a symbol in a currency and a session."""
 
     symbol: Symbol
     currency_id: str

@@ -1,6 +1,7 @@
-"""The weight of a page: its scripts, images, fonts and ads, and filler that makes a document as long as a real one.
+"""The weight of a page: its scripts, images, fonts and ads, and filler that makes its document as long as a real one.
 
-Owns: the content and number of these files, the same at each start. Never does: serve them. Any thread may use it.
+Owns: the content and number of these files, which are the same at each start. Never does: serve them. Any thread may
+use it.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Weight:
-    """Of a page, in bytes."""
+    """What a page weighs, in bytes where nothing else is said."""
 
     html: int = 0  # length of the document with filler
     bundles: int = 0
     images: int = 0
     fonts: int = 0
-    heap: int = 0  # kept beside the bundles; with it, the page sends telemetry
+    heap: int = 0  # of script data beside the bundles; if not 0, the page also sends telemetry
     ideas: int = 0  # articles below the header
-    ads: int = 0  # frames
+    ads: int = 0  # iframes
     has_foreign_ads: bool = False  # they come from another host
 
     @classmethod
@@ -34,8 +35,8 @@ class Weight:
         return cls(0, size * 60 // 100, size * 25 // 100, size * 15 // 100, 0, size // 10_000, bool(size))
 
 
-# As heavy as the real page. HTML and scripts are as seen. Assumed: 40 MB of heap in all (of which the bundles keep
-# about 20), images, fonts, and the number of ads.
+# As heavy as the real page. HTML and scripts: as seen. Images, fonts, the number of ads, and the heap of 40 MB (the
+# bundles keep about 20 of it): assumed.
 REAL = Weight(570_000, 7_000_000, 1_500_000, 400_000, 20_000_000, 100, 4, has_foreign_ads=True)
 
 MODULE = """
@@ -46,7 +47,7 @@ MODULE_BYTES = 543
 
 
 def make_script(noise: random.Random, size: int) -> bytes:
-    """Modules as a bundler writes them: the browser parses each, runs it once, and keeps a part."""
+    """Modules as a bundler writes them: the browser parses each, runs it once, and keeps a part of it in memory."""
     count = size // MODULE_BYTES
     numbers = [(noise.randrange(10**9), noise.randrange(999), noise.randrange(3, 99)) for _ in range(count)]
     modules = (
@@ -65,7 +66,7 @@ def make_image(noise: random.Random, size: int) -> bytes:
 
 
 def make_font(noise: random.Random, size: int) -> bytes:
-    """Noise too: a browser loads all of it before it can reject it."""
+    """Noise: the browser loads the whole file before it finds that it is no font."""
     return noise.randbytes(size)
 
 
@@ -89,14 +90,14 @@ def count_assets(weight: Weight) -> dict[str, int]:
 
 @functools.cache
 def make_asset(name: str, number: int, weight: Weight) -> bytes:
-    """The same file at each start, so that browsers may cache it. The caller has checked the number."""
+    """A file, the same at each start, so that browsers may cache it. `number` must be below `count_assets`."""
     size = getattr(weight, name) // count_assets(weight)[name]
     return ASSETS[name].make(random.Random(f"{name} {number}"), size)
 
 
 @functools.cache
 def make_filler(size: int) -> str:
-    """Style rules and server state, as in a real document: at least this many characters."""
+    """Style rules and server state, as a real document has them, of at least this many characters."""
     noise = random.Random("filler")
     rules: list[str] = []
     state: list[dict[str, Any]] = []

@@ -22,7 +22,7 @@ from playwright.sync_api import Error as BrowserError
 
 from quotes import PlutoError
 from tradingview.diagnosis import OTHER_BROWSER, Death, Kind, death_of
-from tradingview.driver import Driver, waiting
+from tradingview.driver import Driver, nothing, waiting
 from tradingview.machine import is_full, temporary_folder, temporary_root
 from tradingview.site import BLOCKED_HOSTS
 
@@ -76,8 +76,7 @@ BROWSER_ARGS = [
 SLIM_ARGS = ["--blink-settings=imagesEnabled=false", "--disable-remote-fonts"]  # headless only
 # Playwright's flags that would let pages open windows unasked and change their address without limit.
 REFUSED_ARGS = ["--disable-popup-blocking", "--disable-ipc-flooding-protection"]
-# Kernel switches that can forbid the namespaces of an ordinary user's sandbox: name, value that forbids, value that
-# allows.
+# Kernel switches that can forbid user namespaces, which the sandbox needs: name, value that forbids, value that allows.
 USER_NAMESPACE_SWITCHES = (
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),  # Ubuntu 23.10 and newer
     ("kernel.unprivileged_userns_clone", "0", "1"),  # older Debian
@@ -146,7 +145,7 @@ def find_browser(path: str | None, playwrights_own: str | None = None) -> str:
 
 
 def _is_browser(path: str) -> bool:
-    """Whether this is a browser: Ubuntu's chromium-browser only tells users to install a snap."""
+    """Whether this is a browser. Ubuntu's chromium-browser isn't: it only tells users to install a snap."""
     try:
         return subprocess.run([path, "--version"], capture_output=True, timeout=VERSION_LIMIT_S).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
@@ -157,14 +156,14 @@ def _is_browser(path: str) -> bool:
 
 
 class Launcher:
-    """Starts the browser, each time Pluto needs one. Once it has given up the sandbox or windows, it keeps it so.
+    """Starts the browser, each time Pluto needs one. It never again tries a sandbox or windows that it has given up.
 
-    `sandbox` is None until a browser has started. Each browser has `limit` s to start. `show_alive` is called while
-    the thread is blocked.
+    `sandbox` is None until a browser has started. Each browser has `limit` s to start. `show_alive` is called while the
+    thread is blocked.
     """
 
     def __init__(
-        self, settings: LaunchSettings, show_alive: Callable[[], object] = lambda: None, limit: float = LAUNCH_LIMIT_S
+        self, settings: LaunchSettings, show_alive: Callable[[], object] = nothing, limit: float = LAUNCH_LIMIT_S
     ) -> None:
         self.sandbox: Sandbox | None = None
         self.headed = settings.headed
@@ -197,7 +196,7 @@ class Launcher:
         self._rejected[path] = Death(Kind.OTHER, f"{path} {why}: update it, {OTHER_BROWSER}")
 
     def _browsers(self, playwright: Playwright) -> list[str]:
-        with waiting(self._show_alive, VERSION_LIMIT_S * len(BROWSER_NAMES), lambda: None):
+        with waiting(VERSION_LIMIT_S * len(BROWSER_NAMES), nothing, self._show_alive):
             found = list(find_browsers(self._settings.browser, playwright.chromium.executable_path))
         return [path for path in found if path not in self._rejected]
 
@@ -293,19 +292,15 @@ def _try_next(launcher: Launcher) -> str | None:
     """The path of a browser that works; None if this one was rejected. Each has its own driver: it may hang too."""
     with temporary_folder() as folder:
         driver = Driver(folder)
-        with driver.running(_wait) as playwright:
+        with driver.running() as playwright:
             browser, path = launcher.launch(playwright, driver.kill_browsers)
             try:
-                with waiting(_wait, PAGE_LIMIT_S, driver.kill):
+                with waiting(PAGE_LIMIT_S, driver.kill):
                     browser.new_page().goto("about:blank")
             except BrowserError:
                 launcher.reject(path, "starts, but opens no page")
                 return None
     return path
-
-
-def _wait() -> None:
-    """At set-up nothing watches whether this thread is alive."""
 
 
 if __name__ == "__main__":

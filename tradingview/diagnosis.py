@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-MAX_WORDS = 200  # characters kept of a browser's output
+from tradingview.messages import printable
+
 OTHER_BROWSER = "or choose another browser with --browser"
 
 # The browser's own lines and its exit, in Playwright's errors.
@@ -103,10 +104,11 @@ def _meaningful(lines: list[str]) -> str:
     return shown(_CHROMIUM_PREFIX.sub("", (fatal or telling or [""])[-1]))
 
 
-def first_line(text: str) -> str:
-    return next(iter(text.splitlines()), "")
+def first_line(error: BaseException | str) -> str:
+    """The first line of an error's text, made printable; the error's type if it has no text."""
+    return printable(next(iter(str(error).splitlines()), type(error).__name__))
 
 
 def shown(text: str) -> str:
-    """A program's output made printable, one line, of bounded length."""
-    return "".join(character for character in text[:MAX_WORDS] if character.isprintable()).strip().rstrip(".;")
+    """A program's output made printable, without the stop at its end."""
+    return printable(text).rstrip(".;")

@@ -15,7 +15,6 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,40 +25,30 @@ from playwright.sync_api import Error as BrowserError
 from quotes import InvalidTicker, PlutoError, Source, State, Ticker, parse_ticker, steady_ms
 from settings import Settings, add_options, forget_secrets, settings_of
 from tradingview.browser import Launcher, LaunchSettings
+from tradingview.diagnosis import first_line
 from tradingview.driver import Driver, waiting
 from tradingview.feed import Feed, PageTrouble, Trouble
 from tradingview.group import HEAP_PARTS, Groups
 from tradingview.loop import Loop
 from tradingview.machine import temporary_folder
 from tradingview.patience import Patience
-from tradingview.report import CONTENTS, Report, Sockets
+from tradingview.report import CONTENTS, Record, Report, Sockets
 from tradingview.site import QUOTE_SOCKET_PATH
-from tradingview.tab import Tab, first_line
-from tradingview.verdict import Observed, Verdict, judge
+from tradingview.tab import Tab
+from tradingview.verdict import Observed, judge
 from tradingview.walls import Wall
 
 TICK_S = 0.25
 SECONDS = 30.0  # how long a page is watched after its first price
 MARKUP_LIMIT_MS = 3_000  # for the page to give the header's markup
-GRACE_S = 120.0  # how late driver and browser may be in all
-INTERRUPTED = 130  # exit code, as a shell has it
+GRACE_S = 120.0  # how much longer driver and browser may take in all, before they are killed
+INTERRUPTED = 130  # exit code after Ctrl-C, as in a shell
 OPTIONS = ("source_url", "browser", "browser_mode", "sandbox", "page_max_heap")
 HEADER = ".js-symbol-page-header-root, .js-symbol-header-ticker"
 
 
-@dataclass
-class Record:
-    """The result of one examination: the observations, and what else a report needs."""
-
-    seen: Observed
-    sockets: Sockets
-    document: dict[str, Any] = field(default_factory=dict)  # the probe's facts about the sort of document
-    markup: str = ""  # of the header
-    began_at: float = 0.0  # when the page was requested, in seconds since the epoch
-
-
 def examine(ticker: Ticker, settings: Settings, seconds: float) -> Record:
-    """Watches the ticker's page in its own browser. If the browser doesn't start, that is a finding too."""
+    """Watches the ticker's page in a browser of its own. A browser that doesn't start is a finding, too."""
     source_url, patience, counters = settings.source_url.rstrip("/"), Patience(), Counter[str]()
     host = urlsplit(source_url).netloc
     feed = Feed(ticker, simulated=False, counters=counters, host=host)
@@ -71,7 +60,7 @@ def examine(ticker: Ticker, settings: Settings, seconds: float) -> Record:
     try:
         with temporary_folder() as folder:
             driver = Driver(folder)
-            with driver.running(_do_nothing) as playwright, waiting(_do_nothing, limit, driver.kill):
+            with driver.running() as playwright, waiting(limit, driver.kill):
                 browser, _ = launcher.launch(playwright, driver.kill_browsers)
                 try:
                     Watch(feed, source_url, seconds, patience, counters, browser, launcher, record).run()
@@ -82,10 +71,6 @@ def examine(ticker: Ticker, settings: Settings, seconds: float) -> Record:
         if not seen.why:
             seen.browser_failure = first_line(error)
     return record
-
-
-def _do_nothing() -> None:
-    """In the doctor nothing watches whether this thread is alive."""
 
 
 class Watch:
@@ -110,7 +95,7 @@ class Watch:
         self._trouble: PageTrouble | None = None
         self._is_over = False
         self._loop = Loop()
-        self._control = browser.new_context()  # stays empty; the thread sleeps until it closes
+        self._control = browser.new_context()  # an empty one: the thread sleeps until it closes
         self._group = Groups(self._loop, patience, counters, size=1).with_room(1, is_apart=False)
         self._tab = Tab(
             feed,
@@ -261,14 +246,6 @@ def read_options(arguments: list[str]) -> tuple[argparse.Namespace, Settings]:
     return options, settings_of(parser, options)
 
 
-def write_report(path: Path, record: Record, verdict: Verdict) -> None:
-    """Writes the report and prints what it contains. Raises OSError."""
-    began_at_ms = round(record.began_at * 1000)
-    report = Report(verdict, record.seen, record.sockets, record.document, record.markup, began_at_ms=began_at_ms)
-    report.write(path)
-    print(f"\n{path} is written. {CONTENTS}")
-
-
 def main(arguments: list[str]) -> int:
     options, settings = read_options(arguments)
     forget_secrets()
@@ -285,10 +262,11 @@ def main(arguments: list[str]) -> int:
     print(verdict)
     if options.report:
         try:
-            write_report(Path(options.report), record, verdict)
+            Report(verdict, record).write(Path(options.report))
         except OSError as error:
             print(f"doctor: {options.report} can't be written: {error.strerror}", file=sys.stderr)
             return 1
+        print(f"\n{options.report} is written. {CONTENTS}")
     return 0 if verdict.is_good else 1
 
 

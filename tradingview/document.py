@@ -1,8 +1,8 @@
-"""One document of a page: what each strategy has read in it, what proves it, and what makes it doubtful.
+"""One document of a page: what each strategy has read in it, what proves its price, and what makes it doubtful.
 
-This file owns everything that ends when the page loads again. It never decides what clients are told (feed.py). It is
-pure and runs on the thread of its feed. Times are ms: `at` by the page's clock, `now` by ours, `latest` and
-`site_ms` since the epoch.
+This file owns all that Pluto forgets when the page loads again. It never decides what clients are told (feed.py). It is
+pure and runs on the thread of its feed. Times are ms: `at` by the page's clock, `now` by ours, `latest` and `site_ms`
+since the epoch.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tradingview.texts import Element, Title
 from tradingview.trouble import PageTrouble
 
 TRUST = (Source.SOCKET, Source.DOM, Source.TITLE)  # the strategies that can be live, the most trusted first
-LIVE_MODES = ("", "streaming", "pulsed")  # TradingView's update modes without delay; all others have a name
+LIVE_MODES = ("", "streaming", "pulsed")  # TradingView's update modes without delay
 LIVE_MARKS = ("", "realtime")  # the same for its marks beside the price
 
 
 class Document:
-    """`doubt` says why nothing is proven yet, `host` which host was asked for it."""
+    """`doubt` says why nothing is proven yet; `host` is the host from which it was requested."""
 
     def __init__(self, symbol: str, host: str, tally: Tally, doubt: str | None = None) -> None:
         self.clock = PageClock()
@@ -36,7 +36,7 @@ class Document:
         self._short_name = symbol.partition(":")[2]
         self._tally = tally
         self._disagreeing_since: float | None = None
-        self._is_english = False  # for another host than the one asked: the socket has confirmed a decimal point
+        self._is_english = False  # the socket has confirmed a decimal point; only counts where another host answered
 
     def distrust(self, reason: str, *, slept: bool) -> None:
         """Drops every proof so far. If the machine `slept`, the page's clock stood still, so it is measured again."""
@@ -119,7 +119,7 @@ class Document:
         self._prove_text(Source.TITLE, self.title.reading, self.title.changed_at, now)
 
     def _prove_text(self, source: Source, reading: Reading | None, changed_at: float, now: float) -> None:
-        """A text that only repeats the socket's price is no proof of its own."""
+        """Renews the proof of a text strategy, unless the text only repeats the socket's price."""
         said_until = None if reading is None else self._socket_said_until(reading.text)
         is_echo = said_until is not None and changed_at <= self.frames.sessions.heard_at + DISAGREEMENT_LIMIT_MS
         if self.facts.is_resolved and not is_echo:
@@ -142,7 +142,7 @@ class Document:
         return self.element.reading if source is Source.DOM else self.title.reading
 
     def best(self, now: float) -> tuple[Source, Reading] | None:
-        """The most trusted strategy that works, and its reading. If socket and element disagree: the newer."""
+        """The most trusted strategy that works, and its reading. If socket and element disagree, the newer reading."""
         source = next((source for source in TRUST if self._works(source, now)), None)
         reading = None if source is None else self.reading(source)
         if source is None or reading is None:
@@ -159,20 +159,20 @@ class Document:
         return source is not Source.SOCKET or not self._has_element_gone_on(now)
 
     def _has_element_gone_on(self, now: float) -> bool:
-        """Whether the page shows a newer price while no session has the symbol: it comes from another source."""
+        """Whether the element shows a newer price while no session has the symbol: then frames are not its source."""
         element, frame = self.reading(Source.DOM), self.frames.reading
         if element is None or frame is None or element.at <= frame.at or not self.proofs.holds(Source.DOM, now):
             return False
         return not self.frames.sessions.have_symbol and self._socket_said_until(element.text) is None
 
     def _socket_said_until(self, text: str) -> float | None:
-        """Until when the socket told this price, compared to the tick or to the decimals that the page prints."""
+        """Until when the socket told this price, within a tick or the last decimal that the page prints."""
         price, step = float(text), 10.0 ** -len(text.partition(".")[2])
         tick = 0.0 if self.frames.form is None else self.frames.form.tick(price)
         return self.frames.said_until(price, max(tick * 1.001, step * 0.501))
 
     def disagrees(self, now: float) -> bool:
-        """Whether socket and page have shown different prices for too long, up to the last look at the page."""
+        """Whether socket and element have shown different prices for too long, when the probe last looked."""
         since = self._disagreeing_since
         if since is None or self.reading(Source.DOM) is None or not self._works(Source.SOCKET, now):
             return False

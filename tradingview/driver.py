@@ -1,8 +1,8 @@
 """Playwright's driver: the Node.js process that starts the browser.
 
 This file owns the driver's process from start to end, the environment that driver and browser get, and how long the
-driver may take to start. It opens no browser. A `Driver` runs on the thread that drives Playwright; any thread may
-call `kill`.
+driver may take to start. It opens no browser. A `Driver` runs on the thread that drives Playwright; any thread may call
+`kill`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tradingview.diagnosis import first_line, shown
 
 START_LIMIT_S = 45.0
 BEAT_S = 0.5
-# Variables that only do harm here: options for another Node.js, Playwright's debugger, another machine's browser.
+# Variables that would do harm: options for another Node.js, Playwright's debugger, another machine's browser.
 HARMFUL = ("NODE_OPTIONS", "PWDEBUG", "SELENIUM_REMOTE_URL")
 SET_UP_ANEW = "remove the folder .venv and start ./run.sh again"
 LIBRARY_PACKAGES = {"libatomic.so.1": "libatomic1", "libstdc++.so.6": "libstdc++6"}
@@ -34,6 +34,10 @@ LIBRARY_PACKAGES = {"libatomic.so.1": "libatomic1", "libstdc++.so.6": "libstdc++
 
 class DriverFailed(PlutoError):
     code = "driver_failed"
+
+
+def nothing() -> None:
+    """Shows nobody that this thread is alive: for programs in which nobody watches it."""
 
 
 class Driver:
@@ -44,13 +48,13 @@ class Driver:
         self._is_too_slow = False
 
     @contextmanager
-    def running(self, show_alive: Callable[[], object]) -> Iterator[Playwright]:
+    def running(self, show_alive: Callable[[], object] = nothing) -> Iterator[Playwright]:
         """Starts the driver, and always stops it: its event loop must not stay behind in the thread.
 
         Raises DriverFailed. The start blocks this thread; meanwhile another thread calls `show_alive`.
         """
         with ExitStack() as running:
-            with waiting(show_alive, self._start_limit, self._on_limit), _environment(self._folder):
+            with waiting(self._start_limit, self._on_limit, show_alive), _environment(self._folder):
                 self._try_node()
                 try:
                     playwright = running.enter_context(sync_playwright())
@@ -78,7 +82,7 @@ class Driver:
                 [node, "--version"], capture_output=True, text=True, errors="replace", timeout=self._start_limit
             )
         except BrowserError as error:
-            raise DriverFailed(f"Playwright has no Node.js ({shown(first_line(str(error)))}): {SET_UP_ANEW}") from None
+            raise DriverFailed(f"Playwright has no Node.js ({shown(first_line(error))}): {SET_UP_ANEW}") from None
         except subprocess.TimeoutExpired as error:
             self._is_too_slow = True
             raise self._failure(error) from None
@@ -136,7 +140,7 @@ def node_failure(node: str, said: str) -> str:
 
 
 @contextmanager
-def waiting(show_alive: Callable[[], object], limit: float, give_up: Callable[[], object]) -> Iterator[None]:
+def waiting(limit: float, give_up: Callable[[], object], show_alive: Callable[[], object] = nothing) -> Iterator[None]:
     """While the block keeps this thread busy, another thread calls `show_alive`, and after `limit` s `give_up`."""
     ended = threading.Event()
     deadline = time.monotonic() + limit

@@ -1,7 +1,8 @@
 """A page's facts about itself, before any price: its symbol, its host and its structured data.
 
 This file decides which symbol a page belongs to. It also owns the script strategy (the dated price in structured data)
-and weighs facts that frames tell too, such as the kind of symbol. It is pure and runs on the thread of its feed.
+and combines the page's facts with those in frames, such as the kind of symbol. It is pure and runs on the thread of its
+feed.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ from urllib.parse import unquote, urlsplit
 from quotes import Source, State, UnreadablePrice, iso_milliseconds, parse_price
 from tradingview.formatter import number_text
 from tradingview.messages import Reading, items, printable, texts
+from tradingview.origins import origin_of
 from tradingview.tally import Tally
 from tradingview.trouble import PageTrouble, other_symbol
 
-DEFAULT_PORTS = {"http": 80, "https": 443}
 DAY_MS = 24 * 3600 * 1000  # a symbol traded around the clock is closed after so long without a trade
 
 
 class Facts:
-    """The facts of one document. `host` is the host that was asked; if empty, any host is right."""
+    """The facts of one document. `host` is the host from which it was requested; if empty, any host is right."""
 
     def __init__(self, symbol: str, host: str, tally: Tally) -> None:
         self.reading: Reading | None = None  # the dated price in structured data
         self.is_ours = False  # nothing shows that it is another symbol's page
         self.is_resolved = False  # the page itself names our symbol
-        self.is_elsewhere = False  # another host answered than the one asked
+        self.is_elsewhere = False  # another host than the requested one answered
         self.url = self.resolved = self.title = ""
         self.description = self.currency = ""
         self.is_simulated = False
@@ -39,7 +40,7 @@ class Facts:
         self._hours = ""  # when it is traded
 
     def hear(self, message: dict[str, Any], at: float, alternative: str | None) -> None:
-        """Raises PageTrouble when the page is useless. A page of the `alternative` may still quote our symbol."""
+        """Raises PageTrouble if the page is useless. A page that shows the `alternative` may still quote our symbol."""
         self.title, self.url = printable(message.get("title")), printable(message.get("url"))
         self.resolved = printable(message.get("resolved"))
         if message.get("notFound") is True:
@@ -55,15 +56,15 @@ class Facts:
         self.reading = self._read_offer(message.get("offer"), at) if self.is_resolved else None
 
     def _judge_address(self) -> str:
-        """The address's path. Raises PageTrouble when it is no symbol page's."""
+        """The address's path. Raises PageTrouble if it isn't the address of a symbol page."""
         try:
             address = urlsplit(self.url)
-            path, place = printable(unquote(address.path)), _place(self.url)
         except ValueError:
             raise PageTrouble(State.ERROR, f"asked for {self._symbol}, page went to {self.url}") from None
+        path = printable(unquote(address.path))
         if self.url and not path.startswith("/symbols/"):
             raise PageTrouble(State.ERROR, f"asked for {self._symbol}, page went to {path}", void_price=True)
-        self.is_elsewhere = bool(self._host) and place != _place(f"{address.scheme}://{self._host}")
+        self.is_elsewhere = bool(self._host) and origin_of(self.url) != origin_of(f"{address.scheme}://{self._host}")
         return path
 
     def _read_offer(self, offer: object, at: float) -> Reading | None:
@@ -111,9 +112,3 @@ class Facts:
             "typespecs": self._typespecs,
             "session": self._hours,
         }
-
-
-def _place(url: str) -> tuple[str | None, int | None]:
-    """Host and port of an address. Raises ValueError."""
-    address = urlsplit(url)
-    return address.hostname, address.port or DEFAULT_PORTS.get(address.scheme)

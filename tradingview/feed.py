@@ -1,4 +1,4 @@
-"""The feed layer: turns what the pages of one ticker have told into the quote that is true now.
+"""The feed layer: turns the messages of one ticker's pages into its current quote.
 
 This file owns the ticker's quote: its price, its state and its times, across all documents of its page. It never
 decides what to believe of one document (document.py). It is pure: no clock, no browser, no thread, no I/O. The scraper
@@ -25,13 +25,13 @@ __all__ = ["CLOCK_STEP_MS", "Feed", "PageTrouble", "Trouble", "clock_problem", "
 CLOCK_STEP_MS = 5_000  # a timestamp that jumps back further means that someone set the machine's clock
 CATCH_UP_MS, LAG_MS = 5_000, 500  # longest time to read a backlog; a message this late is part of it
 HELD_UP_MS = 6_000  # a page speaks every 2 s: after a silence this long, its messages were held up
-STOPPED_MS = 2_000  # a page whose timers are this late was stopped: what its sockets tell it may be as old
+STOPPED_MS = 2_000  # a page whose timers are this late was stopped: its sockets' messages may be as old
 CLOCK_LIMIT_MS = 5 * 60_000  # how far off the machine's clock may be
-FUTURE_MS = 60_000  # a trade dated further ahead of the site's clock counts as undated
-KEPT_MS = 60_000  # how long the socket's figures stay beside a price from the page's text
+FUTURE_MS = 60_000  # if a trade is dated further ahead of the site's clock, Pluto ignores the date
+KEPT_MS = 60_000  # how long the socket's figures stay beside a price that was read from the page's text
 
 Status = tuple[State, str | None, int | None, float | None]  # state, reason, next try, end of its proof
-COLUMNS = {"change_percent": "change", "volume": "volume", "high": "high", "low": "low"}  # a quote's figures in words
+COLUMNS = {"change_percent": "change", "volume": "volume", "high": "high", "low": "low"}  # for users
 PLACES = {
     Source.SOCKET: "the page's quotes have",
     Source.DOM: "the price element shows",
@@ -41,12 +41,12 @@ NO_NUMBERS: dict[str, Any] = dict.fromkeys(NUMBER_FIELDS.values())
 
 
 class Feed:
-    """Turns what the pages of one ticker have told into the quote that is true now.
+    """Turns the messages of one ticker's pages into its current quote.
 
     Pure: it has no clock and no browser. Times are ms: `at` by the page's clock, `now` by ours (it never jumps and
-    counts sleep), `wall` since the epoch. Only a quote's own times come from `wall`. `counters` counts what it refuses.
-    One object serves a ticker until the ticker is removed or its page renewed. `host` is the host that is asked for
-    its pages.
+    counts sleep), `wall` since the epoch. Only a quote's own times come from `wall`. `counters` counts refused messages
+    and prices, among others. One object serves a ticker until the ticker is removed or its page renewed. `host` is the
+    host from which Pluto requests its pages.
     """
 
     def __init__(self, ticker: Ticker, *, simulated: bool, counters: Counter[str], host: str = "") -> None:
@@ -75,7 +75,7 @@ class Feed:
         self._lag = 0.0  # delay of the last message beyond the least one
         self._late = 0.0  # how late the page's timers are
         self._caught_at = float("-inf")  # when the last backlog began to arrive, by our clock
-        self._held_until: float | None = None  # the end of the proof before that
+        self._held_until: float | None = None  # until when the price was proven at that moment
         self._document = Document(self.symbol, self._host, self._tally, doubt)
         self._shown: tuple[Source, Reading] | None = None  # the reading shown, of this document
         self._is_disagreement_counted = False
@@ -96,7 +96,7 @@ class Feed:
         return self._document.refusal
 
     def quote(self, now: float) -> Quote:
-        """The ticker's quote; the same object while nothing is new. `Quote.as_of` tells whether its proof holds."""
+        """The ticker's quote: the same object until something changes. `Quote.as_of` tells whether its proof holds."""
         status = self._status(now)
         if self._quote is None or status != self._built_of:
             self._quote, self._built_of = self._build(status), status
@@ -139,7 +139,7 @@ class Feed:
         return source
 
     def _proven_until(self, now: float) -> float | None:
-        """When the proof of the shown price runs out, by our clock; None without a proof. A backlog renews none."""
+        """When the proof of the shown price runs out, by our clock; None without one. A backlog renews no proof."""
         if self.has_price and self._is_catching_up(now):
             return self._held_until
         return None if self._source is None else self._document.proofs.until(self._source)
@@ -161,7 +161,7 @@ class Feed:
         self._document.distrust(reason, slept=slept)
 
     def succeed(self, old: Feed) -> None:
-        """Replaces the old page's feed. If both show the same price, it keeps its times."""
+        """Takes the place of the old page's feed. If both show the same price, the older times are kept."""
         self.loads += old.loads
         before, shown = old._values, self._values
         if before.get("timestamp") is None or shown.get("timestamp") is None:
@@ -178,7 +178,7 @@ class Feed:
             self._quote = None
 
     def hear_date(self, date: str, now: float) -> None:
-        """Takes the site's `Date` header. A trade's age is measured by the site's clock, continued from it."""
+        """Sets the site's clock by a `Date` header of the site. A trade's age is measured by that clock."""
         with suppress(ValueError, OverflowError):
             self._site_ahead = parsedate_to_datetime(date).timestamp() * 1000 - now
 
@@ -253,12 +253,12 @@ class Feed:
             self._know(Source.SCRIPT, facts.reading, now, wall)
 
     def _take_figures(self, now: float) -> None:
-        """Updates the figures beside a price that is already shown. With a new price, they come along."""
+        """Updates the figures of a price that is already shown. `_know` sets those of a new price."""
         if self._shown is not None and self._shown[1] == self._document.reading(self._shown[0]):
             self._learn(**self._figures(self._shown[0], now))
 
     def _figures(self, source: Source, now: float) -> dict[str, Any]:
-        """The figures of the price's own strategy. What the page's text lacks stays for KEPT_MS."""
+        """The figures that the price's own strategy read. Those that a page's text lacks are kept for KEPT_MS."""
         beside = self._document.values_beside(source)
         if source is Source.SOCKET or now >= self._kept_until:
             self._kept = {}
@@ -276,7 +276,7 @@ class Feed:
             self._learn(calculated="calculated by tradingview" in description.lower())
 
     def choose(self, now: float, wall: float) -> None:
-        """Shows the document's best reading. While Pluto reads a backlog of messages, it keeps the reading it has."""
+        """Shows the document's best reading. While Pluto reads a backlog of messages, the shown reading stays."""
         self._document.proofs.settle(now)
         if self.has_price and self._is_catching_up(now):
             return
@@ -297,7 +297,7 @@ class Feed:
         self._late = late_ms if is_stopped or was_catching_up else 0.0
 
     def _is_catching_up(self, now: float) -> bool:
-        """Whether messages may be old: a backlog arrives in order, however slowly it is read, by the page or by us."""
+        """Whether messages may be old: the page or Pluto still reads a backlog, which arrives in order."""
         since = now - self._caught_at
         is_behind = self._lag > LAG_MS and now - self._heard_now < SETTLING_MS
         return self._late > LAG_MS or since < SETTLING_MS or (is_behind and since < CATCH_UP_MS)
@@ -335,7 +335,7 @@ class Feed:
 
 
 def clock_problem(behind_ms: float | None) -> str | None:
-    """What is wrong with a clock that is so far behind the site's; None if nothing is, or nothing is known."""
+    """What is wrong with a clock that is this far behind the site's; None if nothing is, or nothing is known."""
     if behind_ms is None or abs(behind_ms) <= CLOCK_LIMIT_MS:
         return None
     side = "behind" if behind_ms > 0 else "ahead of"

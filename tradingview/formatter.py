@@ -1,8 +1,8 @@
 """TradingView's price formatter: prints a number of a quote frame exactly as the page does.
 
 This file owns the page's arithmetic (IEEE doubles, as in JavaScript) and how a symbol's format is read. It never reads
-a page and keeps no state; any thread may call it. It never invents a format: without one it prints the number's own
-digits.
+a page and never guesses a format: without one it prints the number's own digits. It keeps no state; any thread may call
+it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The socket strategy: reads the quote frames about a page's symbol and chooses which of their prices counts.
 
-Several quote sessions quote one symbol under several names, some late, some in another currency. This file owns the
-choice among them and remembers recent prices. It is pure and runs on the thread of its feed. Times are ms by the page's
-clock, except `latest`, which is since the epoch.
+A page's quote sessions quote one symbol under several names, some late, some in another currency. This file owns the
+choice among their prices and remembers recent ones. It is pure and runs on the thread of its feed. Times are ms by the
+page's clock, except `latest`, which is since the epoch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NUMBER_FIELDS = {  # TradingView's name of a quote field, and ours
     "bid": "bid",
     "ask": "ask",
 }
-OF_THE_PRICE = frozenset({"ch", "chp"})  # they belong to the price of the same session
+OF_THE_PRICE = frozenset({"ch", "chp"})  # figures that belong to one price, that of the same session
 TEXT_FIELDS = {"currency_code": "currency", "description": "description"}
 CURRENCY_FIELDS = ("currency_code", "currency_id")
 SYMBOL_FIELDS = FORMAT_FIELDS | {"description", "typespecs", "session", *CURRENCY_FIELDS}
@@ -42,7 +42,7 @@ MAX_FIGURE = 1e18
 
 @dataclass(slots=True)
 class Said:
-    """A price that counted, and `until` when; infinity for the last one."""
+    """A price that the socket told, and `until` when it counted; infinity for the last one."""
 
     price: float
     until: float = float("inf")
@@ -63,12 +63,12 @@ class Frames:
         self.giver: Line | None = None  # the line whose price counts
         self._symbol = symbol
         self._tally = tally
-        self._told: tuple[object, float, int | None] | None = None  # that price as told, when, and its trade's time
+        self._told: tuple[object, float, int | None] | None = None  # the price that counts, when told, its trade's time
         self._figures: dict[str, Any] = {}  # the last ones told, by TradingView's names
         self._said: deque[Said] = deque(maxlen=MAX_REMEMBERED)
 
     def hear(self, message: dict[str, Any], at: float, latest: float) -> float | None:
-        """Takes the frames of one message. Returns how long they prove the price, in ms; None if they prove nothing.
+        """Takes the frames of one message. Returns for how many ms they prove the price; None if they prove nothing.
 
         A trade dated after `latest` counts as undated. Raises PageTrouble when TradingView no longer quotes the symbol
         in any session.
@@ -91,7 +91,7 @@ class Frames:
         return None
 
     def _take(self, socket: Socket, frame: object, at: float, latest: float) -> bool:
-        """Takes a frame. Returns whether it proves the page's price: a line without a price doesn't."""
+        """Takes a frame. Returns whether it proves the page's price: it doesn't if its line has no price yet."""
         name = frame.get("name") if isinstance(frame, dict) else None
         if not isinstance(frame, dict) or not isinstance(name, str) or not self.names.mean_symbol(name):
             raise ValueError("a frame of another symbol")
@@ -110,7 +110,7 @@ class Frames:
         return "lp" in line.fields
 
     def _why_foreign(self, session: Session, name: str) -> str | None:
-        """Why this name in this session doesn't stand for the page's price; None if it does."""
+        """Why this name in this session is not the page's own price; None if it is."""
         if session.is_over or name in session.removed:
             return "session: over"
         if session.is_snapshot:
@@ -118,7 +118,7 @@ class Frames:
         return None if (key := self.names.extra_key(name)) is None else f"spec: {key}"
 
     def _judge_error(self, name: str, frame: dict[str, Any], fields: dict[str, Any]) -> None:
-        """Raises PageTrouble for a final error. Ignores a spec name's errors, and only notes those that may pass."""
+        """Raises PageTrouble for a final error. Only notes an error that may pass. Ignores the error of a spec."""
         error = printable(frame.get("error") or frame.get("status"))
         self._tally.refuse(Source.SOCKET, f"error: {error[:32]}")
         if name != self._symbol:
@@ -146,9 +146,10 @@ class Frames:
             self._read()
 
     def _counts(self, line: Line, latest: float) -> bool:
-        """Whether the line's new price counts. From the line whose price counted last, always.
+        """Whether the line's new price counts. It always does if the line's price counted before.
 
-        From another line of its session: unless the trade is older. From another session: only if the trade is newer.
+        A price of another line of that session counts unless its trade is older; a price of another session only if its
+        trade is newer.
         """
         giver = self.giver
         if giver is None or giver is line or giver.is_over:
@@ -168,7 +169,7 @@ class Frames:
         return moment / 1000
 
     def _take_figures(self, line: Line, news: dict[str, Any]) -> None:
-        """Takes figures from any session, except those that belong to that session's own price."""
+        """Takes figures from any session, but those that belong to one price only with that price."""
         figures = {name: value for name, value in news.items() if name in NUMBER_FIELDS}
         is_same = self.giver is not None and line.session is self.giver.session
         if "lp" in news and line is not self.giver:
@@ -217,7 +218,7 @@ class Frames:
         return max((said.until for said in self._said if abs(said.price - price) <= tolerance), default=None)
 
     def told(self, name: str) -> str:
-        """The last value of a text, such as `update_mode`, from the session that gave the price."""
+        """The last value of a text, such as `update_mode`, in the session whose price counts."""
         if self.giver is None:
             return ""
         lines = (self.giver, *self.giver.session.lines.values())
@@ -234,14 +235,14 @@ def _without_prices_own(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mark_unreadable(socket: Socket, frame: object) -> None:
-    """After an unreadable frame, its session proves nothing until its next readable one."""
+    """After an unreadable frame, its session proves nothing until the next readable frame."""
     told = frame.get("session") if isinstance(frame, dict) else None
     for session in socket.sessions.values():
         session.is_unreadable |= session.id == told or not isinstance(told, str)
 
 
 def _news_in(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields with news. Drops an invalid figure, but keeps an invalid price: it makes the price unreadable."""
+    """The valid fields that are not null. An invalid price stays: it makes the price unreadable."""
     news: dict[str, Any] = {}
     for name, value in fields.items():
         if value is None:

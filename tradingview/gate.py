@@ -1,8 +1,8 @@
 """The gate of a page: which documents it may load, and whether TradingView refuses its sockets.
 
 This file sees every document request of the page and its iframes, before it is sent and when it is answered. It allows
-or refuses the request and judges the response. It never decides what happens to the page. Everything runs on the
-thread that drives Playwright.
+or refuses the request and judges the response. It never decides what happens to the page. Everything runs on the thread
+that drives Playwright.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import CDPSession, Page, WebSocket
 
-from quotes import State
-from tradingview.feed import PageTrouble, printable
+from quotes import State, steady_ms
+from tradingview.feed import Feed, PageTrouble, printable
 from tradingview.guard import Guard
 from tradingview.loop import Loop
 from tradingview.origins import Origin, may_lead, origin_of
@@ -53,19 +53,18 @@ class Answer:
 class Gate:
     """Watches one page, once `watch` is called.
 
-    It calls `on_load` when the page's document is requested, `on_answer` with each response to that (redirects too),
-    and `on_trouble` with each response that is no symbol page.
+    It tells the feed of each request for the page's document and of each response (redirects too), and calls
+    `on_trouble` with each response that is no symbol page.
     """
 
     def __init__(
         self,
+        feed: Feed,
         source: Origin,
         loop: Loop,
         guard: Guard,
         counters: Counter[str],
         *,
-        on_load: Callable[[], None],
-        on_answer: Callable[[Answer], None],
         on_trouble: Callable[[PageTrouble], None],
         is_headed: bool,
         challenges: Iterable[str],
@@ -74,12 +73,11 @@ class Gate:
         self.answers: list[Answer] = []  # to the last request for the page's document, redirects included
         self.passing_since: float | None = None  # since when the site shows a check that passes by itself
         self.challenged_at = float("-inf")  # when an iframe of a check last loaded
-        self._source, self._loop, self._guard, self._counters = source, loop, guard, counters
-        self._on_load, self._on_answer = on_load, on_answer
+        self._feed, self._source, self._loop, self._guard, self._counters = feed, source, loop, guard, counters
         self._on_trouble, self._is_headed, self._challenges = on_trouble, is_headed, tuple(challenges)
         self._channel: CDPSession | None = None
         self._frame_id = ""  # of the page itself, not of an iframe in it
-        self._refused: Origin | None = None  # where the site sent the page and Pluto didn't let it go
+        self._refused: Origin | None = None  # the target of a redirect that Pluto refused
 
     def watch(self, page: Page, channel: CDPSession) -> None:
         self._channel = channel
@@ -138,7 +136,7 @@ class Gate:
             return self._judge(status, event)
         if "redirectedRequestId" not in event:
             self.answers = []
-            self._on_load()
+            self._feed.loads += 1
         return True
 
     def _judge(self, status: int, event: dict[str, Any]) -> bool:
@@ -146,7 +144,9 @@ class Gate:
         headers = {header["name"].lower(): header["value"] for header in event["responseHeaders"]}
         answer = Answer(event["request"]["url"], status, headers)
         self.answers = [*self.answers, answer][-MAX_ANSWERS:]
-        self._on_answer(answer)
+        self._feed.http_status = status
+        if answer.date is not None:
+            self._feed.hear_date(answer.date, steady_ms())
         if status != PASSING_STATUS:
             self.passing_since = None
         elif self.passing_since is None:

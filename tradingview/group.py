@@ -39,7 +39,7 @@ class Group:
         self.tabs: set[Tab] = set()
         self.is_retiring, self.is_apart = False, is_apart
         self._loop, self._patience, self._counters = loop, patience, counters
-        self._is_tidy = True  # the garbage of opening pages has been collected
+        self._is_tidy = True  # the garbage that opening pages left has been collected
         self._heap_mb: float | None = None  # since the last page opened here
         self._stopped_at: float | None = None  # when an endless loop was last stopped
 
@@ -53,7 +53,7 @@ class Group:
         return self.context
 
     def release(self, tab: Tab) -> None:
-        """Closes the page of a tab that has left the group; for the last tab, the context."""
+        """Closes the page of a tab that has left the group; after the last tab, the context."""
         if self.tabs:
             tab.close()
             return
@@ -70,8 +70,8 @@ class Group:
     def _check_frozen(self, now: float) -> None:
         """Finds pages that froze. An endless loop in one page silences all; one order stops it.
 
-        A loading page may keep the renderer busy: until its deadline nothing is stopped. A
-        neighbour's silence says nothing then.
+        A loading page may keep the renderer busy: until its deadline nothing is stopped. A neighbour's silence says
+        nothing then.
         """
         silent = {tab for tab in self.tabs if tab.priced_at is not None and self._is_silent(tab, now)}
         if not silent or any(tab.is_loading(now) for tab in self.tabs):
@@ -118,9 +118,9 @@ class Group:
         self._loop.soon(tab.load)
 
     def _tidy(self, now: float) -> None:
-        """Collects the garbage of opening pages once: a third of the heap, which idle pages would keep for long.
+        """Collects the garbage that opening pages left, once: a third of the heap, which idle pages keep for long.
 
-        The browser collects a large heap itself: it takes longer, but never keeps prices waiting for seconds.
+        A large heap is left to the browser: its collection takes longer, but never delays prices for seconds.
         """
         if self._is_tidy or self._heap_mb is None or not all(tab.has_settled(now) for tab in self.tabs):
             return
@@ -164,9 +164,9 @@ class Groups:
         return next(group for group in self.all if tab in group.tabs)
 
     def with_room(self, sharing: int, *, is_apart: bool) -> Group:
-        """The emptiest of the fewest groups that hold `sharing` tickers: several renderers share the work of opening.
+        """A group for one more page, when `sharing` tickers share groups; a page apart gets a group of its own.
 
-        A page apart gets a group of its own.
+        Pluto makes no more groups than these tickers need, and takes the emptiest: so the renderers share the work.
         """
         groups = [group for group in self.all if not group.is_retiring and not group.is_apart]
         if is_apart or len(groups) < math.ceil(sharing / self._size) or not groups:

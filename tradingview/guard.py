@@ -44,7 +44,7 @@ class Guard:
             self._on_harm("the page floods")
 
     def _refuse_popups_of(self, page: Page) -> None:
-        """Also refuses what the page's own popups do, and counts it for the page."""
+        """Refuses the page's windows, dialogs and downloads. Those of its windows count as its own."""
         offers = "the page keeps offering downloads"
         page.on("popup", self._on_popup)
         page.on("dialog", self._on_dialog)

@@ -60,7 +60,7 @@ def _cpu_quota(root: Path) -> float:
 def temporary_root() -> str:
     """TMPDIR if it is writable, even if full; else Python's choice. Raises FolderMissing.
 
-    It is /tmp if that path would be too long for the browser's sockets.
+    Takes /tmp if that path would be too long for the browser's sockets.
     """
     wanted = os.environ.get("TMPDIR")
     try:
@@ -87,9 +87,9 @@ def is_full(folder: str) -> bool:
 
 @contextmanager
 def temporary_folder() -> Iterator[str]:
-    """A new folder for everything that driver and browser write: a killed browser leaves its profile behind.
+    """A new folder for all files of driver and browser; it is removed at the end, also after a browser was killed.
 
-    If Pluto is killed, the whole folder stays; the next Pluto removes it here.
+    If Pluto itself is killed, the folder stays until the next Pluto removes it here.
     """
     root = temporary_root()
     if (wanted := os.environ.get("TMPDIR")) and not _is_writable(wanted):

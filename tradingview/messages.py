@@ -1,6 +1,6 @@
-"""Reads values of the probe's messages: whatever a page put there, the result is bounded and has its type.
+"""Reads values of the probe's messages: whatever a page puts there, each result is bounded and has its type.
 
-This file owns these readers and a reading's shape. It believes and remembers nothing; any thread may use it.
+This file owns these functions and the type of a reading. It judges and remembers nothing; any thread may use it.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 MAX_TEXT = 200  # characters kept of a page's text
-DISAGREEMENT_LIMIT_MS = 2_000  # the page paints a frame within 125 ms: throttling can't explain this much
+DISAGREEMENT_LIMIT_MS = 2_000  # longest delay of a repaint; the page paints a frame within 125 ms
 MAX_ITEMS = 64  # items kept of a page's list
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A price as one strategy read it: when the page showed it, by its clock, and the exchange's own time of it."""
+    """A price as one strategy read it: `at` is when the page showed it, `source_time` the exchange's own time."""
 
     text: str
     at: float

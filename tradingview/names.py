@@ -1,7 +1,7 @@
 """A symbol's names in a quote session: "BINANCE:BTCUSD", or a spec such as ={"symbol":"BINANCE:BTCUSD",…}.
 
-A spec can ask for another currency or for extended hours, which is another price. This file decides which names stand
-for the price that the page shows. It is pure and runs on the thread of its feed.
+A spec can ask for another currency or for extended hours, which is another price. This file decides which names mean
+the price that the page shows. It is pure and runs on the thread of its feed.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 from tradingview.messages import MAX_TEXT, printable
 
-COIN_PREFIX = "XTVC"  # of TradingView's id of a currency that is a coin: XTVCUSDT
+COIN_PREFIX = "XTVC"  # TradingView's id of a currency that is a coin begins so: XTVCUSDT
 
 
 def symbol_in(name: str) -> object:
-    """The symbol that a name stands for; the name itself if it is no spec."""
+    """The symbol that a name means: what a spec says, else the name itself."""
     return _spec_in(name).get("symbol") if name.startswith("=") else name
 
 
@@ -28,26 +28,26 @@ def _spec_in(name: str) -> dict[str, Any]:
 
 
 class Names:
-    """Which names stand for the page's own price. While its currency is unknown, no name with a currency does."""
+    """Which names mean the page's own price. While the page's currency is unknown, no name with a currency does."""
 
     def __init__(self, symbol: str) -> None:
         self._symbol = symbol
-        self._currencies: dict[str, str] = {}  # by their source
+        self._currencies: dict[str, str] = {}  # the page's currency, by who told it
         self._extra_keys: dict[str, str | None] = {}  # cached until the currencies change
 
     def know_currency(self, source: str, currency: object) -> None:
-        """Learns the page's currency, or the currency's id, from the page or a frame."""
+        """Learns the page's currency or that currency's id; `source` is the page or a frame's field."""
         code = printable(currency).removeprefix(COIN_PREFIX)
         if code and self._currencies.get(source) != code:
             self._currencies[source] = code
             self._extra_keys.clear()
 
     def mean_symbol(self, name: str) -> bool:
-        """Whether the name stands for the symbol, in any currency."""
+        """Whether the name means the symbol, in any currency."""
         return len(name) <= MAX_TEXT and symbol_in(name) == self._symbol
 
     def extra_key(self, name: str) -> str | None:
-        """The spec's key that makes its price differ from the page's; None if it is the page's."""
+        """The spec's key that asks for another price than the page's; None if the name means the page's price."""
         if name == self._symbol:
             return None
         if name not in self._extra_keys:

@@ -1,4 +1,4 @@
-"""Origins: which host Pluto asked for a page, and where the site may redirect it.
+"""Origins: the hosts from which Pluto requests a page, and to which the site may redirect it.
 
 This file owns the comparison of addresses and the rule for redirects. It is pure; any thread may use it.
 """

@@ -37,7 +37,7 @@ class Patience:
     event_rate: float = 200.0  # an event is anything that a page makes Pluto read; a busy symbol has 20 a second
     event_burst: float = 600.0
     event_size: int = 16 * 1024  # characters that count as one more event
-    iframe_cost: float = 5.0  # in events: an iframe costs the whole renderer that much
+    iframe_cost: float = 5.0  # in events: what each iframe costs the renderer
     disturbance_rate: float = 0.1  # windows, dialogs, downloads, and pages that leave or reload themselves
     disturbance_burst: float = 20.0
 
@@ -53,7 +53,7 @@ class Patience:
     ping: float = 3.0  # between an answer of the browser and the next question
     ping_limit: float = 20.0  # for its answer; after that it counts as hung
     weigh: float = 60.0  # between two checks of its memory
-    room_memory: float = 600.0  # memory exceeded again this soon has too little room for its pages
+    room_memory: float = 600.0  # if the memory limit is exceeded again this soon, there are too many pages
     no_room_retry: float = 600.0
     good_session: float = 5.0  # a browser that ran longer, with a live page, worked
     end_grace: float = 0.1  # for processes to end after their browser; then Pluto kills them
@@ -71,10 +71,10 @@ class Patience:
     blocked_spacing: float = 2.0  # until the next page after a refusal; doubles with each further refusal
     spacing_limit: float = 60.0
     renewal_retry: float = 600.0
-    no_life: float = 30.0  # without a sign of life from the socket of a live price, before its page is reopened;
+    no_life: float = 30.0  # after this silence of a live price's socket, its page is reopened;
     no_life_of_element: float = 180.0  # the same for a price read from the element alone
     reopening_waits: tuple[float, ...] = (0.0, 120.0, 600.0, 1800.0)  # between two reopenings
-    reopening_memory: float = 300.0  # a page that is live for longer starts again at the first wait
+    reopening_memory: float = 300.0  # after this time of being live, a page's waits begin anew
     asked_retry: float = 10.0  # between two tries that a user requests
 
     def slack(self, failures: int) -> float:

@@ -12,7 +12,7 @@ from tradingview.frames import FRAME_FIELDS
 from tradingview.messages import DISAGREEMENT_LIMIT_MS, MAX_TEXT
 from tradingview.site import BINDING, PROBE, WALL_FORMS, WALL_TEXTS
 
-EXPLAINED_MS = 2_500  # the page paints late: a repaint of a price that a frame told this recently is no news
+EXPLAINED_MS = 2_500  # if the page paints a price that a frame told this recently, the repaint proves nothing
 
 
 def probe_script(symbol: str, *, slim: bool, pulse: float, max_message: int, max_rate: float) -> str:

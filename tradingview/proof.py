@@ -1,7 +1,7 @@
-"""The proof that a page's price is current: until when it holds, and how to convert the page's clock to ours.
+"""The proof that a page's price is current: until when it holds, and how the page's clock is converted to ours.
 
-This file owns the limits of a proof and the rules for accepting one. It is pure: it reads no clock and has no thread.
-Times are ms; `at` is by the page's clock, `now` and `moment` by ours.
+This file owns the limits of a proof and the rules by which Pluto accepts one. It is pure: it reads no clock and has no
+thread. Times are ms; `at` is by the page's clock, `now` and `moment` by ours.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from statistics import median
 from quotes import Source
 
 # The wire contract's figures.
-HEARTBEAT_MS = 10_000  # assumed heartbeat interval of a socket that has sent fewer than two
+HEARTBEAT_MS = 10_000  # the assumed interval of a socket that has sent fewer than two heartbeats
 HEARTBEATS_PER_PROOF = 1.5
 MIN_SOCKET_PROOF_MS, MAX_SOCKET_PROOF_MS = 15_000, 22_000
-TEXT_PROOF_MS = 30_000  # of the price element or the title alone
-GAPS = 5  # the interval is the median of this many
+TEXT_PROOF_MS = 30_000  # how long a change of the price element or the title proves a price
+GAPS = 5  # the interval is the median of the last gaps between heartbeats, of this many
 
 SETTLING_MS = 1_000  # after a silence, outdated messages of the backlog arrive within this time
 CLOCK_WINDOW_MS = 60_000  # how long the least delay of a page's messages is remembered
@@ -37,7 +37,7 @@ def socket_proof_limit(beats: Sequence[float]) -> float:
 
 
 class PageClock:
-    """Converts a page's time to ours. The least message delay of the last one to two minutes counts as no delay."""
+    """Converts a page's time to ours. Assumes that the fastest message of the last one to two minutes took no time."""
 
     def __init__(self) -> None:
         self._least = self._least_before = float("inf")
@@ -56,10 +56,10 @@ class PageClock:
 
 
 class Proofs:
-    """Until when each strategy's feed is proven alive.
+    """Until when each strategy's price is proven.
 
-    A proof that arrives after the last one has run out counts only SETTLING_MS later: Pluto first reads the backlog of
-    messages that were held up.
+    A proof that arrives after the last one has run out counts only SETTLING_MS later: messages may have been held up,
+    and Pluto reads the whole backlog first.
     """
 
     def __init__(self, doubt: str | None) -> None:
@@ -80,7 +80,7 @@ class Proofs:
             self._counts_after = at + SETTLING_MS
 
     def renew(self, source: Source, at: float, moment: float, limit: float, now: float) -> None:
-        """The strategy's feed was alive `at` this page time, `moment` by our clock; that proves `limit` ms."""
+        """The strategy's source was alive `at` this time, `moment` by our clock: this proves its price for `limit`."""
         if self._counts_after is None or at <= self._counts_after:
             return
         self.settle(now)

@@ -1,10 +1,10 @@
 """A report: what a maintainer needs to know about a page that only its user can open, and nothing personal.
 
-This file decides what a report may contain. It is an allowlist: the report is written anew, from data known to be
-harmless only. Of a page it has: the header's markup without texts, personal classes or addresses; the socket's messages
-about the page's own symbol, field by field; the mere names of other symbols; status and a few headers of each answer.
-Never: cookies, tokens, storage, addresses, or anything outside the header.
-It opens no page and runs on the doctor's thread. `python -m simulator --replay FILE` serves a report again.
+This file decides what a report may contain. It is an allowlist: a report holds only data known to be harmless. Of a
+page it has: the header's markup without texts, personal classes or addresses; the socket's messages about the page's
+own symbol, field by field; of other symbols only the names; status and a few headers of each answer. Never: cookies,
+tokens, storage, addresses, or anything outside the header. It opens no page and runs on the doctor's thread. `python -m
+simulator --replay FILE` serves a report again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -262,34 +262,35 @@ def _harmless_name(name: str) -> str:
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
-class Report:
-    """One examination, safe to send. `began_at_ms` is when the page was requested, since the epoch."""
+@dataclass
+class Record:
+    """The result of one examination: the observations, and what else a report needs."""
 
-    def __init__(
-        self,
-        verdict: Verdict,
-        seen: Observed,
-        sockets: Sockets,
-        document: dict[str, Any],
-        markup: str,
-        *,
-        began_at_ms: int,
-    ) -> None:
-        self._verdict, self._seen, self._sockets = verdict, seen, sockets
-        self._document, self._markup, self._began_at_ms = document, markup, began_at_ms
+    seen: Observed
+    sockets: Sockets
+    document: dict[str, Any] = field(default_factory=dict)  # what sort of document it is, as the probe said
+    markup: str = ""  # of the header
+    began_at: float = 0.0  # when the page was requested, in seconds since the epoch
+
+
+class Report:
+    """One examination, safe to send."""
+
+    def __init__(self, verdict: Verdict, record: Record) -> None:
+        self._verdict, self._record = verdict, record
 
     def as_json(self) -> dict[str, Any]:
-        seen, sockets = self._seen, self._sockets
+        seen, sockets = self._record.seen, self._record.sockets
         return {
             "symbol": seen.symbol,
             "host": harmless_host(seen.host),
-            "recorded_at": self._began_at_ms,
+            "recorded_at": round(self._record.began_at * 1000),
             "simulated": seen.is_simulated,
             "verdict": self._harmless_verdict(),
             "answers": [harmless_answer(answer) for answer in seen.answers],
             "document": self._harmless_document(),
             "facts": self._harmless_facts(),
-            "header_html": skeleton(self._markup),
+            "header_html": skeleton(self._record.markup),
             "messages": sockets.messages,
             "others": sockets.others,
             "left_out": dict(sockets.left_out),
@@ -304,11 +305,11 @@ class Report:
         return verdict | {"advice": harmless(verdict["advice"])}
 
     def _harmless_document(self) -> dict[str, Any]:
-        facts = {name: self._document.get(name) is True for name in ("symbol", "notFound", "check")}
-        return {"title": known_title(self._document.get("title")), **facts}
+        facts = {name: self._record.document.get(name) is True for name in ("symbol", "notFound", "check")}
+        return {"title": known_title(self._record.document.get("title")), **facts}
 
     def _harmless_facts(self) -> dict[str, Any]:
-        page = self._seen.why.get("page", {})
+        page = self._record.seen.why.get("page", {})
         if not page.get("resolvedSymbol"):
             return {}
         names = {

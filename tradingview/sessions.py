@@ -1,8 +1,8 @@
 """The quote sessions on a page's sockets: which of them would tell a new price of the page's symbol.
 
-This file owns the state of sessions and sockets (opened, hibernated, removed, closed), and so what a socket's message
-proves. It never reads prices (frames.py). It is pure and runs on the thread of its feed. Times are ms by the page's
-clock. A session is a quote session.
+This file owns the state of sessions and sockets (opened, hibernated, removed, closed), and decides by it what a
+socket's message proves. It never reads prices (frames.py). It is pure and runs on the thread of its feed. Times are ms
+by the page's clock. "Session" means a quote session.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tradingview.messages import is_time, items, printable, texts
 from tradingview.names import Names
 from tradingview.proof import GAPS, heartbeat_interval, socket_proof_limit
 
-SNAPSHOT_SESSIONS = "qs_snapshoter"  # name prefix of sessions that quote once and never update
+SNAPSHOT_SESSIONS = "qs_snapshoter"  # the names of sessions that quote only once begin so
 MAX_SOCKETS, MAX_SESSIONS, MAX_NAMES = 8, 32, 16  # per page, per socket, per session
 
 K = TypeVar("K")
@@ -24,7 +24,7 @@ V = TypeVar("V")
 
 @dataclass(eq=False, slots=True)
 class Line:
-    """All fields that a session has told under one name of the symbol; each frame holds only changes."""
+    """All fields that a session has told under one name of the symbol. A frame has only those that changed."""
 
     session: Session
     name: str
@@ -42,9 +42,9 @@ class Session:
     id: str
     lines: dict[str, Line] = field(default_factory=dict)  # by the symbol's names in it
     removed: set[str] = field(default_factory=set)  # names that the page has removed
-    fast: set[str] = field(default_factory=set)  # names that the page wants fast
+    fast: set[str] = field(default_factory=set)  # names that the page ordered as fast; with any, the session is awake
     is_hibernated: bool = False
-    is_unreadable: bool = False  # a frame couldn't be read: the price may have changed
+    is_unreadable: bool = False  # its last frame couldn't be read: the price may have changed
     is_over: bool = False
 
     @property
@@ -52,7 +52,7 @@ class Session:
         return self.id.startswith(SNAPSHOT_SESSIONS)
 
     def line(self, name: str) -> Line:
-        """The line of this name, new if need be. Raises ValueError when there are too many names."""
+        """The line of this name; a new one if there is none. Raises ValueError when there are too many names."""
         if name not in self.lines:
             if len(self.lines) >= MAX_NAMES:
                 raise ValueError("too many names for a symbol")
@@ -91,7 +91,7 @@ class Socket:
         return session
 
     def end(self) -> None:
-        """The socket is closed, its sessions are over. It proves nothing more; earlier proofs stay."""
+        """The socket is closed and its sessions are over. It proves nothing more; earlier proofs stay."""
         self.is_open = False
         for session in self.sessions.values():
             session.is_over = True
@@ -108,7 +108,7 @@ class Sessions:
 
     def __init__(self, names: Names) -> None:
         self._names = names
-        self.heard_at = 0.0  # last message of any socket with the symbol
+        self.heard_at = 0.0  # when a socket with the symbol last received a message
         self._sockets: dict[int, Socket] = {}
 
     def socket(self, number: object) -> Socket:
@@ -120,7 +120,7 @@ class Sessions:
         return socket
 
     def hear(self, message: dict[str, Any]) -> None:
-        """Takes a change of a session: an order of the page, or an end by the server."""
+        """Takes a change of a session: the page ordered it, or the server ended the session."""
         socket, event = self.socket(message.get("socket")), message.get("event")
         if event == "protocol_error":
             socket.end()
@@ -144,7 +144,7 @@ class Sessions:
                 raise ValueError(f"an event of unknown kind {printable(event)!r}")
 
     def hear_sockets(self, told: object, at: float) -> Iterator[tuple[float, float]]:
-        """Takes the state of the page's sockets. Yields the time and limit of each proof in their last messages."""
+        """Takes the state of the page's sockets. Yields the time and limit of each proof that their messages give."""
         if not isinstance(told, list):
             return
         seen = set()
@@ -186,7 +186,7 @@ class Sessions:
         return any(self.has(session) for socket in self._sockets.values() for session in socket.sessions.values())
 
     def why(self, at: float, giver: Line | None) -> list[dict[str, Any]]:
-        """For a person: each socket with its sessions. `at` is now by the page's clock, `giver` is the price's line."""
+        """For a person: each socket with its sessions. `at` is now, `giver` is the line whose price counts."""
         return [
             {
                 "isOpen": socket.is_open,

@@ -18,7 +18,7 @@ PROBE = (Path(__file__).parent / "probe.js").read_text(encoding="utf-8")
 BLOCKED_HOSTS = (
     "telemetry.*",  # TradingView's own measurements
     "snowplow-pixel.*",
-    "pushstream.*",  # notices; quotes come from the data. socket
+    "pushstream.*",  # notifications; quotes come from the host data.*
     "s3-symbol-logo.*",  # images
     "*.googletagmanager.com",
     "*.google-analytics.com",
@@ -31,7 +31,7 @@ BLOCKED_HOSTS = (
     "*.segment.com",
     "*.segment.io",
 )
-COOKIE_NAME, COOKIE_CHOICE = "cookiePrivacyPreferenceBannerProduction", "ignored"  # no banner, nothing accepted
+COOKIE_NAME, COOKIE_CHOICE = "cookiePrivacyPreferenceBannerProduction", "ignored"  # hides the banner, accepts nothing
 
 QUOTE_SOCKET_PATH = "/socket.io/websocket"  # of quote sockets, on any host
 

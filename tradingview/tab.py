@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, BrowserContext, CDPSession, Page
 from playwright.sync_api import Error as BrowserError
 
 from quotes import State, Ticker, steady_ms
+from tradingview.diagnosis import first_line
 from tradingview.feed import Feed, PageTrouble, printable
 from tradingview.gate import Answer, Gate, SocketRefused
 from tradingview.guard import Guard
@@ -27,14 +28,7 @@ from tradingview.loop import Loop
 from tradingview.origins import origin_of
 from tradingview.patience import Patience
 from tradingview.probe import probe_script
-from tradingview.site import (
-    BINDING,
-    CHALLENGES,
-    COOKIE_CHOICE,
-    COOKIE_NAME,
-    NETWORK_ERRORS,
-    page_url,
-)
+from tradingview.site import BINDING, CHALLENGES, COOKIE_CHOICE, COOKIE_NAME, NETWORK_ERRORS, page_url
 from tradingview.walls import Wall, is_symbol_page, judge_document
 
 log = logging.getLogger("pluto.tab")
@@ -55,8 +49,8 @@ class NoPrice(PageTrouble):
 class Tab:
     """One page of one symbol, and what it tells its feed. Times are monotonic seconds.
 
-    The tab calls `on_message` with each message of the probe, after the feed. It calls `on_trouble` when the page is
-    useless; the callee then closes the tab, unless its `wall` is set: a person may solve the check in its window. Both
+    The tab gives each message of the probe to the feed, then to `on_message`. It calls `on_trouble` when the page is
+    useless: that must close the tab, unless its `wall` is set, because a person may solve the check in its window. Both
     are called on the loop and must not block.
 
     `slack` is the factor by which this page may take longer than usual. A slim page has no layout.
@@ -81,27 +75,26 @@ class Tab:
         self.counters: Counter[str] = Counter() if counters is None else counters
         self.page: Page | None = None
         self.wall: Wall | None = None  # the wall that its window shows instead of the page
-        self.born_at = self.asked_at = time.monotonic()  # asked_at: when it was last asked for a price
+        self.born_at = self.asked_at = time.monotonic()  # asked_at: since when Pluto waits for its price
         self.began_at: float | None = None  # when its document arrived
         self.loaded_at: float | None = None  # DOMContentLoaded
         self.priced_at: float | None = None  # when its document showed its first price
-        self.document: dict[str, Any] = {}  # the probe's last facts about the sort of document
+        self.document: dict[str, Any] = {}  # what sort of document it is, as the probe last said
         self.heard_at = 0.0
         self.reloaded_at = float("-inf")
         self.is_closed = False
         self._is_symbol_page = False
-        self._started_at: float | None = None  # when the last document began, since asked_at
+        self._started_at: float | None = None  # when its document began; None: none has since asked_at
         self._source_url, self._source, self._loop = source_url, origin_of(source_url), loop
         self._patience = patience or Patience()
         self._on_message_heard, self._on_trouble = on_message, on_trouble
         self._guard = Guard(loop, self._patience, self.counters, self.cut_off)
         self._gate = Gate(
+            feed,
             self._source,
             loop,
             self._guard,
             self.counters,
-            on_load=self._on_load,
-            on_answer=self._on_answer,
             on_trouble=self.fail,
             is_headed=is_headed,
             challenges=challenges,
@@ -230,7 +223,7 @@ class Tab:
         return self.wall is not None and now - self._gate.challenged_at < self._patience.solving
 
     def fail(self, trouble: PageTrouble) -> None:
-        """Reports that the page is useless. A headed page with a wall stays: a person may solve the check."""
+        """Reports that the page is useless. A headed page with a wall stays open: a person may solve the check."""
         if self.is_closed:
             return
         if self.is_headed and isinstance(trouble, Wall) and not isinstance(trouble, SocketRefused):
@@ -249,14 +242,6 @@ class Tab:
     def _on_crash(self) -> None:
         self.counters["pages_crashed"] += 1
         self.fail(Crashed(State.ERROR, "the page crashed"))
-
-    def _on_load(self) -> None:
-        self.feed.loads += 1
-
-    def _on_answer(self, answer: Answer) -> None:
-        self.feed.http_status = answer.status
-        if answer.date is not None:
-            self.feed.hear_date(answer.date, steady_ms())
 
     # Messages of the probe. These run in Playwright's dispatcher, so no error may escape.
 
@@ -361,7 +346,3 @@ def why_unreachable(context: BrowserContext, source_url: str, limit_s: float) ->
     finally:
         page.close()
     return None
-
-
-def first_line(error: BaseException) -> str:
-    return printable((str(error).splitlines() or [type(error).__name__])[0])

@@ -1,7 +1,7 @@
-"""The tally: counts what was read on a ticker's pages and what was refused, for the metrics and for "why".
+"""The tally: counts the prices read on a ticker's pages and all that was refused, for the metrics and for "why".
 
-This file owns the counting and its bound: pages choose some of the counters' names. It judges nothing and runs on the
-thread of its feed.
+This file owns the counting. It bounds the number of counters, because pages choose some of their names. It judges
+nothing and runs on the thread of its feed.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class Element:
     def __init__(self) -> None:
         self.reading: Reading | None = None
         self.unreadable: str | None = None  # why its text is no price
-        self.changed_at = 0.0  # when the text of price, change or time last changed
+        self.changed_at = 0.0  # when the price, the change or the time in it last changed
         self.seen_at = 0.0  # when the probe last looked
         self.values: dict[str, float | None] = {}
         self._text: object = ...  # the last text told
@@ -50,7 +50,7 @@ class Title:
         self.changed_at = 0.0
 
     def hear(self, told: object, at: float, short_name: str) -> bool:
-        """Takes the probe's title. Returns whether its price is new. Raises UnreadablePrice when it can't be read."""
+        """Takes the probe's title. Returns whether it has a new price. Raises UnreadablePrice."""
         before, self.reading = self.reading, None
         if not isinstance(told, dict) or not is_time(changed := told.get("changed")) or changed > at:
             return False

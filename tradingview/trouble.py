@@ -1,4 +1,4 @@
-"""Trouble with a page: the error that ends it, and what Pluto remembers of it until the next try.
+"""Trouble with a page: the error that ends the page, and what Pluto remembers of it until the next try.
 
 This file owns these two types. It judges nothing and keeps no state; any thread may use it.
 """

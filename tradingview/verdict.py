@@ -1,7 +1,7 @@
 """The verdict on one page: the observations, a line for each finding, and what to do.
 
-This file owns the judgement that a person reads; it observes nothing itself (see doctor.py). It is pure: no browser,
-no clock, no I/O. Any thread may use it. Times and spans are in seconds, unless a name says otherwise.
+This file owns the judgement that a person reads; it observes nothing itself (see doctor.py). It is pure: no browser, no
+clock, no I/O. Any thread may use it. Times and spans are in seconds, unless a name says otherwise.
 """
 
 from __future__ import annotations

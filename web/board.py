@@ -40,15 +40,13 @@ def board_format(columns: int, rows: int | None, *, is_plain: bool, is_live: boo
     draw = partial(board, columns=columns, rows=rows, paint=_unpainted if is_plain else _painted)
     if not is_live:
         return Format("board", lambda batch: "\n".join([*draw(batch), ""]).encode())
-    return Format("board", lambda batch: in_place(draw(batch)), _clear, end=_end, is_whole=True)
-
-
-def _clear(client_id: str) -> bytes:
-    return CLEAR.encode()
-
-
-def _end(retry_ms: int) -> bytes:
-    return b"Pluto is stopping.\n"
+    return Format(
+        "board",
+        lambda batch: in_place(draw(batch)),
+        greet=lambda client_id: CLEAR.encode(),
+        end=lambda retry_ms: b"Pluto is stopping.\n",
+        is_whole=True,
+    )
 
 
 def in_place(lines: list[str]) -> bytes:

@@ -32,41 +32,8 @@ from werkzeug.wrappers import Response
 
 from alerts.book import Alerts
 from broadcast import MAX_RATE, Batch, Broadcaster, Entry, Format, Subscription, filter_of, interval_of
+from proto.crypto.v1 import crypto_service_pb2 as pb
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceSync, CryptoPriceServiceWSGIApplication
-from proto.crypto.v1.crypto_service_pb2 import (
-    AddTickerRequest,
-    AddTickerResponse,
-    Alert,
-    Candle,
-    Condition,
-    CreateAlertRequest,
-    CreateAlertResponse,
-    DeleteAlertRequest,
-    DeleteAlertResponse,
-    Delivery,
-    DeliveryState,
-    Direction,
-    Failure,
-    GetAlertsRequest,
-    GetAlertsResponse,
-    GetHistoryRequest,
-    GetHistoryResponse,
-    GetRaisedAlertsRequest,
-    GetRaisedAlertsResponse,
-    GetTickersRequest,
-    GetTickersResponse,
-    Interval,
-    Point,
-    PriceUpdate,
-    RaisedAlert,
-    RemoveTickerRequest,
-    RemoveTickerResponse,
-    RetryTickerRequest,
-    RetryTickerResponse,
-    Source,
-    State,
-    StreamPricesRequest,
-)
 from quotes import InvalidTicker, PlutoError, QuoteSource, Ticker, parse_ticker, wire_fields
 from storage.changes import UNRECORDED
 from store import Store
@@ -81,10 +48,13 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 MAX_MESSAGE = 64 * 1024  # bytes of a request, after decompression
-FAILURE = Failure.DESCRIPTOR.full_name  # the detail of a Connect error that has the error's code
+FAILURE = pb.Failure.DESCRIPTOR.full_name  # the detail of a Connect error that has the error's code
 CONNECT_END, GRPC_WEB_TRAILERS = 0b0000_0010, 0b1000_0000  # flags of the envelope that ends a stream
 PADDED = re.compile(rb"[^=]+=*")  # base64 may be several texts, each padded
 NO_GRPC = "Use Connect or gRPC-Web over HTTP/1.1. Plain gRPC needs HTTP/2, which Pluto does not support."
+
+
+M = TypeVar("M", bound=Message)
 
 
 class End(NamedTuple):
@@ -102,9 +72,8 @@ TIME_IS_UP = End(Code.DEADLINE_EXCEEDED, 4, "The request's deadline has passed."
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
-def price_update(entry: Entry) -> PriceUpdate:
-    """The entry's quote as the service's message."""
-    return PriceUpdate(**{_FIELD_NAMES[name]: _NUMBERS.get(name, _same)(value) for name, value in _known(entry)})
+def price_update(entry: Entry) -> pb.PriceUpdate:
+    return message_of(pb.PriceUpdate, _known(entry))
 
 
 def as_proto(entry: Entry) -> bytes:
@@ -122,22 +91,17 @@ def as_json(entry: Entry) -> bytes:
     """
     data = entry.encoded.get("proto_json")
     if data is None:
-        fields = {name: _TEXTS.get(name, _same)(value) for name, value in _known(entry)}
+        fields = {name: _TEXTS.get(name, _same)(value) for name, value in _known(entry).items()}
         data = entry.encoded["proto_json"] = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
     return data
 
 
-def point(fields: Mapping[str, Any]) -> Point:
-    """A change as REST writes it, as the service's message."""
-    known = {name: value for name, value in fields.items() if value != UNRECORDED}
-    return Point(**{_POINT_FIELDS[name]: _NUMBERS.get(name, _same)(value) for name, value in known.items()})
+def message_of(kind: type[M], fields: Mapping[str, Any]) -> M:
+    """A message of the service, from the fields of REST's JSON object."""
+    return kind(**{_FIELD_NAMES.get(name, name): _NUMBERS.get(name, _same)(value) for name, value in fields.items()})
 
 
-def candle(fields: Mapping[str, Any]) -> Candle:
-    return Candle(**{_CANDLE_FIELDS[name]: value for name, value in fields.items()})
-
-
-def asked_alert(message: Alert) -> dict[str, Any]:
+def asked_alert(message: pb.Alert) -> dict[str, Any]:
     """The alert of a request with the fields that REST would have; an unknown value of an enum stays a number."""
     return {field.name: _name_of(field, value) for field, value in message.ListFields()}
 
@@ -148,43 +112,37 @@ def _name_of(field: FieldDescriptor, value: Any) -> Any:
     return known.name.partition("_")[2].lower()
 
 
-def alert(fields: Mapping[str, Any]) -> Alert:
-    return Alert(**{name: _NUMBERS.get(name, _same)(value) for name, value in fields.items()})
-
-
-def raised_alert(fields: Mapping[str, Any]) -> RaisedAlert:
+def raised_alert(fields: Mapping[str, Any]) -> pb.RaisedAlert:
     """What has rung, as REST writes it, as the service's message."""
-    known = {name: value for name, value in fields.items() if name != "deliveries"}
-    return RaisedAlert(
-        **{_RAISED_FIELDS[name]: _NUMBERS.get(name, _same)(value) for name, value in known.items()},
-        deliveries=[_delivery(delivery) for delivery in fields.get("deliveries", [])],
-    )
+    deliveries = [_delivery(delivery) for delivery in fields.get("deliveries", [])]
+    return message_of(pb.RaisedAlert, {**fields, "deliveries": deliveries})
 
 
-def _delivery(fields: Mapping[str, Any]) -> Delivery:
-    state = DeliveryState.Value(f"DELIVERY_STATE_{fields['state'].upper()}")
-    return Delivery(**{_DELIVERY_FIELDS[name]: value for name, value in fields.items()} | {"state": state})
+def _delivery(fields: Mapping[str, Any]) -> pb.Delivery:
+    state = pb.DeliveryState.Value(f"DELIVERY_STATE_{fields['state'].upper()}")
+    return pb.Delivery(**{_FIELD_NAMES[name]: value for name, value in fields.items()} | {"state": state})
 
 
-def _known(entry: Entry) -> list[tuple[str, Any]]:
-    """The known fields, by their JSON names. Protobuf leaves out a flag that is false."""
-    return [(name, value) for name, value in wire_fields(entry.quote, entry.sequence).items() if value is not False]
+def _known(entry: Entry) -> dict[str, Any]:
+    """The known fields of REST's JSON object. Protobuf leaves out a flag that is false."""
+    return {name: value for name, value in wire_fields(entry.quote, entry.sequence).items() if value is not False}
 
 
 def _same(value: Any) -> Any:
     return value
 
 
-_FIELD_NAMES, _POINT_FIELDS, _CANDLE_FIELDS, _RAISED_FIELDS, _DELIVERY_FIELDS = (
-    {field.json_name: field.name for field in message.DESCRIPTOR.fields}
-    for message in (PriceUpdate, Point, Candle, RaisedAlert, Delivery)
-)
-_INTERVALS = {number: name for name, number in Interval.items()}
+_FIELD_NAMES = {
+    field.json_name: field.name
+    for kind in (pb.PriceUpdate, pb.Point, pb.Candle, pb.RaisedAlert, pb.Delivery)
+    for field in kind.DESCRIPTOR.fields
+}
+_INTERVALS = {number: name for name, number in pb.Interval.items()}
 _NUMBERS: dict[str, Callable[[Any], Any]] = {
-    "condition": lambda condition: Condition.Value(f"CONDITION_{condition.upper()}"),
-    "direction": lambda direction: Direction.Value(f"DIRECTION_{direction.upper()}"),
-    "state": lambda state: State.Value(f"STATE_{state.upper()}"),
-    "source": lambda source: Source.Value(f"SOURCE_{source.upper()}"),
+    "condition": lambda condition: pb.Condition.Value(f"CONDITION_{condition.upper()}"),
+    "direction": lambda direction: pb.Direction.Value(f"DIRECTION_{direction.upper()}"),
+    "state": lambda state: 0 if state == UNRECORDED else pb.State.Value(f"STATE_{state.upper()}"),
+    "source": lambda source: pb.Source.Value(f"SOURCE_{source.upper()}"),
 }
 _TEXTS: dict[str, Callable[[Any], Any]] = {
     "state": lambda state: f"STATE_{state.upper()}",
@@ -233,10 +191,7 @@ def _formats(
 
     def format_of(encode_batch: Callable[[Batch], bytes]) -> Format:
         return Format(
-            name,
-            encode_batch,
-            end=lambda retry_ms: armour(as_end(SHUTTING_DOWN)),
-            expired=armour(as_end(TIME_IS_UP)),
+            name, encode_batch, end=lambda retry_ms: armour(as_end(SHUTTING_DOWN)), expired=armour(as_end(TIME_IS_UP))
         )
 
     return StreamFormats(
@@ -270,7 +225,8 @@ FORMATS = {
 # --- the service ------------------------------------------------------------------------------------------------------
 
 
-Done = TypeVar("Done", AddTickerResponse, RemoveTickerResponse, RetryTickerResponse)
+Context = RequestContext[Any, Any]
+Done = TypeVar("Done", pb.AddTickerResponse, pb.RemoveTickerResponse, pb.RetryTickerResponse)
 
 
 class Listing:
@@ -278,7 +234,7 @@ class Listing:
 
     def __init__(self, entries: list[Entry]) -> None:
         self.entries = entries
-        self.message = GetTickersResponse(
+        self.message = pb.GetTickersResponse(
             tickers=[entry.quote.ticker for entry in entries], prices=[price_update(entry) for entry in entries]
         )
         tickers = json.dumps(list(self.message.tickers), separators=(",", ":")).encode()
@@ -335,23 +291,22 @@ class Service(CryptoPriceServiceSync):
         self._alerts = alerts
         self.listing = Listing([])
 
-    def add_ticker(self, request: AddTickerRequest, context: RequestContext[Any, Any]) -> AddTickerResponse:
-        return self._do(lambda ticker: self._watchlist.add(ticker).message, request.ticker, context, AddTickerResponse)
+    def add_ticker(self, request: pb.AddTickerRequest, context: Context) -> pb.AddTickerResponse:
+        add = self._watchlist.add
+        return self._do(lambda ticker: add(ticker).message, request.ticker, context, pb.AddTickerResponse)
 
-    def remove_ticker(self, request: RemoveTickerRequest, context: RequestContext[Any, Any]) -> RemoveTickerResponse:
+    def remove_ticker(self, request: pb.RemoveTickerRequest, context: Context) -> pb.RemoveTickerResponse:
         remove = self._watchlist.remove
-        return self._do(lambda ticker: remove(ticker).message, request.ticker, context, RemoveTickerResponse)
+        return self._do(lambda ticker: remove(ticker).message, request.ticker, context, pb.RemoveTickerResponse)
 
-    def retry_ticker(self, request: RetryTickerRequest, context: RequestContext[Any, Any]) -> RetryTickerResponse:
-        return self._do(self._retry, request.ticker, context, RetryTickerResponse)
+    def retry_ticker(self, request: pb.RetryTickerRequest, context: Context) -> pb.RetryTickerResponse:
+        return self._do(self._retry, request.ticker, context, pb.RetryTickerResponse)
 
     def _retry(self, ticker: Ticker) -> str:
         self._watchlist.check(ticker)
         return self._source.retry(ticker)
 
-    def _do(
-        self, work: Callable[[Ticker], str], text: str, context: RequestContext[Any, Any], response: type[Done]
-    ) -> Done:
+    def _do(self, work: Callable[[Ticker], str], text: str, context: Context, response: type[Done]) -> Done:
         """Answers a malformed ticker with success=false and the reason, not with an error, as the original does."""
         with self._answering(context):
             try:
@@ -361,7 +316,7 @@ class Service(CryptoPriceServiceSync):
             except InvalidTicker as invalid:
                 return response(success=False, message=str(invalid))
 
-    def get_tickers(self, request: GetTickersRequest, context: RequestContext[Any, Any]) -> GetTickersResponse:
+    def get_tickers(self, request: pb.GetTickersRequest, context: Context) -> pb.GetTickersResponse:
         with self._answering(context):
             entries = self._broadcaster.table.entries
             if self.listing.entries != entries:
@@ -369,7 +324,7 @@ class Service(CryptoPriceServiceSync):
             context.response_headers["cache-control"] = "no-store"
             return self.listing.message
 
-    def get_history(self, request: GetHistoryRequest, context: RequestContext[Any, Any]) -> GetHistoryResponse:
+    def get_history(self, request: pb.GetHistoryRequest, context: Context) -> pb.GetHistoryResponse:
         with self._answering(context):
             question = question_of(parse_ticker(request.ticker), _texts_of(request))
             found = off_hub(self._store, lambda history: find(history, question))
@@ -377,33 +332,32 @@ class Service(CryptoPriceServiceSync):
                 self._watchlist.check(question.ticker, NO_HISTORY)
             context.response_headers["cache-control"] = "no-store"
             items, next = found or Found([], None)
-            as_message = point if question.width is None else candle
-            messages: dict[str, Any] = {question.name: [as_message(item) for item in items]}
-            return GetHistoryResponse(**messages, next="" if next is None else str(next))
+            kind: type[Message] = pb.Point if question.width is None else pb.Candle
+            messages: dict[str, Any] = {question.name: [message_of(kind, item) for item in items]}
+            return pb.GetHistoryResponse(**messages, next="" if next is None else str(next))
 
-    def create_alert(self, request: CreateAlertRequest, context: RequestContext[Any, Any]) -> CreateAlertResponse:
+    def create_alert(self, request: pb.CreateAlertRequest, context: Context) -> pb.CreateAlertResponse:
         with self._answering(context):
             message, fields = make_alert(self._alerts, self._store, asked_alert(request.alert))
-            return CreateAlertResponse(message=message, alert=alert(fields))
+            return pb.CreateAlertResponse(message=message, alert=message_of(pb.Alert, fields))
 
-    def get_alerts(self, request: GetAlertsRequest, context: RequestContext[Any, Any]) -> GetAlertsResponse:
+    def get_alerts(self, request: pb.GetAlertsRequest, context: Context) -> pb.GetAlertsResponse:
         with self._answering(context):
             context.response_headers["cache-control"] = "no-store"
-            return GetAlertsResponse(alerts=map(alert, all_alerts(self._alerts)))
+            return pb.GetAlertsResponse(alerts=[message_of(pb.Alert, alert) for alert in all_alerts(self._alerts)])
 
-    def delete_alert(self, request: DeleteAlertRequest, context: RequestContext[Any, Any]) -> DeleteAlertResponse:
+    def delete_alert(self, request: pb.DeleteAlertRequest, context: Context) -> pb.DeleteAlertResponse:
         with self._answering(context):
-            return DeleteAlertResponse(message=delete_alert(self._alerts, self._store, request.id))
+            return pb.DeleteAlertResponse(message=delete_alert(self._alerts, self._store, request.id))
 
-    def get_raised_alerts(
-        self, request: GetRaisedAlertsRequest, context: RequestContext[Any, Any]
-    ) -> GetRaisedAlertsResponse:
+    def get_raised_alerts(self, request: pb.GetRaisedAlertsRequest, context: Context) -> pb.GetRaisedAlertsResponse:
         with self._answering(context):
             limit = limit_of(str(request.limit) if request.limit else "")
             context.response_headers["cache-control"] = "no-store"
-            return GetRaisedAlertsResponse(raised=map(raised_alert, raised_alerts(self._store, limit)))
+            raised = [raised_alert(fields) for fields in raised_alerts(self._store, limit)]
+            return pb.GetRaisedAlertsResponse(raised=raised)
 
-    def stream_prices(self, request: StreamPricesRequest, context: RequestContext[Any, Any]) -> Iterator[PriceUpdate]:
+    def stream_prices(self, request: pb.StreamPricesRequest, context: Context) -> Iterator[pb.PriceUpdate]:
         """Admits the client. The library gets an empty stream: the broadcaster sends what is in it."""
         with self._answering(context) as seconds_left:
             call = _call.get()
@@ -423,7 +377,7 @@ class Service(CryptoPriceServiceSync):
             return iter(())
 
     @contextmanager
-    def _answering(self, context: RequestContext[Any, Any]) -> Iterator[float | None]:
+    def _answering(self, context: Context) -> Iterator[float | None]:
         """Yields the seconds until the client's deadline, None without one. Raises Pluto's errors as ConnectError."""
         left_ms = context.timeout_ms
         if left_ms is not None and (left_ms := left_ms - _call.get().waited_ms) <= 0:
@@ -435,7 +389,7 @@ class Service(CryptoPriceServiceSync):
             raise ConnectError(Code(ANSWERS[error.code].connect), str(error), [ErrorDetail(failure)]) from error
 
 
-def _texts_of(request: GetHistoryRequest) -> dict[str, str]:
+def _texts_of(request: pb.GetHistoryRequest) -> dict[str, str]:
     """The request as a query's texts."""
     name = _INTERVALS.get(request.interval, str(request.interval))
     interval = name.removeprefix("INTERVAL_").lower() if request.interval else ""
@@ -445,7 +399,7 @@ def _texts_of(request: GetHistoryRequest) -> dict[str, str]:
 
 
 def _failure(code: str) -> bytes:
-    return Failure(code=code).SerializeToString()
+    return pb.Failure(code=code).SerializeToString()
 
 
 # --- the application --------------------------------------------------------------------------------------------------

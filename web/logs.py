@@ -68,12 +68,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        fields = {
-            "time": time,
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": message_of(record),
-        }
+        fields = {"time": time, "level": record.levelname.lower(), "logger": record.name, "message": message_of(record)}
         if lines := exception_lines_of(record):
             fields["exception"] = "\n".join(lines)
         return json.dumps(fields)

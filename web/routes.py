@@ -123,7 +123,7 @@ def add_ticker() -> tuple[Response, int]:
     text = json_object().get("ticker")
     ticker = parse_ticker(text)
     outcome = parts().watchlist.add(ticker)
-    answer: dict[str, Any] = {"success": True, "message": outcome.message, "ticker": _price(ticker)}
+    answer: dict[str, Any] = {"success": True, "message": outcome.message, "ticker": wire_fields(*_entry(ticker))}
     if str(text).strip().upper() != ticker:
         answer["understood"] = ticker
     until_kept(parts().store)
@@ -181,10 +181,6 @@ def json_object() -> dict[str, Any]:
     if not isinstance(body := json_body(), dict):
         raise BadRequest
     return body
-
-
-def _price(ticker: Ticker) -> dict[str, Any]:
-    return wire_fields(*_entry(ticker))
 
 
 def _entry(ticker: Ticker) -> tuple[Quote, int]:

@@ -1,9 +1,8 @@
 """Pluto without a browser: pluto_server.py RATE SIZE [TICKERS] prints its port and serves until it is ended.
 
-All of Pluto but the scraper is the real thing, put together as `app.run` does: the broadcaster, the application, the
-server. In the scraper's place a thread puts a quote of each ticker RATE times a second, from outside the hub as the
-scraper does. Its description carries the time it was put, and pads the JSON of a batch of one to SIZE bytes.
-bench/contenders.py starts this with the project on the module path.
+All of Pluto but the scraper is real, composed as `app.run` composes it. In place of the scraper, a thread outside the
+hub puts a quote of each ticker RATE times a second. The quote's description says when it was put, and pads the JSON of
+a batch of one to SIZE bytes. bench/contenders.py starts this with the project on the module path.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def quote(ticker: Ticker, pad: str) -> Quote:
 
 
 def padding(size: int) -> str:
-    """What a description must hold for a batch's JSON to be as long as `size`, at a sequence of three digits."""
+    """What a description must add so that a batch's JSON has `size` bytes, if its sequence has three digits."""
     unpadded = quote(TICKER, "")
     text = json.dumps(wire_fields(unpadded, 100), separators=(",", ":"))
     [(_, message)] = messages(Batch("", unpadded.timestamp or 0, None, [], [Entry(unpadded, 100, 0, text)]))

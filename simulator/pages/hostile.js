@@ -1,5 +1,5 @@
-// Attacks of a page on its browser. Each `hostile` fault of faults.py starts one of them, in every page opened later,
-// before the page's other scripts. Nothing here knows the observer.
+// Attacks of a page on its browser. Each fault of HOSTILE in faults.py starts one of them in every page opened later,
+// before the page's other scripts. Nothing here knows who observes the page.
 "use strict";
 (() => {
   const { symbol, faults } = document.currentScript.dataset;

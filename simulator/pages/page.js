@@ -8,7 +8,7 @@ export const page = {
   currencyId: dataset.currencyId,
   locale: dataset.locale,
   busyMs: Number(dataset.busyMs),
-  snapshots: dataset.snapshots.split(" "), // symbols whose prices are asked for once
+  snapshots: dataset.snapshots.split(" "), // symbols whose prices the page requests once
   faults: dataset.faults.split(" ").filter(Boolean),
   isRenamed: false, // whether the header's classes are reversed now
 };

@@ -2,7 +2,7 @@
 //
 //   qs_multiplexer_simple   plain names of the symbols in cards and menus, and of the page's symbol
 //   qs_multiplexer_full     spec names of the page's symbol, and a second later its plain name: the header shows these
-//   qs_snapshoter           plain names that are asked for once, and removed after their quote
+//   qs_snapshoter           plain names that are quoted once, and removed after that
 
 import { page, suffers } from "./page.js";
 
@@ -44,7 +44,7 @@ function specsOfOwn() {
   return specs;
 }
 
-/** What a name asks for; null if it is unreadable. */
+/** What a name means: the spec in it, or a plain symbol; null if it is unreadable. */
 function wanted(name) {
   if (!name.startsWith("=")) return { symbol: name };
   try {

@@ -145,7 +145,7 @@ export class HeaderView extends CardView {
     setText(element, printed(rtc, this.quote, page.locale));
   }
 
-  // The same ticker in a new element, as after a new rendering; it keeps its data.
+  // Moves the ticker to a new element, as a new rendering does. Its data stay.
   moveTo(root) {
     const { quote, shown, symbol } = this;
     clearTimeout(this.waiting);
