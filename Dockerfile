@@ -12,9 +12,9 @@ RUN apt-get update \
     && install --directory --owner=pluto --group=pluto /data
 
 WORKDIR /opt/pluto
-COPY requirements.txt ./
+COPY requirements-redis.txt ./
 RUN python3 -m venv .venv \
-    && .venv/bin/pip install --no-cache-dir --require-hashes -r requirements.txt
+    && .venv/bin/pip install --no-cache-dir --require-hashes -r requirements-redis.txt
 COPY . .
 
 USER 10001:10001

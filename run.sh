@@ -90,12 +90,14 @@ start() { # OPTIONS...
 }
 
 set_up_for() { # OPTIONS...
+  local requirements=requirements.txt
+  if [[ -n "${PLUTO_REDIS:-}" ]] || has_option --redis "$@"; then requirements=requirements-redis.txt; fi
   if has_option --browser "$@"; then
     needs="driver" # Pluto checks the browser that the options name
-    set_up_packages requirements.txt
+    set_up_packages "$requirements"
     set_up_driver
   else
-    set_up requirements.txt
+    set_up "$requirements"
   fi
 }
 
@@ -171,8 +173,9 @@ install_packages() { # REQUIREMENTS
   "$python" -m pip install --disable-pip-version-check --no-input --retries 2 --require-hashes -r "$here/$1" \
     >"$venv/pip.log" 2>&1 || pip_failed
   stamp "$1" >"$venv/$1.stamp"
-  # The packages for development include those for running, at the same versions.
+  # The packages for development include those for Redis, and these those for running, at the same versions.
   [[ "$1" == requirements.txt ]] || stamp requirements.txt >"$venv/requirements.txt.stamp"
+  [[ "$1" != requirements-dev.txt ]] || stamp requirements-redis.txt >"$venv/requirements-redis.txt.stamp"
 }
 
 pip_failed() {

@@ -110,7 +110,8 @@ class Machine:
 
     def require(self, line: str) -> None:
         (self.folder / "requirements.txt").write_text(f"{line}\n")
-        (self.folder / "requirements-dev.txt").write_text(f"{line}\n# and more\n")
+        for name in ("redis", "dev"):
+            (self.folder / f"requirements-{name}.txt").write_text(f"{line}\n# and more\n")
 
     def touch_requirements(self) -> None:
         with (self.folder / "requirements.txt").open("a") as file:
@@ -475,7 +476,8 @@ def test_a_virtual_environment_that_belongs_to_another_user_is_told(tmp_path_fac
 
 
 def test_packages_for_tests_include_those_for_running() -> None:
-    assert pins("requirements.txt").items() <= pins("requirements-dev.txt").items()
+    running, with_redis = pins("requirements.txt").items(), pins("requirements-redis.txt").items()
+    assert running <= with_redis <= pins("requirements-dev.txt").items()
 
 
 def pins(name: str) -> dict[str, str]:

@@ -157,7 +157,7 @@ def raised_alert(fields: Mapping[str, Any]) -> RaisedAlert:
 
 def _known(entry: Entry) -> list[tuple[str, Any]]:
     """The known fields, by their JSON names. Protobuf leaves out a flag that is false."""
-    return [(name, value) for name, value in wire_fields(entry.quote, entry.sequence).items() if value is not False]
+    return [(name, value) for name, value in wire_fields(entry.quote, entry.number).items() if value is not False]
 
 
 def _same(value: Any) -> Any:
