@@ -139,7 +139,7 @@ class Link:
         self._begun = connects
         if self.trouble:
             log.info("Redis at %s is reached", self.place)
-            self._counters["redis_connections"] += 1
+            self._counters["relay_connections"] += 1
         self.trouble = ""
 
     def check(self) -> None:
@@ -170,7 +170,7 @@ class Link:
         """Says once why Redis can't be used."""
         if not isinstance(error, EpochEnded):
             if not self.trouble:
-                self._counters["redis_failures"] += 1
+                self._counters["relay_failures"] += 1
             if (trouble := sentence_of(error, self.place)) != self.trouble:
                 log.warning("%s (%s)", trouble, error)
             self.trouble = trouble

@@ -80,15 +80,15 @@ class Relay:
 
     @property
     def figures(self) -> Mapping[str, float]:
-        """What only this moment has, by name."""
-        figures = {"redis_up": float(not self.trouble)}
+        """What is so at this moment, by the names of `web/metrics.py`."""
+        figures = {"up": float(not self.trouble), "round_trip": max(part.link.round_trip_s for part in self._parts)}
         if (reader := self.reader) is not None:
-            figures |= {"relay_entries_behind": reader.behind, "relay_owned_tickers": len(reader.owners)}
-            figures |= {"relay_scrapers": len(set(reader.owners.values()))}
+            figures |= {"behind": reader.behind, "owned": len(reader.owners)}
+            figures |= {"scrapers": len(set(reader.owners.values()))}
         if (publisher := self.publisher) is not None:
-            figures |= {"relay_leases": len(publisher.owned), "relay_homeless_tickers": publisher.homeless}
-            figures |= {"relay_scrapers": len(publisher.peers)}
-        return figures | {"redis_round_trip_seconds": max(part.link.round_trip_s for part in self._parts)}
+            figures |= {"leases": len(publisher.owned), "homeless": publisher.homeless}
+            figures |= {"scrapers": len(publisher.peers)}
+        return figures
 
     def add(self, ticker: Ticker) -> None:
         if self.reader is not None:
