@@ -12,9 +12,9 @@ RUN apt-get update \
     && install --directory --owner=pluto --group=pluto /data
 
 WORKDIR /opt/pluto
-COPY requirements.txt requirements-notify.txt ./
+COPY requirements-redis.txt requirements-notify.txt ./
 RUN python3 -m venv .venv \
-    && .venv/bin/pip install --no-cache-dir --require-hashes -r requirements.txt -r requirements-notify.txt
+    && .venv/bin/pip install --no-cache-dir --require-hashes -r requirements-redis.txt -r requirements-notify.txt
 COPY . .
 
 USER 10001:10001

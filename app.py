@@ -18,37 +18,38 @@ import errno
 import gc
 import logging
 import os
+import secrets
 import signal
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
 from flask import Flask
 from gevent.event import AsyncResult
+from gevent.threadpool import ThreadPool
 
 from alerts.book import Alerts
 from alerts.outbox import Outbox
 from broadcast import Broadcaster, StreamLimits
-from quotes import PlutoError, Quote, Ticker
-from scraper import Scraper, ScraperSettings
+from quotes import PlutoError, Quote, QuoteSource, Ticker
 from settings import VERSION, Settings, forget_secrets, read_settings
 from storage.remembered import Remembered
 from storage.retention import Keep
 from storage.schema import path_of
 from store import Store, StoreSettings
-from tradingview.browser import check_sandbox, find_browser
-from watchlist import Watchlist
+from watchlist import Subscriber, Watchlist
 from web.access import SECURITY_HEADERS, Access
 from web.alerting import announce
 from web.alerts import alert_routes
 from web.connect import ConnectApplication, refuse
 from web.descriptors import KEPT_FREE, raise_limit, room_for_streams
 from web.desktop import open_page
+from web.errors import failure
 from web.history import history_routes
 from web.logs import Console, log_failure, start_logging
 from web.parts import Parts
@@ -59,9 +60,17 @@ from web.supervision import HubWatchdog, Simulator, Supervisor
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
+    from relay.reader import Reader
+    from relay.source import Relay
+    from scraper import Scraper, ScraperSettings
+
 PROJECT = Path(__file__).parent
 CANT_START, GAVE_UP = 1, 3  # exit codes; 2 is argparse's, for a wrong setting
+OF_SCRAPERS = ("/health", "/livez", "/readyz", "/metrics", "/api/performance")  # all that --role scraper answers
+ONLY_SCRAPES = "This process only scrapes. Ask one that runs with --role web or all."
 STOP_GRACE_S = 0.3  # for streams to send their last event
+
+T = TypeVar("T")
 
 log = logging.getLogger("pluto")
 
@@ -71,33 +80,93 @@ log = logging.getLogger("pluto")
 def assemble(settings: Settings, bound: str = "127.0.0.1", *, open_files: int | None = None, **limits: Any) -> Parts:
     """The parts, connected but not started.
 
-    A change of the watchlist goes to the broadcaster, the store, the alerts and the scraper, in this order. A quote
+    A change of the watchlist goes to the broadcaster, the store, the alerts and the source, in this order. A quote
     goes through `Remembered` (prices from before the restart) to the broadcaster, to the store, and to the alerts.
+    With --redis the source is the relay, which remembers prices itself.
 
     `bound` is the server's listening address. `open_files` is the browser's soft limit of descriptors; None: Pluto's
     own. `limits` overrides some of StreamLimits; only tests do.
     """
     stream_limits = StreamLimits(settings.max_streams, settings.max_streams_per_address, **limits)
     broadcaster = Broadcaster(stream_limits, simulated=settings.demo)
-    remembered = Remembered(broadcaster.put)
+    remembered = Remembered(_show_nothing if settings.redis else broadcaster.put)
     store = Store(_store_settings(settings), remembered)
     outbox = Outbox(store, settings.notify_urls)
     alerts = Alerts(store, partial(announce, broadcaster), outbox, simulated=settings.demo)
     store.keep(alerts)
 
+    show = broadcaster.put if settings.redis else remembered.put
+
     def tell(quote: Quote) -> None:
-        remembered.put(quote)
+        show(quote)
         store.put(quote)
         alerts.put(quote)
 
-    scraper = Scraper(_scraper_settings(settings, open_files), tell)
-    watchlist = Watchlist(settings.max_tickers)
-    watchlist.subscribe(broadcaster)
-    watchlist.subscribe(store)
-    watchlist.subscribe(alerts)
-    watchlist.subscribe(scraper)
-    supervisor, access = Supervisor(scraper, broadcaster), Access(settings, bound)
-    return Parts(settings, watchlist, scraper, broadcaster, supervisor, access, store, alerts)
+    relay: Relay | None = None
+    if settings.redis:
+        relay, watchlist = _relay(settings, broadcaster, tell, open_files)
+    else:
+        watchlist = Watchlist(settings.max_tickers)
+    source: QuoteSource = relay or make_scraper(settings, tell, open_files)
+    subscribers: tuple[Subscriber, ...] = (broadcaster, store, alerts, source)
+    for subscriber in subscribers:
+        watchlist.subscribe(subscriber)
+    supervisor = Supervisor(source, broadcaster, name="relay" if settings.role == "web" else "scraper")
+    access = Access(settings, bound)
+    return Parts(settings, watchlist, source, broadcaster, supervisor, access, store, alerts, relay=relay)
+
+
+def _show_nothing(quote: Quote) -> None:
+    """Takes the place of the broadcaster where what is remembered isn't shown."""
+
+
+def _relay(
+    settings: Settings, broadcaster: Broadcaster, tell: Callable[[Quote], None], open_files: int | None
+) -> tuple[Relay, Watchlist]:
+    """The relay, and the watchlist that it backs. Only this imports them, and redis-py."""
+    from relay.link import RelaySettings
+    from relay.source import Relay
+
+    name = f"{'-'.join(socket.gethostname().split()) or 'pluto'}-{os.getpid()}-{secrets.token_hex(2)}"
+    capacity = settings.scraper_capacity or settings.max_tickers
+    relay = Relay(RelaySettings(settings.redis, name, capacity, settings.max_tickers, settings.demo))
+    hub, pool = gevent.get_hub(), ThreadPool(1)  # a thread for changes of the list alone: they wait for Redis
+
+    def change(how: str, tickers: list[Ticker]) -> list[Ticker]:
+        refused: list[Ticker] | PlutoError = pool.apply(_caught, (relay.change, how, tickers))
+        if isinstance(refused, PlutoError):
+            raise refused
+        return refused
+
+    watchlist = Watchlist(settings.max_tickers, change)
+    if settings.role != "web":
+        relay.scrape(lambda put: make_scraper(settings, put, open_files))
+    if settings.role != "scraper":
+        reader = relay.serve(tell, broadcaster.mark)
+        reader.on_list = partial(hub.loop.run_callback_threadsafe, partial(_follow, watchlist, reader))
+        reader.observe = broadcaster.delays.relay.observe
+        broadcaster.table.why_expired = reader.why_expired
+    return relay, watchlist
+
+
+def _caught(call: Callable[..., T], *args: Any) -> T | PlutoError:
+    """For a thread of a pool, which would print what is raised there."""
+    try:
+        return call(*args)
+    except PlutoError as error:
+        return error
+
+
+def _follow(watchlist: Watchlist, reader: Reader) -> None:
+    watchlist.follow(reader.tickers())
+    reader.list_followed()
+
+
+def make_scraper(settings: Settings, tell: Callable[[Quote], None], open_files: int | None) -> Scraper:
+    """Only this imports what needs Playwright: a process that only serves does without."""
+    from scraper import Scraper
+
+    return Scraper(_scraper_settings(settings, open_files), tell)
 
 
 def _store_settings(settings: Settings) -> StoreSettings:
@@ -106,6 +175,8 @@ def _store_settings(settings: Settings) -> StoreSettings:
 
 
 def _scraper_settings(settings: Settings, open_files: int | None) -> ScraperSettings:
+    from scraper import ScraperSettings
+
     return ScraperSettings(
         settings.source_url.rstrip("/"),
         settings.browser or None,
@@ -136,6 +207,8 @@ def create_app(parts: Parts) -> Flask:
     guarded_flask = parts.access.guard(app.wsgi_app, "/api/tickers")
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if parts.settings.role == "scraper" and environ["PATH_INFO"] not in OF_SCRAPERS:
+            return failure("not_found", ONLY_SCRAPES)(environ, start_response)
         is_connect = str(environ["PATH_INFO"]).startswith(connect.path)
         return (guarded_connect if is_connect else guarded_flask)(environ, start_response)
 
@@ -177,10 +250,10 @@ def _start_failure(error: Exception, settings: Settings) -> str:
 
 def run(settings: Settings, console: Console) -> None:
     """Starts the layers from the bottom up, waits for a signal, and stops them from the top down. Raises GaveUp."""
+    if settings.role == "scraper":  # what is told goes to Redis, and the web processes' stores
+        settings = replace(settings, store=False)
     environment = dict(os.environ)  # the user's own: the scraper's thread changes os.environ for the driver
-    if settings.browser:
-        find_browser(settings.browser)
-    check_sandbox(settings.sandbox)
+    _check(settings)
     gevent.get_hub().print_exception = log_failure  # type: ignore[assignment, method-assign]
     stop = _on_signal()
     listeners = listen(settings.host, settings.port)
@@ -192,30 +265,43 @@ def run(settings: Settings, console: Console) -> None:
         open_files = raise_limit()  # after the simulator's start, which keeps the old limit
         settings = replace(settings, max_streams=_possible_streams(settings))
         parts = replace(assemble(settings, bound, open_files=open_files), simulator=simulator)
-        scraper, broadcaster, supervisor = parts.source, parts.broadcaster, parts.supervisor
+        source, broadcaster, supervisor = parts.source, parts.broadcaster, parts.supervisor
         stored = _start_store(parts)
         layers.callback(parts.store.stop)
+        _track_from_start(parts, stored)
         parts.alerts.start()
         layers.callback(parts.alerts.stop)
-        scraper.start()
-        layers.callback(scraper.stop)
+        source.start()
+        layers.callback(source.stop)
         layers.enter_context(serving(listeners, create_app(parts)))
         broadcaster.start()
         layers.callback(broadcaster.stop)
-        layers.callback(scraper.begin_stop)
+        layers.callback(source.begin_stop)
         supervisor.start(lambda sentence: stop.set_exception(GaveUp(sentence)))
         layers.callback(supervisor.stop)
         watchdog = HubWatchdog(supervisor.counters)
         watchdog.start()
         layers.callback(watchdog.stop)
-        _track(parts.watchlist, stored)
-        _track(parts.watchlist, settings.start_tickers if settings.tickers or not stored else [])
         address = f"http://{host_in_url(settings.host)}:{port}"
         console.announce(_announcement(settings, address, parts.access.made_token))
-        if settings.open:
+        if settings.open and settings.role != "scraper":
             open_page(address, environment, open_files)
         layers.callback(log.info, "stopping")
         stop.get()
+
+
+def _check(settings: Settings) -> None:
+    """Raises PlutoError for what can never work with these settings."""
+    if settings.role != "web":
+        from tradingview.browser import check_sandbox, find_browser
+
+        if settings.browser:
+            find_browser(settings.browser)
+        check_sandbox(settings.sandbox)
+    if settings.redis:
+        from relay.link import check_redis
+
+        check_redis(settings.redis)
 
 
 @contextmanager
@@ -249,6 +335,19 @@ def _track(watchlist: Watchlist, tickers: list[Ticker]) -> None:
         log.warning("%s is not tracked: %s", ", ".join(ticker for ticker, _ in beyond), beyond[0][1])
 
 
+def _track_from_start(parts: Parts, stored: list[Ticker]) -> None:
+    """Tracks what the store and the settings have. A relay does so itself, because the list may be in Redis already."""
+    settings, watchlist = parts.settings, parts.watchlist
+    wanted = settings.start_tickers if settings.tickers or not stored else []
+    if (relay := parts.relay) is not None:
+        if relay.reader is not None:
+            watchlist.expect(stored)
+            relay.offer(stored, wanted)
+    else:
+        _track(watchlist, stored)
+        _track(watchlist, wanted)
+
+
 def _on_signal() -> AsyncResult[None]:
     """Set when a signal tells Pluto to end."""
     stop: AsyncResult[None] = AsyncResult()
@@ -277,14 +376,17 @@ def _announcement(settings: Settings, address: str, made_token: str) -> str:
     mode = "headed" if settings.headed else "headless"
     simulated = "SIMULATED, livelier than real ones, by a simulator at " if settings.demo else ""
     token = (f"  token    {made_token}",) if made_token else ()
-    lines = (
-        f"Pluto {VERSION}",
-        f"  page     {address}",
-        *token,
-        f"  prices   {simulated}{settings.source_url}",
-        f"  browser  {mode}",
-    )
+    browser = () if settings.role == "web" else (f"  prices   {simulated}{settings.source_url}", f"  browser  {mode}")
+    lines = (f"Pluto {VERSION}", f"  page     {address}", *token, *browser, *_redis_line(settings))
     return "\n".join(lines)
+
+
+def _redis_line(settings: Settings) -> tuple[str, ...]:
+    if not settings.redis:
+        return ()
+    from relay.link import place_of
+
+    return (f"  redis    {place_of(settings.redis)}, role {settings.role}",)
 
 
 if __name__ == "__main__":

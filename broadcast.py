@@ -35,13 +35,23 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import gevent
 from gevent.event import Event
 
-from quotes import PlutoError, Quote, State, Ticker, parse_tickers, steady_ms, wire_fields
+from quotes import (
+    NO_SIGN_OF_LIFE,
+    NOT_OPENED,
+    PlutoError,
+    Quote,
+    State,
+    Ticker,
+    parse_tickers,
+    steady_ms,
+    wire_fields,
+)
 
 log = logging.getLogger("pluto.broadcast")
 
@@ -105,6 +115,8 @@ class StreamLimits:
 class Entry:
     """A ticker's newest quote, the flush it came with (`sequence`), and the one the ticker came with (`tracked`).
 
+    `number` is what clients are told as its sequence: that of the relay's stream if the quote came from there.
+
     `wire_json` is the quote as REST, SSE and WebSocket send it. In `encoded` every other format keeps its own bytes,
     under its own name. A later proof replaces `quote` by an equal one; any other change makes a new entry.
     """
@@ -113,6 +125,7 @@ class Entry:
     sequence: int
     tracked: int
     wire_json: str
+    number: int = 0
     encoded: dict[str, bytes] = field(default_factory=dict)
     is_complete: bool = field(init=False)  # the quote's own, asked for once: every filter that has the ticker needs it
 
@@ -244,7 +257,23 @@ class Delays:
     handoff: Histogram = field(default_factory=Histogram)  # from there to the flush that sends it
     flush: Histogram = field(default_factory=Histogram)  # a flush itself
     lateness: Histogram = field(default_factory=Histogram)  # how late a flush was
+    relay: Histogram = field(default_factory=Histogram)  # from Redis having a change to this process reading it
     lag: Histogram = field(default_factory=Histogram)  # from a client's socket being full to its catching up
+
+
+class Since(NamedTuple):
+    """What a client has: everything up to this flush of ours, or up to this position of the relay's stream."""
+
+    sequence: int
+    position: int | None = None
+
+    def lacks(self, entry: Entry) -> bool:
+        if self.position is None:
+            return entry.sequence > self.sequence
+        return entry.quote.position is None or entry.quote.position > self.position
+
+
+NOTHING = Since(-1)
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -255,7 +284,10 @@ class Table:
 
     `sequence` is the number of the last flush. Later changes belong to the next flush, but readers see them at once,
     with expired prices already stale. `version` grows with every change. `on_change` is called when something changes
-    outside a flush.
+    outside a flush. `why_expired` gives the reason that a price is told with once its proof has run out.
+
+    Behind a relay, the table has all of its stream up to `position`. While nothing but the stream has told what is in
+    the table, a batch's id is that position: then another process can resume the client.
     """
 
     def __init__(
@@ -264,7 +296,10 @@ class Table:
         self.epoch = secrets.token_hex(4)  # a sequence is only valid within one run of the server
         self.sequence = 0
         self.version = 0
+        self.stream, self.position = "", 0  # the epoch of the relay's stream; empty without one
+        self.why_expired: Callable[[Ticker], str] = lambda ticker: NO_SIGN_OF_LIFE
         self._clock, self._on_change, self._counters = clock, on_change, counters
+        self._own: set[Ticker] = set()  # behind a relay: their entries say what the stream doesn't
         self._simulated = simulated  # marks the quotes of tickers that are starting
         self._entries: dict[Ticker, Entry] = {}
         self._tickers: list[Ticker] = []  # sorted
@@ -290,13 +325,14 @@ class Table:
     def add(self, ticker: Ticker) -> None:
         """Accepts quotes of this ticker from now on. Until the first one, its state is starting."""
         self._removed.pop(ticker, None)
-        quote = Quote(ticker, State.STARTING, simulated=self._simulated, reason="its page has not been opened yet")
+        quote = Quote(ticker, State.STARTING, simulated=self._simulated, reason=NOT_OPENED)
         self._set(quote, self.sequence + 1)
         self._change_list()
 
     def remove(self, ticker: Ticker) -> None:
         if self._entries.pop(ticker, None) is None:
             return
+        self._own.discard(ticker)
         self._removed[ticker] = self.sequence + 1
         if len(self._removed) > MAX_REMOVED:
             self._forgotten = self._removed.pop(next(iter(self._removed)))
@@ -316,9 +352,10 @@ class Table:
         entry = self._entries.get(quote.ticker)
         if entry is None:
             return None
-        before, quote = entry.quote, quote.as_of(self._clock())
+        before, quote = entry.quote, self._as_of(quote, self._clock())
         if quote == before:
             entry.quote = quote
+            self._note_origin(quote)
             return None
         self._set(quote, entry.tracked)
         return before
@@ -328,18 +365,33 @@ class Table:
         now = self._clock()
         expired = [entry for entry in self._entries.values() if entry.quote.has_expired(now)]
         for entry in expired:
-            quote = entry.quote.as_of(now)
+            quote = self._as_of(entry.quote, now)
             log.info("%s: %s: %s", quote.ticker, quote.state, quote.reason)
             self._set(quote, entry.tracked)
         if expired:
             self._counters["prices_expired"] += len(expired)
             self._on_change()
 
+    def _as_of(self, quote: Quote, now: float) -> Quote:
+        return quote.as_of(now, self.why_expired(quote.ticker)) if quote.has_expired(now) else quote
+
     def _set(self, quote: Quote, tracked: int) -> None:
         sequence = self.sequence + 1
-        text = json.dumps(wire_fields(quote, sequence), separators=(",", ":"), ensure_ascii=False)
-        self._entries[quote.ticker] = Entry(quote, sequence, tracked, text)
+        number = max(quote.position or 0, self.position) if self.stream else sequence
+        text = json.dumps(wire_fields(quote, number), separators=(",", ":"), ensure_ascii=False)
+        self._entries[quote.ticker] = Entry(quote, sequence, tracked, text, number)
+        self._note_origin(quote)
         self._mark()
+
+    def _note_origin(self, quote: Quote) -> None:
+        if quote.position is None:
+            self._own.add(quote.ticker)
+        else:
+            self._own.discard(quote.ticker)
+
+    def follow(self, stream: str, position: int) -> None:
+        """The table has all of the relay's stream up to this position."""
+        self.stream, self.position = stream, position
 
     def _mark(self) -> None:
         self._has_changed = True
@@ -354,13 +406,13 @@ class Table:
             self._flushed_at = now_ms
         return has_changed
 
-    def changes(self, since: int, tickers: Filter, resumed: bool | None) -> Batch:
-        """Everything that changed after flush `since`."""
+    def changes(self, since: Since, tickers: Filter, resumed: bool | None) -> Batch:
+        """Everything that a client lacks."""
         wanted = self._tickers if tickers is None else tickers.of(self._tickers)
-        changed = [entry for ticker in wanted if (entry := self._entries[ticker]).sequence > since]
-        listed = resumed is not None or self._has_list_changed(since, tickers)
+        changed = [entry for ticker in wanted if since.lacks(entry := self._entries[ticker])]
+        listed = resumed is not None or self._has_list_changed(since.sequence, tickers)
         return Batch(
-            id=f"{self._epoch_of(tickers)}-{self.sequence}",
+            id=self._id(tickers),
             timestamp=self._flushed_at,
             tickers=wanted if listed else None,
             statuses=[entry for entry in changed if not entry.is_complete],
@@ -376,16 +428,22 @@ class Table:
         removed = (self._removed.get(ticker, 0) for ticker in tickers)
         return any(sequence > since for sequence in (*added, *removed))
 
-    def resume_point(self, last_event_id: str, tickers: Filter) -> int | None:
-        """The flush that a client has, from the id of its last batch; None if that id is unknown here."""
-        epoch, _, text = last_event_id.partition("-")
-        if epoch != self._epoch_of(tickers) or not (text.isascii() and text.isdecimal()) or len(text) > 18:
-            return None
-        return int(text) if self._forgotten <= int(text) <= self.sequence else None
+    def _id(self, tickers: Filter) -> str:
+        """Of a batch that has everything: the position in the stream if nothing else has told what is in the table."""
+        if self.stream and not self._own:
+            return f"{_named(self.stream, tickers)}-{self.position}"
+        return f"{_named(self.epoch, tickers)}-{self.sequence}"
 
-    def _epoch_of(self, tickers: Filter) -> str:
-        """Names this run and these tickers: a sequence is meaningless for tickers that the client hadn't asked for."""
-        return self.epoch if tickers is None else self.epoch + tickers.mark
+    def resume_point(self, last_event_id: str, tickers: Filter) -> Since | None:
+        """What a client has, from the id of its last batch; None if that id is unknown here."""
+        epoch, _, text = last_event_id.partition("-")
+        if not (text.isascii() and text.isdecimal()) or len(text) > 18:
+            return None
+        if self.stream and epoch == _named(self.stream, tickers):
+            return Since(-1, int(text)) if int(text) <= self.position else None
+        if epoch != _named(self.epoch, tickers):
+            return None
+        return Since(int(text)) if self._forgotten <= int(text) <= self.sequence else None
 
 
 class Frames:
@@ -398,19 +456,19 @@ class Frames:
 
     def payload(self, subscription: Subscription, since: int) -> bytes:
         """Everything that changed after flush `since`."""
-        return self._encode(subscription, since, None)
+        return self._encode(subscription, Since(since), None)
 
-    def first_payload(self, subscription: Subscription, since: int | None) -> bytes:
-        """The first batch of a stream: everything, or (if it resumes) all that changed after flush `since`."""
+    def first_payload(self, subscription: Subscription, since: Since | None) -> bytes:
+        """The first batch of a stream: everything, or (if it resumes) all that the client lacks."""
         self._table.expire()
-        return self._encode(subscription, -1 if since is None else since, since is not None)
+        return self._encode(subscription, since or NOTHING, since is not None)
 
-    def _encode(self, subscription: Subscription, since: int, resumed: bool | None) -> bytes:
+    def _encode(self, subscription: Subscription, since: Since, resumed: bool | None) -> bytes:
         if self._version != self._table.version:
             self._version = self._table.version
             self._frames.clear()
         if subscription.format.is_whole:
-            since, resumed = -1, None
+            since, resumed = NOTHING, None
         key = (subscription.format, subscription.tickers, since, resumed)
         payload = None if subscription.format.is_whole else self._frames.get(key)
         if payload is None:
@@ -862,6 +920,7 @@ class Broadcaster:
         self._lock = threading.Lock()  # of the hand-off
         self._handoff: dict[Ticker, Quote] = {}  # newest per ticker: bounded by their number
         self._announced: list[tuple[Ticker, str]] = []
+        self._marked = self._mark_taken = "", 0  # how far the relay's stream is in the hand-off, and in what was taken
         self._taken: dict[Ticker, Quote] = {}  # taken from the hand-off and not yet flushed
         self._is_stopping = False
         self._wakeup = gevent.get_hub().loop.async_()
@@ -881,6 +940,12 @@ class Broadcaster:
         """Any thread: the newest quote of a ticker."""
         with self._lock:
             self._handoff[quote.ticker] = quote
+        self._wakeup.send()
+
+    def mark(self, stream: str, position: int) -> None:
+        """Any thread: all quotes of the relay's stream up to this position have been put."""
+        with self._lock:
+            self._marked = stream, position
         self._wakeup.send()
 
     def announce(self, ticker: Ticker, text: str) -> None:
@@ -941,6 +1006,8 @@ class Broadcaster:
         for quote in self._take():
             if (before := self.table.put(quote)) is not None:
                 self._note_way(before, quote, now_ms)
+        if not self._taken:
+            self.table.follow(*self._mark_taken)
         if self.waiting:
             self._dirty.set()
         has_changed = self.table.flush(now_ms)
@@ -960,6 +1027,7 @@ class Broadcaster:
         if not self._taken:
             with self._lock:
                 self._taken, self._handoff = self._handoff, self._taken
+                self._mark_taken = self._marked
         return [self._taken.pop(ticker) for ticker in list(islice(self._taken, DRAIN_LIMIT))]
 
     def _note_way(self, before: Quote, quote: Quote, now_ms: int) -> None:
@@ -967,7 +1035,8 @@ class Broadcaster:
         shown_at, received_at = quote.timestamp, quote.received_at
         if quote.state is State.LIVE and shown_at and received_at and received_at != before.received_at:
             self.delays.page.observe(max(0, received_at - shown_at) / 1000)
-            self.delays.handoff.observe(max(0, now_ms - received_at) / 1000)
+            if quote.position is None:  # else another machine's clock said when Pluto had it
+                self.delays.handoff.observe(max(0, now_ms - received_at) / 1000)
 
     def _tick(self) -> None:
         """Every TICK_S, without drift: finds what no event reports."""
@@ -980,6 +1049,11 @@ class Broadcaster:
                 self.clients.tick()
             except Exception:
                 log.exception("a tick failed")
+
+
+def _named(epoch: str, tickers: Filter) -> str:
+    """Names an epoch and these tickers: a sequence is meaningless for tickers that the client hadn't asked for."""
+    return epoch if tickers is None else epoch + tickers.mark
 
 
 def http_chunk(payload: bytes) -> bytes:

@@ -31,6 +31,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 DEFAULT_EXCHANGE = "BINANCE"
 MAX_PRICE_DIGITS = 20
 NO_SIGN_OF_LIFE = "TradingView's page shows no sign of life"
+NOT_OPENED = "its page has not been opened yet"
 ANSWER_LIMIT_S = 2.0  # how long whoever asks a source of quotes waits for it
 
 Ticker = NewType("Ticker", str)
@@ -99,8 +100,11 @@ class QuoteSource(Protocol):
     `last_tick` is the monotonic time, in seconds, at which its thread was last seen running.
     """
 
-    counters: Counter[str]
-    last_tick: float
+    @property
+    def counters(self) -> Counter[str]: ...
+
+    @property
+    def last_tick(self) -> float: ...
 
     @property
     def state(self) -> SourceState: ...
@@ -197,6 +201,7 @@ class Quote:
     exchange's own time of it, `received_at` when Pluto had it. `change_percent` is over 24 h, in percent, signed.
     `proven_until` is the end of the proof that the price is current, in ms of `steady_ms`: past it nobody shows the
     price as live. It never leaves Pluto's own processes, and quotes that differ in nothing else are equal.
+    `position` is where the relay's stream has the quote; None: it isn't from there. It isn't sent either.
     `alternative` is the symbol that TradingView shows instead, such as that of a renamed coin; it isn't sent either.
     """
 
@@ -224,6 +229,7 @@ class Quote:
     next_try_at: int | None = None
     alternative: str | None = None
     proven_until: float | None = field(default=None, compare=False)
+    position: int | None = field(default=None, compare=False)
 
     @property
     def price(self) -> float | None:
@@ -250,11 +256,14 @@ class Quote:
         """Whether it says that the price is live, and no proof of that holds at `now`, in ms of `steady_ms`."""
         return self.state in (State.LIVE, State.CLOSED) and (self.proven_until is None or self.proven_until < now)
 
-    def as_of(self, now: float) -> Quote:
-        """The quote as it may be shown at `now`: the one place which decides that a price is no longer live."""
+    def as_of(self, now: float, reason: str = NO_SIGN_OF_LIFE) -> Quote:
+        """The quote as it may be shown at `now`: the one place which decides that a price is no longer live.
+
+        `reason` is told with one that no longer is.
+        """
         if not self.has_expired(now):
             return self
-        return replace(self, state=State.STALE, reason=NO_SIGN_OF_LIFE, proven_until=None)
+        return replace(self, state=State.STALE, reason=reason, proven_until=None, position=None)
 
 
 # --- what a text means as a ticker ------------------------------------------------------------------------------------
@@ -491,7 +500,7 @@ def _why_unreadable(text: str) -> str:
 _WIRE_NAMES = {
     field.name: re.sub(r"_(\w)", lambda match: match[1].upper(), field.name)
     for field in fields(Quote)
-    if field.name not in ("proven_until", "alternative")  # they stay between Pluto's own processes
+    if field.name not in ("proven_until", "position", "alternative")  # they stay between Pluto's own processes
 }
 
 

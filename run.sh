@@ -62,7 +62,7 @@ main() {
       ;;
     notify-test)
       set_up_packages requirements-notify.txt
-      hide_notify_urls "${@:2}"
+      hide_urls "${@:2}"
       PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m alerts.trial ${options[@]+"${options[@]}"}
       ;;
     test)
@@ -94,7 +94,7 @@ start() { # OPTIONS...
   if has_option --help "$@" || has_option -h "$@" || has_option --version "$@"; then answer "$@"; fi
   set_up_for "$@"
   set_up_notify "$@"
-  hide_notify_urls "$@"
+  hide_urls "$@"
   exec "$python" "$here/app.py" ${options[@]+"${options[@]}"}
 }
 
@@ -103,17 +103,18 @@ set_up_notify() { # OPTIONS...
   [[ -z "${PLUTO_NOTIFY:-}" ]] && ! has_option --notify "$@" || set_up_packages requirements-notify.txt
 }
 
-# Moves notify URLs, which are secrets, to their variable: every user of the machine can read a program's options.
+# Moves URLs that are secrets to their variables: every user of the machine can read a program's options.
 # The other options are in `options` then.
-hide_notify_urls() { # OPTIONS...
+hide_urls() { # OPTIONS...
   local urls=""
   options=()
   while [[ $# -gt 0 ]]; do
     case "$1" in
       --notify=*) urls="$urls ${1#*=}" ;;
-      --notify)
+      --redis=*) export PLUTO_REDIS="${1#*=}" ;;
+      --notify | --redis)
         [[ $# -gt 1 ]] || break
-        urls="$urls $2"
+        [[ "$1" == --redis ]] && export PLUTO_REDIS="$2" || urls="$urls $2"
         shift
         ;;
       *) options+=("$1") ;;
@@ -125,12 +126,14 @@ hide_notify_urls() { # OPTIONS...
 }
 
 set_up_for() { # OPTIONS...
+  local requirements=requirements.txt
+  if [[ -n "${PLUTO_REDIS:-}" ]] || has_option --redis "$@"; then requirements=requirements-redis.txt; fi
   if has_option --browser "$@"; then
     needs="driver" # Pluto checks the browser that the options name
-    set_up_packages requirements.txt
+    set_up_packages "$requirements"
     set_up_driver
   else
-    set_up requirements.txt
+    set_up "$requirements"
   fi
 }
 
@@ -208,8 +211,9 @@ install_packages() { # REQUIREMENTS
   "$python" -m pip install --disable-pip-version-check --no-input --retries 2 --require-hashes -r "$here/$1" \
     >"$venv/pip.log" 2>&1 || pip_failed
   stamp "$1" >"$venv/$1.stamp"
-  # The packages for development include all others, at the same versions.
-  [[ "$1" != requirements-dev.txt ]] || for name in requirements.txt requirements-notify.txt; do
+  # The packages for development include all others, and those for Redis those for running, at the same versions.
+  [[ "$1" == requirements-notify.txt ]] || stamp requirements.txt >"$venv/requirements.txt.stamp"
+  [[ "$1" != requirements-dev.txt ]] || for name in requirements-redis.txt requirements-notify.txt; do
     stamp "$name" >"$venv/$name.stamp"
   done
 }

@@ -118,6 +118,19 @@ class Settings:
         secret=True,
         repeats=True,
     )
+    redis: str = _setting(
+        "",
+        "URL of the Redis or Valkey by which several Plutos act as one: redis://, rediss:// (TLS) or unix://",
+        secret=True,
+    )
+    role: str = _setting(
+        "all",
+        "with --redis: scraper only opens pages, web only serves clients",
+        ("all", "scraper", "web"),
+    )
+    scraper_capacity: int = _setting(
+        0, "with --redis, how many tickers this scraper takes; 0 is --max-tickers", within=(0, 1000)
+    )
     demo: bool = _setting(False, f"simulated prices, no internet required; starts with {DEMO_TICKERS}")
     open: bool = _setting(True, "open the page in your browser if started from a terminal on a desktop")
     log_level: str = _setting("info", "least severe level to log", ("debug", "info", "warning", "error"))
@@ -254,6 +267,8 @@ def check(settings: Settings) -> None:
                 _TEXTS[entry.name](value)
             except (ValueError, InvalidTicker) as error:
                 raise ValueError(f"{flag}: {error}") from None
+    if settings.role != "all" and not settings.redis:
+        raise ValueError(f"--role {settings.role} needs --redis: the processes find each other there")
     if (number := len(settings.start_tickers)) > settings.max_tickers:
         raise ValueError(f"--tickers has {number} tickers, but --max-tickers allows only {settings.max_tickers}")
 
@@ -301,6 +316,17 @@ def _check_url(url: str) -> None:
         raise ValueError(f"{url!r} does not begin with http:// or https://")
 
 
+def _check_redis(url: str) -> None:
+    """The message never repeats the URL, which may have a password."""
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_good = False
+    if url and not (is_good or url.startswith("unix:///")):
+        raise ValueError("give a URL such as redis://127.0.0.1:6379, rediss://user:password@host or unix:///path")
+
+
 def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -313,6 +339,7 @@ _TEXTS = {
     "allowed_origins": origins_of,
     "trusted_proxies": networks_of,
     "source_url": _check_url,
+    "redis": _check_redis,
 }
 
 

@@ -4,11 +4,15 @@ This file owns the list: only it adds and removes tickers, for every transport. 
 broadcaster, the store, the scraper) of each change, in the order of subscription. It never opens a page, never does
 I/O, never limits how often callers change it (`web/access.py` does), and imports only `quotes`. It belongs to the hub
 thread.
+
+With a backing, several processes share one list. Then a change is made there first, and the list follows what the
+backing has: so all processes have the changes in one order, and nothing that was told by the backing goes back to it.
 """
 
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from quotes import PlutoError, Ticker
@@ -44,11 +48,17 @@ class Outcome(NamedTuple):
     message: str
 
 
+Backing = Callable[[str, list[Ticker]], list[Ticker]]
+"""Makes a change ("add", "remove" or "replace") in the list that processes share, and returns the tickers beyond the
+cap. When it returns, `Watchlist.follow` has been called. It raises SourceBusy if nothing can be changed now."""
+
+
 class Watchlist:
     """The tracked tickers, at most `max_tickers`, in alphabetical order."""
 
-    def __init__(self, max_tickers: int) -> None:
+    def __init__(self, max_tickers: int, backing: Backing | None = None) -> None:
         self.max_tickers = max_tickers
+        self._backing = backing
         self._tickers: list[Ticker] = []
         self._unplaced: set[Ticker] = set()  # beyond the cap at the start; the store has them still
         self._subscribers: list[Subscriber] = []
@@ -73,16 +83,39 @@ class Watchlist:
         """Tracks a ticker. Raises TooManyTickers at the cap."""
         if ticker in self._tickers:
             return Outcome(False, f"{ticker} is tracked already.")
-        if len(self._tickers) >= self.max_tickers:
-            raise TooManyTickers(
-                f"{self.max_tickers} tickers are tracked, the most allowed: remove one, "
-                "or start Pluto with a higher --max-tickers."
-            )
+        if self._backing is not None:
+            if self._backing("add", [ticker]):
+                raise self._too_many()
+        elif len(self._tickers) >= self.max_tickers:
+            raise self._too_many()
+        else:
+            self._add(ticker)
+        return Outcome(True, f"{ticker} is tracked now.")
+
+    def _add(self, ticker: Ticker) -> None:
         insort(self._tickers, ticker)
         self._unplaced.discard(ticker)
         for subscriber in self._subscribers:
             subscriber.add(ticker)
-        return Outcome(True, f"{ticker} is tracked now.")
+
+    def _too_many(self) -> TooManyTickers:
+        return TooManyTickers(
+            f"{self.max_tickers} tickers are tracked, the most allowed: remove one, "
+            "or start Pluto with a higher --max-tickers."
+        )
+
+    def follow(self, tickers: list[Ticker]) -> None:
+        """With a backing: it has exactly these tickers."""
+        for ticker in [*self._tickers, *self._unplaced]:
+            if ticker not in tickers:
+                self._remove(ticker)
+        for ticker in tickers:
+            if ticker not in self._tickers:
+                self._add(ticker)
+
+    def expect(self, tickers: list[Ticker]) -> None:
+        """With a backing: subscribers may know these from before the start. They are told which the backing lacks."""
+        self._unplaced.update(tickers)
 
     def begin(self, tickers: list[Ticker]) -> list[tuple[Ticker, TooManyTickers]]:
         """Tracks these from the start on. Returns those beyond the cap, each with the reason; subscribers keep them."""
@@ -92,6 +125,8 @@ class Watchlist:
 
     def replace(self, tickers: list[Ticker]) -> list[tuple[Ticker, TooManyTickers]]:
         """Tracks exactly these tickers, in one step. Returns those beyond the cap, each with the reason."""
+        if self._backing is not None:
+            return [(ticker, self._too_many()) for ticker in self._backing("replace", tickers)]
         for ticker in [*self._tickers, *self._unplaced]:
             if ticker not in tickers or ticker in self._unplaced:
                 self.remove(ticker)
@@ -108,11 +143,17 @@ class Watchlist:
 
     def remove(self, ticker: Ticker) -> Outcome:
         """Stops tracking a ticker. An untracked one changes nothing."""
+        if ticker not in self._tickers and ticker not in self._unplaced:
+            return Outcome(False, f"{ticker} was not tracked.")
+        if self._backing is not None:
+            self._backing("remove", [ticker])
+        else:
+            self._remove(ticker)
+        return Outcome(True, f"{ticker} is no longer tracked.")
+
+    def _remove(self, ticker: Ticker) -> None:
         if ticker in self._tickers:
             self._tickers.remove(ticker)
-        elif ticker not in self._unplaced:
-            return Outcome(False, f"{ticker} was not tracked.")
         self._unplaced.discard(ticker)
         for subscriber in self._subscribers:
             subscriber.remove(ticker)
-        return Outcome(True, f"{ticker} is no longer tracked.")

@@ -57,10 +57,10 @@ class FaultyScraper(Scraper):
 class FaultySupervisor(Supervisor):
     """Is given the program's scraper and broadcaster, which is what the faults need."""
 
-    def __init__(self, scraper: FaultyScraper, broadcaster: Broadcaster) -> None:
+    def __init__(self, scraper: FaultyScraper, broadcaster: Broadcaster, *, name: str) -> None:
         figures = (figure.split("=") for figure in os.environ.get("FAULTY_PATIENCE", "").split(",") if figure)
         patience = Patience(**{name: type(getattr(Patience, name))(number) for name, number in figures})
-        super().__init__(scraper, broadcaster, patience)
+        super().__init__(scraper, broadcaster, patience, name=name)
         obey = (gevent.get_hub().loop, scraper, broadcaster)
         threading.Thread(target=obey_orders, args=obey, daemon=True).start()
 
@@ -126,5 +126,6 @@ def fail_in_the_hub() -> None:
 
 
 if __name__ == "__main__":
-    vars(app).update(Scraper=FaultyScraper, Supervisor=FaultySupervisor)
+    vars(sys.modules["scraper"]).update(Scraper=FaultyScraper)
+    vars(app).update(Supervisor=FaultySupervisor)
     sys.exit(app.main(sys.argv[1:]))

@@ -39,6 +39,7 @@ FOREIGN = {
     "broadcast": {"flask", "werkzeug", "geventwebsocket", "playwright", "prometheus_client"},
     "watchlist": PURE,
     "alerts": PURE,
+    "relay": PURE,
     "store": PURE,
     "storage": PURE,
     "settings": PURE,
@@ -47,7 +48,7 @@ FOREIGN = {
     "simulator": {"playwright"},
 }
 WITH_FLASK = {"app", "web.routes", "web.history", "web.alerts"}
-ROOMS = ("", "alerts", "storage", "web", "tradingview")
+ROOMS = ("", "alerts", "relay", "storage", "web", "tradingview")
 MAX_CLASS = 300  # lines
 
 MODULES = sorted(
@@ -143,6 +144,7 @@ def test_a_module_knows_nothing_of_what_others_are_made_of(module: str) -> None:
     roots = roots_of(imports_of(module))
     assert roots.isdisjoint(FOREIGN[module.partition(".")[0]])
     assert module in WITH_FLASK or "flask" not in roots
+    assert module.startswith("relay.") or "redis" not in roots
 
 
 def test_quotes_needs_only_the_standard_library() -> None:
@@ -151,7 +153,7 @@ def test_quotes_needs_only_the_standard_library() -> None:
 
 def test_every_package_that_is_imported_is_named() -> None:
     """A package that only comes with another one may go with it."""
-    files = [PROJECT / "requirements.in", PROJECT / "requirements-notify.in"]
+    files = [PROJECT / f"requirements{name}.in" for name in ("", "-redis", "-notify")]
     requirements = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     named = {line.partition("==")[0] for line in requirements} | {"protobuf-py-pure"}  # protobuf-py's own choice
     packages = {

@@ -442,8 +442,9 @@ def test_a_quote_has_exactly_the_wire_contracts_fields() -> None:
         simulated=True,
         reason="the page is frozen",
         next_try_at=1_795_000_060_000,
-        alternative="BINANCE:SHIBUSD",  # stays between Pluto's own processes, as the next
+        alternative="BINANCE:SHIBUSD",  # stays between Pluto's own processes, as the next two
         proven_until=1e9,
+        position=7,
     )
     assert {getattr(quote, field.name) for field in fields(quote)}.isdisjoint({None}), "a field the test left out"
     assert wire_fields(quote, 1042) == {

@@ -110,8 +110,8 @@ class Machine:
 
     def require(self, line: str) -> None:
         (self.folder / "requirements.txt").write_text(f"{line}\n")
-        (self.folder / "requirements-dev.txt").write_text(f"{line}\n# and more\n")
-        (self.folder / "requirements-notify.txt").write_text(f"{line}\n# for --notify\n")
+        for name in ("redis", "notify", "dev"):
+            (self.folder / f"requirements-{name}.txt").write_text(f"{line}\n# for {name}\n")
 
     def touch_requirements(self) -> None:
         with (self.folder / "requirements.txt").open("a") as file:
@@ -494,8 +494,9 @@ def test_a_virtual_environment_that_belongs_to_another_user_is_told(tmp_path_fac
 
 
 def test_packages_for_tests_include_those_for_running() -> None:
-    for name in ("requirements.txt", "requirements-notify.txt"):
-        assert pins(name).items() <= pins("requirements-dev.txt").items()
+    running, with_redis = pins("requirements.txt").items(), pins("requirements-redis.txt").items()
+    assert running <= with_redis <= pins("requirements-dev.txt").items()
+    assert pins("requirements-notify.txt").items() <= pins("requirements-dev.txt").items()
 
 
 def pins(name: str) -> dict[str, str]:

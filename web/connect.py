@@ -125,7 +125,7 @@ def _delivery(fields: Mapping[str, Any]) -> pb.Delivery:
 
 def _known(entry: Entry) -> dict[str, Any]:
     """The known fields of REST's JSON object. Protobuf leaves out a flag that is false."""
-    return {name: value for name, value in wire_fields(entry.quote, entry.sequence).items() if value is not False}
+    return {name: value for name, value in wire_fields(entry.quote, entry.number).items() if value is not False}
 
 
 def _same(value: Any) -> Any:

@@ -40,13 +40,27 @@ STREAM_COUNTERS = (
     ("refused", "pluto_streams_refused", "Streams refused because --max-streams were open."),
     ("prices_expired", "pluto_prices_expired", "Live prices that became stale because their proof ran out."),
 )
+# What the relay has at this moment: its name in Relay.figures, the metric, what it is.
+RELAY_FIGURES = (
+    ("up", "pluto_redis_up", "1 while Redis can be used."),
+    ("round_trip", "pluto_redis_round_trip_seconds", "Time that Redis' last answer took."),
+    ("behind", "pluto_relay_entries_behind", "Changes in Redis that this process had not read a second ago at most."),
+    ("owned", "pluto_relay_owned_tickers", "Tickers that a scraper owns."),
+    ("leases", "pluto_relay_leases", "Tickers that this process's scraper owns."),
+    ("homeless", "pluto_relay_homeless_tickers", "Tickers for which no scraper has room."),
+    ("scrapers", "pluto_relay_scrapers", "Scrapers: those alive, or in a process that only serves those that own."),
+)
 DELAYS = (
     ("page", "pluto_page_delay_seconds", "From the moment a page shows a live price until Pluto has it."),
     ("handoff", "pluto_handoff_delay_seconds", "From the moment Pluto has a live price until the flush that sends it."),
+    ("relay", "pluto_relay_delay_seconds", "From the moment Redis has a change until this process has read it."),
     ("flush", "pluto_flush_duration_seconds", "Duration of a flush."),
     ("lateness", "pluto_flush_lateness_seconds", "From the moment a flush is due until it begins."),
     ("lag", "pluto_lag_duration_seconds", "From the moment a client's socket is full until the client has caught up."),
 )
+
+
+OTHER_COUNTERS = ("prices_", "refused: ", "relay_")  # of the source, which aren't events of pages and browser
 
 
 class Figures(Collector):
@@ -64,6 +78,7 @@ class Figures(Collector):
         self.streams = parts.broadcaster.counters
         self.has_browser = parts.source.state is SourceState.RUNNING
         self.scraper = dict(parts.source.counters)  # copied in one step: the scraper's thread goes on counting
+        self.relay = {} if parts.relay is None else parts.relay.figures
         self.supervision = parts.supervisor.counters
         self.store, self.alerts = parts.store, parts.alerts.figures
         self.refused_callers = parts.access.refused
@@ -72,7 +87,8 @@ class Figures(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """All metrics, as Prometheus' library asks for them."""
-        for family in (_settings, _tickers, _streams, _delays, _scraper, _store, _alerts, _http, _process):
+        families = (_settings, _tickers, _streams, _delays, _scraper, _relay, _store, _alerts, _http, _process)
+        for family in families:
             yield from family(self)
 
 
@@ -158,8 +174,9 @@ def _delays(figures: Figures) -> Iterator[Metric]:
 
 def _scraper(figures: Figures) -> Iterator[Metric]:
     counters = figures.scraper
-    events = {name: count for name, count in counters.items() if not name.startswith(("prices_", "refused: "))}
-    yield GaugeMetricFamily("pluto_browser_up", "1 while there is a browser.", figures.has_browser)
+    events = {name: count for name, count in counters.items() if not name.startswith(OTHER_COUNTERS)}
+    if figures.settings.role != "web":
+        yield GaugeMetricFamily("pluto_browser_up", "1 while there is a browser.", figures.has_browser)
     yield GaugeMetricFamily(
         "pluto_scraper_silence_seconds", "Time since the scraper's thread was last seen running.", figures.silence_s
     )
@@ -167,6 +184,14 @@ def _scraper(figures: Figures) -> Iterator[Metric]:
     yield _counter("pluto_prices_refused", "Texts not accepted as a price, by reason.", "reason", counters, "refused: ")
     yield _counter("pluto_scraper_events", "Events of the pages and the browser.", "event", events)
     yield _counter("pluto_supervision_events", "Hangs and deaths inside Pluto.", "event", figures.supervision)
+
+
+def _relay(figures: Figures) -> Iterator[Metric]:
+    for figure, name, help in RELAY_FIGURES:
+        if figure in figures.relay:
+            yield GaugeMetricFamily(name, help, figures.relay[figure])
+    if figures.relay:
+        yield _counter("pluto_relay_events", "Events of the relay.", "event", figures.scraper, "relay_")
 
 
 def _store(figures: Figures) -> Iterator[Metric]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from alerts.book import Alerts
 from broadcast import Broadcaster
@@ -17,10 +18,16 @@ from watchlist import Watchlist
 from web.access import Access
 from web.supervision import Simulator, Supervisor
 
+if TYPE_CHECKING:
+    from relay.source import Relay
+
 
 @dataclass(frozen=True)
 class Parts:
-    """`source` feeds the broadcaster. A demo has a `simulator`. `started_at` is in seconds since the epoch."""
+    """`source` feeds the broadcaster; with --redis it is the `relay`. A demo has a `simulator`.
+
+    `started_at` is in seconds since the epoch.
+    """
 
     settings: Settings
     watchlist: Watchlist
@@ -31,4 +38,5 @@ class Parts:
     store: Store
     alerts: Alerts
     simulator: Simulator | None = None
+    relay: Relay | None = None
     started_at: float = field(default_factory=time.time)

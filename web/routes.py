@@ -140,7 +140,7 @@ def remove_ticker(text: str) -> Response:
 @routes.get("/api/tickers")
 def get_tickers() -> Response:
     entries = parts().broadcaster.table.entries
-    prices = [wire_fields(entry.quote, entry.sequence) for entry in entries]
+    prices = [wire_fields(entry.quote, entry.number) for entry in entries]
     return jsonify(tickers=[entry.quote.ticker for entry in entries], prices=prices)
 
 
@@ -188,7 +188,7 @@ def _entry(ticker: Ticker) -> tuple[Quote, int]:
     entry = parts().broadcaster.table.entry(ticker)
     if entry is None:
         raise NotTracked(ticker)
-    return entry.quote, entry.sequence
+    return entry.quote, entry.number
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------
@@ -271,16 +271,16 @@ def _address() -> str:
 def health() -> Response:
     states = Counter(entry.quote.state for entry in parts().broadcaster.table.entries)
     troubled = states[State.STALE] + states[State.BLOCKED] + states[State.ERROR]
-    browser = "running" if parts().source.state is SourceState.RUNNING else "down"
-    scraper, flushing = parts().supervisor.state, parts().broadcaster.is_flushing
-    store = parts().store
-    is_well = not troubled and browser == "running" and scraper is ScraperState.RUNNING and flushing
-    is_well = is_well and store.state is not StoreState.DEGRADED
+    source, supervisor, store = parts().source, parts().supervisor, parts().store
+    is_running, flushing = source.state is SourceState.RUNNING, parts().broadcaster.is_flushing
+    is_well = not troubled and is_running and supervisor.state is ScraperState.RUNNING and flushing
+    is_well = is_well and store.state is not StoreState.DEGRADED and source.health.get("redis") != "down"
+    browser = {"browser": "running" if is_running else "down"} if parts().settings.role != "web" else {}
     return jsonify(
         status="ok" if is_well else "degraded",
-        browser=browser,
-        **parts().source.health,
-        scraper=scraper,
+        **browser,
+        **source.health,
+        **{supervisor.name: supervisor.state},
         broadcaster="running" if flushing else "failed",
         **store.health,
         tickers={state: states[state] for state in State if states[state]},
@@ -303,9 +303,10 @@ def readyz() -> Response:
     """Fails while new clients should wait."""
     parts().broadcaster.clients.check_room()
     if parts().supervisor.state is not ScraperState.RUNNING:
-        raise NotReady(f"Try again in a moment: the scraper is {parts().supervisor.state}.")
+        raise NotReady(f"Try again in a moment: the {parts().supervisor.name} is {parts().supervisor.state}.")
     if parts().source.state is not SourceState.RUNNING:
-        raise NotReady("Try again in a moment: there is no browser yet.")
+        why = relay.trouble if (relay := parts().relay) is not None else ""
+        raise NotReady(f"Try again in a moment: {why or 'there is no browser yet'}.")
     if (simulator := parts().simulator) is not None and not simulator.is_running:
         raise NotReady("Try again in a moment: the simulator has ended, and Pluto starts it again.")
     return jsonify(status="ok")

@@ -107,13 +107,16 @@ class Patience:
 
 
 class Supervisor:
-    """Watches the scraper's thread: restarts it when it dies, and says so when only a new process can help.
+    """Watches the source's threads: restarts one that dies, and says so when only a new process can help.
 
-    It doesn't touch prices: when nobody renews their proofs, the broadcaster shows them as stale.
+    `name` is what people call the source: the scraper, or the relay where there is none. It doesn't touch prices: when
+    nobody renews their proofs, the broadcaster shows them as stale.
     """
 
-    def __init__(self, source: QuoteSource, broadcaster: Broadcaster, patience: Patience | None = None) -> None:
-        self.state = ScraperState.RUNNING
+    def __init__(
+        self, source: QuoteSource, broadcaster: Broadcaster, patience: Patience | None = None, *, name: str = "scraper"
+    ) -> None:
+        self.name, self.state = name, ScraperState.RUNNING
         self.counters: Counter[str] = Counter()
         self._source, self._broadcaster, self._patience = source, broadcaster, patience or Patience()
         self._deaths: deque[float] = deque(maxlen=self._patience.deaths)
@@ -134,11 +137,11 @@ class Supervisor:
     def failure(self) -> str | None:
         """Why only a restart of the whole program would help; None if nothing requires one."""
         if self.state is ScraperState.FAILED:
-            return "the scraper died again and again"
+            return f"the {self.name} died again and again"
         if self.state is ScraperState.HANGING and self._silence_s() > self._patience.hang:
-            return "the scraper hangs for good"
+            return f"the {self.name} hangs for good"
         if self._greenlet is not None and self._greenlet.dead:
-            return "nobody watches the scraper any more"
+            return f"nobody watches the {self.name} any more"
         return None if self._broadcaster.is_flushing else "the flush loop has ended"
 
     def _silence_s(self) -> float:
@@ -153,23 +156,23 @@ class Supervisor:
                 self._on_silence()
             elif self.state is ScraperState.HANGING:
                 self.state = ScraperState.RUNNING
-                log.warning("the scraper is back")
+                log.warning("the %s is back", self.name)
 
     def _on_silence(self) -> None:
         if self.state is not ScraperState.HANGING:
             self.state = ScraperState.HANGING
-            self.counters["scraper_hangs"] += 1
-            log.error("the scraper hangs; each price becomes stale when its proof runs out")
+            self.counters[f"{self.name}_hangs"] += 1
+            log.error("the %s hangs; each price becomes stale when its proof runs out", self.name)
 
     def _on_death(self) -> None:
         self.state = ScraperState.RESTARTING
-        self.counters["scraper_deaths"] += 1
+        self.counters[f"{self.name}_deaths"] += 1
         patience, now = self._patience, time.monotonic()
         self._deaths.append(now)
         recent = sum(now - died_at < patience.deaths_window for died_at in self._deaths)
         if recent == patience.deaths:
             self.state = ScraperState.FAILED
-            self._give_up(f"The scraper died {recent} times within a minute, so Pluto ends; the log says why.")
+            self._give_up(f"The {self.name} died {recent} times within a minute, so Pluto ends; the log says why.")
             return
         gevent.sleep(patience.restart * 2.0 ** (recent - 1))
         self._source.restart()

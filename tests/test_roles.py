@@ -1,0 +1,110 @@
+"""Pluto's roles with real pages: one process scrapes, one serves, one does both, and a ticker moves between them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from redis_server import RedisServer, redis_server
+from running import PROJECT, Pluto, Simulator, clean_environment, descendants, running_pluto, wait_until
+
+from relay.publisher import Peer, assign
+from relay.scripts import LEASES, SCRAPERS
+
+TICKERS = ("ADAUSDT", "BNBUSDT", "DOGEUSDT", "XRPUSDT")
+TAKE_OVER_LIMIT_S = 20.0
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_server(tmp_path) as server:
+        yield server
+
+
+def owners(redis: RedisServer) -> dict[str, str]:
+    client: Any = redis.client
+    return {ticker: lease.split()[1] for ticker, lease in client.hgetall(LEASES).items()}
+
+
+def scrapers(redis: RedisServer) -> list[str]:
+    client: Any = redis.client
+    return list(client.hgetall(SCRAPERS))
+
+
+def prices(pluto: Pluto) -> dict[str, str]:
+    found = pluto.http.get("/api/tickers").json()["prices"]
+    return {price["ticker"]: price["priceText"] for price in found if price["state"] == "live"}
+
+
+class Watcher:
+    """Reads a stream on a thread of its own, and keeps the states it was told of each ticker, in order."""
+
+    def __init__(self, pluto: Pluto) -> None:
+        self.states: dict[str, list[str]] = {ticker: [] for ticker in TICKERS}
+        self._pluto = pluto
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        with self._pluto.stream() as events:
+            for event in events:
+                for update in json.loads(event.data).get("updates", ()):
+                    self.states[update["ticker"]].append(update["state"])
+
+
+def test_tickers_move_to_another_scraper_without_a_stale_price_and_survive_a_killed_one(
+    redis: RedisServer, simulator: Simulator
+) -> None:
+    options = ("--source-url", simulator.url)
+    with (
+        running_pluto("--role", "web", PLUTO_REDIS=redis.url) as web,
+        running_pluto(*options, "--tickers", ",".join(TICKERS), PLUTO_REDIS=redis.url) as both,
+    ):
+        wait_until(lambda: prices(web).keys() == prices(both).keys() == set(TICKERS), 20, what="all are live")
+        watcher = Watcher(web)
+        (first,) = scrapers(redis)
+        assert not [child for child in descendants(web.process.pid) if "chrom" in child.name()]
+        with running_pluto(*options, "--role", "scraper", PLUTO_REDIS=redis.url) as other:
+            wait_until(lambda: len(scrapers(redis)) == 2, what="the other one is alive")
+            wanted = assign(TICKERS, {name: Peer(50, has_browser=True) for name in scrapers(redis)})
+            wait_until(lambda: owners(redis) == wanted, 20, what="each has the tickers it should have")
+            before = prices(web)
+            wait_until(lambda: all(prices(web)[ticker] != before[ticker] for ticker in TICKERS), what="prices go on")
+            assert {state for states in watcher.states.values() for state in states} == {"live"}
+            family = [*descendants(both.process.pid), psutil.Process(both.process.pid)]
+            for process in family:
+                process.kill()
+            killed = time.monotonic()
+            wait_until(lambda: first not in owners(redis).values(), 5.5, what="all are owned by the other one")
+            before = prices(web)
+            wait_until(
+                lambda: all(prices(web).get(ticker, before.get(ticker)) != before.get(ticker) for ticker in TICKERS), 20
+            )
+            assert time.monotonic() - killed < TAKE_OVER_LIMIT_S
+            assert other.http.get("/health").json()["status"] == "ok"
+            assert other.http.get("/api/tickers").status_code == 404
+
+
+def test_nothing_of_redis_is_loaded_without_it_and_nothing_of_playwright_in_a_process_that_serves() -> None:
+    program = """
+import sys
+from app import assemble
+from settings import Settings
+assemble(Settings(store=False, redis=sys.argv[1], role=sys.argv[2]))
+print(*sorted({name.partition(".")[0] for name in sys.modules} & {"redis", "playwright", "relay"}))
+"""
+
+    def loaded(*settings: str) -> list[str]:
+        command = [sys.executable, "-c", program, *settings]
+        run = subprocess.run(command, cwd=PROJECT, env=clean_environment(), capture_output=True, text=True, check=True)
+        return run.stdout.split()
+
+    assert loaded("", "all") == ["playwright"]
+    assert loaded("redis://127.0.0.1:9", "web") == ["redis", "relay"]
