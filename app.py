@@ -42,19 +42,20 @@ from storage.retention import Keep
 from storage.schema import path_of
 from store import Store, StoreSettings
 from watchlist import Subscriber, Watchlist
-from web.access import SECURITY_HEADERS, Access
+from web.access import SECURITY_HEADERS, Access, made_token
 from web.alerting import announce
 from web.alerts import alert_routes
 from web.connect import ConnectApplication, refuse
-from web.descriptors import KEPT_FREE, raise_limit, room_for_streams
+from web.descriptors import KEPT_FREE, limit, raise_limit, room_for_streams
 from web.desktop import open_page
 from web.errors import failure
 from web.history import history_routes
 from web.logs import Console, log_failure, start_logging
 from web.parts import Parts
 from web.routes import Segment, routes
-from web.server import Limits, Server, listen
+from web.server import Limits, Server, listen, reserve
 from web.supervision import HubWatchdog, Simulator, Supervisor
+from web.workers import Crew, Place, place_of, tell_ready
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -76,7 +77,9 @@ log = logging.getLogger("pluto")
 # --- the application --------------------------------------------------------------------------------------------------
 
 
-def assemble(settings: Settings, bound: str = "127.0.0.1", *, open_files: int | None = None, **limits: Any) -> Parts:
+def assemble(
+    settings: Settings, bound: str = "127.0.0.1", *, open_files: int | None = None, crew: str = "", **limits: Any
+) -> Parts:
     """The parts, connected but not started.
 
     A change of the watchlist goes to the broadcaster, the store, the alerts and the source, in this order. A quote
@@ -84,12 +87,12 @@ def assemble(settings: Settings, bound: str = "127.0.0.1", *, open_files: int | 
     With --redis the source is the relay, which remembers prices itself.
 
     `bound` is the server's listening address. `open_files` is the browser's soft limit of descriptors; None: Pluto's
-    own. `limits` overrides some of StreamLimits; only tests do.
+    own. `crew` is the name that all workers of this Pluto share. `limits` overrides some of StreamLimits; only tests do.
     """
     stream_limits = StreamLimits(settings.max_streams, settings.max_streams_per_address, **limits)
     broadcaster = Broadcaster(stream_limits, simulated=settings.demo)
     remembered = Remembered(_show_nothing if settings.redis else broadcaster.put)
-    store = Store(_store_settings(settings), remembered)
+    store = Store(_store_settings(settings, crew), remembered)
     alerts = Alerts(store, partial(announce, broadcaster), simulated=settings.demo)
     store.keep(alerts)
 
@@ -167,9 +170,9 @@ def make_scraper(settings: Settings, tell: Callable[[Quote], None], open_files: 
     return Scraper(_scraper_settings(settings, open_files), tell)
 
 
-def _store_settings(settings: Settings) -> StoreSettings:
+def _store_settings(settings: Settings, crew: str) -> StoreSettings:
     keep = Keep(settings.keep_changes, settings.keep_minutes, settings.store_max_size)
-    return StoreSettings(path_of(settings.data, demo=settings.demo) if settings.store else None, keep)
+    return StoreSettings(path_of(settings.data, demo=settings.demo) if settings.store else None, keep, crew=crew)
 
 
 def _scraper_settings(settings: Settings, open_files: int | None) -> ScraperSettings:
@@ -216,14 +219,17 @@ def create_app(parts: Parts) -> Flask:
 
 def main(arguments: list[str]) -> int:
     """Runs Pluto until SIGINT or SIGTERM. Returns the exit code: 0, or CANT_START or GAVE_UP after a sentence why."""
-    settings = read_settings(arguments)
+    place = place_of(arguments)
+    settings = read_settings(arguments) if place is None else place.settings
     for secret in ("access_token", "redis"):  # the browser and the simulator don't need them
         os.environ.pop(variable_of(secret), None)
-    console = start_logging(settings.log_level, settings.log_format)
+    console = start_logging(settings.log_level, settings.log_format, "" if place is None else place.name)
     atexit.register(gc.freeze)  # skip garbage collection at exit: it takes 0.2 s and more
     sys.setswitchinterval(0.0005)  # else the hub waits up to 5 ms at a time for a busy scraper thread
     try:
-        run(settings, console)
+        if settings.workers > 1:
+            return lead(settings, console)
+        run(settings, console, place)
     except GaveUp as error:
         console.complain(f"pluto: {error}", logging.CRITICAL)
         return GAVE_UP
@@ -247,7 +253,36 @@ def _start_failure(error: Exception, settings: Settings) -> str:
     return f"Can't listen on {settings.host} port {settings.port}: {error.strerror or error}."
 
 
-def run(settings: Settings, console: Console) -> None:
+def lead(settings: Settings, console: Console) -> int:
+    """Starts this Pluto as several processes and looks after them until a signal. Returns the exit code."""
+    holders = reserve(settings.host, settings.port)
+    bound, port = holders[0].getsockname()[:2]
+    token = made_token(settings, bound)
+    told = replace(settings, port=port, workers=1, open=False, access_token=settings.access_token or token)
+
+    def on_start() -> None:
+        address = f"http://{host_in_url(settings.host)}:{port}"
+        shown = replace(settings, source_url="an address of its own") if settings.demo else settings
+        console.announce(_announcement(shown, address, token))
+        if settings.open:
+            open_page(address, os.environ, limit())
+
+    code = Crew(Path(__file__), places_of(told, settings.workers), console).run(on_start)
+    for holder in holders:
+        holder.close()
+    return code
+
+
+def places_of(settings: Settings, web_workers: int) -> list[Place]:
+    """The workers of this Pluto: so many web workers and, unless it only serves the web, the scraper."""
+    crew = secrets.token_hex(8)
+    web = replace(settings, role="web")
+    scraper = replace(settings, role="scraper", store=False)
+    places = [Place(f"web {number}", True, crew, web) for number in range(1, web_workers + 1)]
+    return places if settings.role == "web" else [*places, Place("scraper", False, crew, scraper)]
+
+
+def run(settings: Settings, console: Console, place: Place | None = None) -> None:
     """Starts the layers from the bottom up, waits for a signal, and stops them from the top down. Raises GaveUp."""
     if settings.role == "scraper":  # what is told goes to Redis, and the web processes' stores
         settings = replace(settings, store=False)
@@ -255,7 +290,7 @@ def run(settings: Settings, console: Console) -> None:
     _check(settings)
     gevent.get_hub().print_exception = log_failure  # type: ignore[assignment, method-assign]
     stop = _on_signal()
-    listeners = listen(settings.host, settings.port)
+    listeners = listen(settings.host, settings.port, shared=place is not None)
     bound, port = listeners[0].getsockname()[:2]
     with ExitStack() as layers:
         simulator = layers.enter_context(Simulator().running()) if settings.demo else None
@@ -263,7 +298,8 @@ def run(settings: Settings, console: Console) -> None:
             settings = replace(settings, source_url=simulator.url)
         open_files = raise_limit()  # after the simulator's start, which keeps the old limit
         settings = replace(settings, max_streams=_possible_streams(settings))
-        parts = replace(assemble(settings, bound, open_files=open_files), simulator=simulator)
+        crew = "" if place is None else place.crew
+        parts = replace(assemble(settings, bound, open_files=open_files, crew=crew), simulator=simulator)
         source, broadcaster, supervisor = parts.source, parts.broadcaster, parts.supervisor
         stored = _start_store(parts)
         layers.callback(parts.store.stop)
@@ -281,10 +317,10 @@ def run(settings: Settings, console: Console) -> None:
         watchdog = HubWatchdog(supervisor.counters)
         watchdog.start()
         layers.callback(watchdog.stop)
-        address = f"http://{host_in_url(settings.host)}:{port}"
-        console.announce(_announcement(settings, address, parts.access.made_token))
-        if settings.open and settings.role != "scraper":
-            open_page(address, environment, open_files)
+        if place is None:
+            _tell_start(settings, console, port, parts.access.made_token, environment, open_files)
+        else:
+            tell_ready()
         layers.callback(log.info, "stopping")
         stop.get()
 

@@ -82,7 +82,7 @@ class Access:
     def __init__(self, settings: Settings, bound: str = "127.0.0.1", session_s: float = SESSION_S) -> None:
         self.refused: Counter[str] = Counter()
         self._session_s = session_s
-        self.made_token = "" if settings.access_token or is_loopback(bound) else secrets.token_urlsafe(24)
+        self.made_token = made_token(settings, bound)
         self._token = (settings.access_token or self.made_token).encode()
         self._proxies, self._origins = networks_of(settings.trusted_proxies), origins_of(settings.allowed_origins)
         address = address_of(bound)
@@ -240,6 +240,11 @@ class Access:
         if wait_s := self._additions.wait_s(address):
             raise TooManyRequests("tickers added", wait_s)
         self._additions.take(key=address)
+
+
+def made_token(settings: Settings, bound: str) -> str:
+    """A token for a server that needs one and was given none; empty if it needs none."""
+    return "" if settings.access_token or is_loopback(bound) else secrets.token_urlsafe(24)
 
 
 def _counted_as(text: str) -> str:
