@@ -21,7 +21,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -87,7 +87,8 @@ def assemble(
     With --redis the source is the relay, which remembers prices itself.
 
     `bound` is the server's listening address. `open_files` is the browser's soft limit of descriptors; None: Pluto's
-    own. `crew` is the name that all workers of this Pluto share. `limits` overrides some of StreamLimits; only tests do.
+    own. `crew` is the name that all workers of this Pluto share. `limits` overrides some of StreamLimits; only tests
+    do.
     """
     stream_limits = StreamLimits(settings.max_streams, settings.max_streams_per_address, **limits)
     broadcaster = Broadcaster(stream_limits, simulated=settings.demo)
@@ -261,11 +262,8 @@ def lead(settings: Settings, console: Console) -> int:
     told = replace(settings, port=port, workers=1, open=False, access_token=settings.access_token or token)
 
     def on_start() -> None:
-        address = f"http://{host_in_url(settings.host)}:{port}"
         shown = replace(settings, source_url="an address of its own") if settings.demo else settings
-        console.announce(_announcement(shown, address, token))
-        if settings.open:
-            open_page(address, os.environ, limit())
+        _tell_start(shown, console, port, token, os.environ, limit())
 
     code = Crew(Path(__file__), places_of(told, settings.workers), console).run(on_start)
     for holder in holders:
@@ -404,6 +402,16 @@ def host_in_url(host: str) -> str:
     if host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::"):
         return "localhost"
     return f"[{host}]" if ":" in host else host
+
+
+def _tell_start(
+    settings: Settings, console: Console, port: int, token: str, environment: Mapping[str, str], open_files: int
+) -> None:
+    """Says where the page is, and opens it."""
+    address = f"http://{host_in_url(settings.host)}:{port}"
+    console.announce(_announcement(settings, address, token))
+    if settings.open:
+        open_page(address, environment, open_files)
 
 
 def _announcement(settings: Settings, address: str, made_token: str) -> str:

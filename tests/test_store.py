@@ -198,6 +198,7 @@ def test_what_is_too_old_or_too_much_goes_without_cutting_a_candle(path: Path, k
     for width in INTERVALS.values():
         page, all_of_it = history.candles(BTC, width, Range(100_000, 0)), plain_candles(before, width)
         assert page is not None
+        assert page.since == start // HOUR * HOUR, "the candles of hours stay"
         assert page.items == all_of_it[-len(page.items) :]
         assert (len(page.items) < len(all_of_it)) == (width == SECOND or (width < HOUR and keep.minutes == 0.25))
     pages, free = (file.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))

@@ -365,10 +365,10 @@ class Service(CryptoPriceServiceSync):
             if found is None:
                 self._watchlist.check(question.ticker, NO_HISTORY)
             context.response_headers["cache-control"] = "no-store"
-            items, next = found or Found([], None)
+            items, next, since = found or Found([], None, None)
             as_message = point if question.width is None else candle
             messages: dict[str, Any] = {question.name: [as_message(item) for item in items]}
-            return GetHistoryResponse(**messages, next="" if next is None else str(next))
+            return GetHistoryResponse(**messages, next=str(next or ""), recorded_since=since)
 
     def create_alert(self, request: CreateAlertRequest, context: RequestContext[Any, Any]) -> CreateAlertResponse:
         with self._answering(context):
