@@ -55,7 +55,7 @@ from web.parts import Parts
 from web.routes import Segment, routes
 from web.server import Limits, Server, listen, reserve
 from web.supervision import HubWatchdog, Simulator, Supervisor
-from web.workers import Crew, Place, place_of, tell_ready
+from web.workers import Crew, Place, place_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -78,7 +78,12 @@ log = logging.getLogger("pluto")
 
 
 def assemble(
-    settings: Settings, bound: str = "127.0.0.1", *, open_files: int | None = None, crew: str = "", **limits: Any
+    settings: Settings,
+    bound: str = "127.0.0.1",
+    *,
+    open_files: int | None = None,
+    place: Place | None = None,
+    **limits: Any,
 ) -> Parts:
     """The parts, connected but not started.
 
@@ -87,15 +92,15 @@ def assemble(
     With --redis the source is the relay, which remembers prices itself.
 
     `bound` is the server's listening address. `open_files` is the browser's soft limit of descriptors; None: Pluto's
-    own. `crew` is the name that all workers of this Pluto share. `limits` overrides some of StreamLimits; only tests
-    do.
+    own. `place` is this worker's, if there are several. `limits` overrides some of StreamLimits; only tests do.
     """
     stream_limits = StreamLimits(settings.max_streams, settings.max_streams_per_address, **limits)
     broadcaster = Broadcaster(stream_limits, simulated=settings.demo)
     remembered = Remembered(_show_nothing if settings.redis else broadcaster.put)
-    store = Store(_store_settings(settings, crew), remembered)
+    store = Store(_store_settings(settings, "" if place is None else place.crew), remembered)
     alerts = Alerts(store, partial(announce, broadcaster), simulated=settings.demo)
-    store.keep(alerts)
+    if place is None:
+        store.keep(alerts)
 
     show = broadcaster.put if settings.redis else remembered.put
 
@@ -115,7 +120,7 @@ def assemble(
         watchlist.subscribe(subscriber)
     supervisor = Supervisor(source, broadcaster, name="relay" if settings.role == "web" else "scraper")
     access = Access(settings, bound)
-    return Parts(settings, watchlist, source, broadcaster, supervisor, access, store, alerts, relay=relay)
+    return Parts(settings, watchlist, source, broadcaster, supervisor, access, store, alerts, relay=relay, place=place)
 
 
 def _show_nothing(quote: Quote) -> None:
@@ -275,7 +280,7 @@ def places_of(settings: Settings, web_workers: int) -> list[Place]:
     """The workers of this Pluto: so many web workers and, unless it only serves the web, the scraper."""
     crew = secrets.token_hex(8)
     web = replace(settings, role="web")
-    scraper = replace(settings, role="scraper", store=False)
+    scraper = replace(settings, role="scraper", host="localhost", port=0)
     places = [Place(f"web {number}", True, crew, web) for number in range(1, web_workers + 1)]
     return places if settings.role == "web" else [*places, Place("scraper", False, crew, scraper)]
 
@@ -291,13 +296,14 @@ def run(settings: Settings, console: Console, place: Place | None = None) -> Non
     listeners = listen(settings.host, settings.port, shared=place is not None)
     bound, port = listeners[0].getsockname()[:2]
     with ExitStack() as layers:
-        simulator = layers.enter_context(Simulator().running()) if settings.demo else None
+        is_simulated = settings.demo and settings.role != "web"
+        simulator = layers.enter_context(Simulator().running()) if is_simulated else None
         if simulator is not None:
             settings = replace(settings, source_url=simulator.url)
         open_files = raise_limit()  # after the simulator's start, which keeps the old limit
         settings = replace(settings, max_streams=_possible_streams(settings))
-        crew = "" if place is None else place.crew
-        parts = replace(assemble(settings, bound, open_files=open_files, crew=crew), simulator=simulator)
+        parts = assemble(settings, bound, open_files=open_files, place=place)
+        parts = replace(parts, simulator=simulator)
         source, broadcaster, supervisor = parts.source, parts.broadcaster, parts.supervisor
         stored = _start_store(parts)
         layers.callback(parts.store.stop)
@@ -306,7 +312,7 @@ def run(settings: Settings, console: Console, place: Place | None = None) -> Non
         layers.callback(parts.alerts.stop)
         source.start()
         layers.callback(source.stop)
-        layers.enter_context(serving(listeners, create_app(parts)))
+        servers = layers.enter_context(serving(listeners, create_app(parts)))
         broadcaster.start()
         layers.callback(broadcaster.stop)
         layers.callback(source.begin_stop)
@@ -318,7 +324,9 @@ def run(settings: Settings, console: Console, place: Place | None = None) -> Non
         if place is None:
             _tell_start(settings, console, port, parts.access.made_token, environment, open_files)
         else:
-            tell_ready()
+            place.tell_ready(port)
+            for server in servers:
+                layers.callback(server.leave_port)
         layers.callback(log.info, "stopping")
         stop.get()
 
@@ -338,7 +346,7 @@ def _check(settings: Settings) -> None:
 
 
 @contextmanager
-def serving(listeners: list[socket.socket], app: Flask) -> Iterator[None]:
+def serving(listeners: list[socket.socket], app: Flask) -> Iterator[list[Server]]:
     """Serves the application on all of these, as one server: they share its limits and counters."""
     headers, limits = dict(SECURITY_HEADERS), Limits(kept_descriptors=KEPT_FREE)
     servers: list[Server] = []
@@ -347,7 +355,7 @@ def serving(listeners: list[socket.socket], app: Flask) -> Iterator[None]:
     for server in servers:
         server.start()
     try:
-        yield
+        yield servers
     finally:
         gevent.joinall([gevent.spawn(server.stop, timeout=STOP_GRACE_S) for server in servers])
 

@@ -198,6 +198,11 @@ class Store:
         return self.path is None or self._list_written == self.intake.list_changes
 
     @property
+    def is_shared(self) -> bool:
+        """Whether several workers have the file."""
+        return self._settings.crew != ""
+
+    @property
     def state(self) -> StoreState:
         if self.path is None:
             return StoreState.OFF
@@ -215,7 +220,7 @@ class Store:
     def health(self) -> dict[str, str | int]:
         """What /health says about it."""
         health: dict[str, str | int] = {"store": self.state}
-        if self._settings.crew:
+        if self.is_shared:
             health["storeWriter"] = self._standby is None
         if reason := self.reason:
             health["storeReason"] = reason
@@ -299,7 +304,7 @@ class Store:
         """The last transactions: what waits, then that nothing is recorded from now on. Another worker goes on."""
         if self._file is not None:
             self._turn()
-        if self._file is not None and not self._settings.crew:
+        if self._file is not None and not self.is_shared:
             self._pending = Batch({}, self._file.end_all(wall_ms()))
             self._turn()
         self._close()
@@ -317,7 +322,8 @@ class Store:
         self._retention = Retention(self._file.connection, self._settings.keep)
         if not self._has_loaded:
             self._load(self._file)
-            self._pending = self._begin(self._file)
+            # What an earlier run, if it was killed, could not write: that nothing was recorded after its last pulse.
+            self._pending = Batch({}, self._file.end_all(self._file.alive_at))
         elif self._standby is not None:
             log.info("this worker writes %s from now on", path)
             self._pending, self._standby = self._standby.continuation(self._file, self.intake), None
@@ -327,10 +333,6 @@ class Store:
                 with self._file.transaction():
                     self._keeper.refill(self._file.connection)
         self._file_number = _file_number(path)
-
-    def _begin(self, file: StoreFile) -> Batch:
-        """What an earlier run, if it was killed, could not write: that nothing was recorded after its last pulse."""
-        return Batch({}, file.end_all(file.alive_at))
 
     def _stand_by(self) -> None:
         """Another worker writes. What it might not get to write is kept ready."""

@@ -372,6 +372,12 @@ class Server(WSGIServer):
         self.counters["closed: evicted"] += 1
         return True
 
+    def leave_port(self) -> None:
+        """Takes what has connected already, and no connection after that. Other workers listen at the port."""
+        while self.started and (accepted := self.do_read()) is not None:
+            self.do_handle(*accepted)
+        self.close()
+
     # --- accepting ----------------------------------------------------------------------------------------------------
 
     def do_read(self) -> Any:

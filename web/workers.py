@@ -2,7 +2,7 @@
 
 This file owns these processes: what each is told, that one that dies is started again, that SIGHUP replaces the web
 workers one after the other, and that none outlives the supervisor. It serves no request and knows no price. `Crew`
-runs on the supervisor's main thread, which has no hub; `place_of` and `tell_ready` are for a worker.
+runs on the supervisor's main thread, which has no hub; `place_of` and `Place.tell_ready` are for a worker.
 
     supervisor ─ standard input: its settings; its end is the supervisor's ─▶ worker
                ◀─ standard output: that it is ready ─ standard error: the log ─
@@ -52,6 +52,12 @@ class Place:
     crew: str
     settings: Settings
 
+    def tell_ready(self, port: int) -> None:
+        """In the worker: it serves from now on."""
+        if not self.is_web:
+            log.info("health and metrics are at http://localhost:%d", port)
+        os.write(1, READY)
+
 
 # --- in a worker ------------------------------------------------------------------------------------------------------
 
@@ -63,11 +69,6 @@ def place_of(arguments: list[str]) -> Place | None:
     told = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_supervisor, name="supervisor's end", daemon=True).start()
     return Place(**{**told, "settings": Settings(**told["settings"])})
-
-
-def tell_ready() -> None:
-    """The worker serves from now on."""
-    os.write(sys.__stdout__.fileno(), READY)  # type: ignore[union-attr]
 
 
 def _end_with_supervisor() -> None:
