@@ -302,8 +302,7 @@ def run(settings: Settings, console: Console, place: Place | None = None) -> Non
             settings = replace(settings, source_url=simulator.url)
         open_files = raise_limit()  # after the simulator's start, which keeps the old limit
         settings = replace(settings, max_streams=_possible_streams(settings))
-        parts = assemble(settings, bound, open_files=open_files, place=place)
-        parts = replace(parts, simulator=simulator)
+        parts = replace(assemble(settings, bound, open_files=open_files, place=place), simulator=simulator)
         source, broadcaster, supervisor = parts.source, parts.broadcaster, parts.supervisor
         stored = _start_store(parts)
         layers.callback(parts.store.stop)
@@ -325,8 +324,7 @@ def run(settings: Settings, console: Console, place: Place | None = None) -> Non
             _tell_start(settings, console, port, parts.access.made_token, environment, open_files)
         else:
             place.tell_ready(port)
-            for server in servers:
-                layers.callback(server.leave_port)
+            layers.callback(_leave_port, servers)
         layers.callback(log.info, "stopping")
         stop.get()
 
@@ -358,6 +356,11 @@ def serving(listeners: list[socket.socket], app: Flask) -> Iterator[list[Server]
         yield servers
     finally:
         gevent.joinall([gevent.spawn(server.stop, timeout=STOP_GRACE_S) for server in servers])
+
+
+def _leave_port(servers: list[Server]) -> None:
+    for server in servers:
+        server.leave_port()
 
 
 def _start_store(parts: Parts) -> list[Ticker]:
