@@ -50,6 +50,7 @@ from web.descriptors import KEPT_FREE, limit, raise_limit, room_for_streams
 from web.desktop import open_page
 from web.errors import failure
 from web.history import history_routes
+from web.limits import Ask, Share
 from web.logs import Console, log_failure, start_logging
 from web.parts import Parts
 from web.routes import Segment, routes
@@ -60,6 +61,7 @@ from web.workers import Crew, Place, place_of
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
+    from relay.link import RelaySettings
     from relay.reader import Reader
     from relay.source import Relay
     from scraper import Scraper, ScraperSettings
@@ -119,7 +121,7 @@ def assemble(
     for subscriber in subscribers:
         watchlist.subscribe(subscriber)
     supervisor = Supervisor(source, broadcaster, name="relay" if settings.role == "web" else "scraper")
-    access = Access(settings, bound)
+    access = Access(settings, bound, share=None if relay is None else _share(relay.settings))
     return Parts(settings, watchlist, source, broadcaster, supervisor, access, store, alerts, relay=relay, place=place)
 
 
@@ -154,6 +156,24 @@ def _relay(
         reader.observe = broadcaster.delays.relay.observe
         broadcaster.table.why_expired = reader.why_expired
     return relay, watchlist
+
+
+def _share(settings: RelaySettings) -> Share:
+    """Counts for all processes together, on a thread for that alone."""
+    from relay.limits import ANSWER_LIMIT_S, RedisLimits
+
+    limits, pool = RedisLimits(settings), ThreadPool(1)
+
+    def share(name: str, rate: float, burst: float) -> Ask:
+        def ask(key: str, cost: float) -> float | None:
+            with gevent.Timeout(ANSWER_LIMIT_S, False):  # type: ignore[arg-type]
+                waits: float | None = pool.apply(limits.wait_s, (name, key, rate, burst, cost))
+                return waits
+            return None
+
+        return ask
+
+    return share
 
 
 def _caught(call: Callable[..., T], *args: Any) -> T | PlutoError:

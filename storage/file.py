@@ -20,7 +20,7 @@ from storage.intake import Batch
 from storage.schema import connect
 
 GAP = 1  # a bit of a candle's mark, beside SIMULATED
-QUOTE_FIELDS = {field.name for field in fields(Quote)} - {"proven_until"}
+QUOTE_FIELDS = {field.name for field in fields(Quote)} - {"proven_until", "position"}
 
 INSERT_CHANGE = "INSERT INTO change VALUES (?, ?, ?, ?, ?, ?, ?)"
 INSERT_CANDLE = "INSERT OR REPLACE INTO candle VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"

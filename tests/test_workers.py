@@ -13,12 +13,15 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
 from redis_server import redis_server
 from relays import Told, live, scraping, settings_for
 from running import Pluto, alive, descendants, running_pluto, wait_until
 from test_process import run_to_end
 
+from app import _share as share_of
 from quotes import Ticker
+from web.limits import limit_of
 
 BTC = Ticker("BTCUSD")
 ROUND_S = 3.0  # for a worker to be replaced, or to take over
@@ -261,6 +264,23 @@ def test_a_killed_supervisor_takes_its_workers_along(tmp_path: Path) -> None:
 def told_openly(process: psutil.Process) -> list[str]:
     """What others may read of it."""
     return [*process.cmdline(), *process.environ()]
+
+
+def test_processes_share_a_limit_and_each_has_its_own_without_redis(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as redis:
+        settings = settings_for(redis.url, "test")
+        one, two = (limit_of("failures", 10, share_of(settings)) for _ in range(2))
+        for limit in (one, two) * 5:
+            assert limit.wait_s("192.0.2.7") == 0
+            limit.take(key="192.0.2.7")
+        assert wait_until(lambda: two.wait_s("192.0.2.7")) == pytest.approx(6, abs=1), "ten a minute"
+        assert one.wait_s("192.0.2.8") == 0
+        redis.pause()
+        started = time.monotonic()
+        assert two.wait_s("192.0.2.7") == 0, "it counts alone"
+        assert time.monotonic() - started < 1
+        redis.resume()
+        wait_until(lambda: two.wait_s("192.0.2.7"))
 
 
 def test_what_workers_need_is_said(tmp_path: Path) -> None:
