@@ -298,11 +298,12 @@ def lead(settings: Settings, console: Console) -> int:
 
 def places_of(settings: Settings, web_workers: int) -> list[Place]:
     """The workers of this Pluto: so many web workers and, unless it only serves the web, the scraper."""
+    names = [f"web {number}" for number in range(1, web_workers + 1)] + ["scraper"] * (settings.role == "all")
     crew = secrets.token_hex(8)
-    web = replace(settings, role="web")
-    scraper = replace(settings, role="scraper", host="localhost", port=0)
-    places = [Place(f"web {number}", True, crew, web) for number in range(1, web_workers + 1)]
-    return places if settings.role == "web" else [*places, Place("scraper", False, crew, scraper)]
+    return [
+        Place(name, crew, settings.port + number, replace(settings, role=name.split(" ")[0]))
+        for number, name in enumerate(names, 1)
+    ]
 
 
 def run(settings: Settings, console: Console, place: Place | None = None) -> None:
@@ -313,7 +314,7 @@ def run(settings: Settings, console: Console, place: Place | None = None) -> Non
     _check(settings)
     gevent.get_hub().print_exception = log_failure  # type: ignore[assignment, method-assign]
     stop = _on_signal()
-    listeners = listen(settings.host, settings.port, shared=place is not None)
+    listeners = _listeners(settings, place)
     bound, port = listeners[0].getsockname()[:2]
     with ExitStack() as layers:
         is_simulated = settings.demo and settings.role != "web"
@@ -343,10 +344,25 @@ def run(settings: Settings, console: Console, place: Place | None = None) -> Non
         if place is None:
             _tell_start(settings, console, port, parts.access.made_token, environment, open_files)
         else:
-            place.tell_ready(port)
+            place.tell_ready()
             layers.callback(_leave_port, servers)
         layers.callback(log.info, "stopping")
         stop.get()
+
+
+def _listeners(settings: Settings, place: Place | None) -> list[socket.socket]:
+    """A worker has an address of its own besides the common one: for its health and metrics."""
+    if place is None:
+        return listen(settings.host, settings.port)
+    common = listen(settings.host, settings.port, shared=True) if place.is_web else []
+    try:
+        return [*common, *listen("localhost", place.port, shared=True)]
+    except (OSError, OverflowError) as error:
+        own = listen("localhost", 0)
+        log.warning(
+            "port %d can't be had (%s): use %d for health and metrics", place.port, error, own[0].getsockname()[1]
+        )
+        return [*common, *own]
 
 
 def _check(settings: Settings) -> None:

@@ -188,7 +188,7 @@ class Store:
 
     def suspect(self, error: sqlite3.Error) -> None:
         """Any thread: a reader met this. A damaged file is set aside, also if the writer has not met the damage."""
-        if is_unusable(error):
+        if is_unusable(error) and self._standby is None:
             self._suspected = error
             self._wake.set()
 

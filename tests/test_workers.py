@@ -185,6 +185,7 @@ def test_workers_stand_in_for_each_other(tmp_path: Path) -> None:
         price = crew.show()
         assert len({stream.wait_for(price) for stream in streams}) == 1, "each worker has the same ids"
         both_keep_the_same(crew, [price])
+        each_has_an_address_of_its_own(crew)
         price = a_killed_worker_is_replaced(crew, streams)
         price = all_are_replaced_one_after_the_other(crew, streams)
         both_keep_the_same(crew, [str(number) for number in range(1, int(price) + 1)])
@@ -200,6 +201,14 @@ def both_keep_the_same(crew: Crew, prices: list[str]) -> None:
         return all([p["priceText"] for p in some if p["state"] == "live"] == prices for some in points)
 
     wait_until(kept, what="each worker gives the same history")
+
+
+def each_has_an_address_of_its_own(crew: Crew) -> None:
+    port = int(crew.pluto.url.rpartition(":")[2])
+    for number in (1, 2):
+        if f"port {port + number} can't be had" not in crew.log:  # another test may have it
+            told = httpx.get(f"http://localhost:{port + number}/health", timeout=5).json()
+            assert told["worker"] == f"web {number}"
 
 
 def a_killed_worker_is_replaced(crew: Crew, streams: list[Stream]) -> str:

@@ -45,17 +45,22 @@ log = logging.getLogger("pluto.workers")
 
 @dataclass(frozen=True)
 class Place:
-    """What a worker is for. `crew` is the name that all workers of one Pluto share."""
+    """What a worker is for. `crew` is the name that all workers of one Pluto share.
+
+    `port` is where this worker alone answers, on this machine.
+    """
 
     name: str
-    is_web: bool
     crew: str
+    port: int
     settings: Settings
 
-    def tell_ready(self, port: int) -> None:
+    @property
+    def is_web(self) -> bool:
+        return self.settings.role == "web"
+
+    def tell_ready(self) -> None:
         """In the worker: it serves from now on."""
-        if not self.is_web:
-            log.info("health and metrics are at http://localhost:%d", port)
         os.write(1, READY)
 
 
