@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -16,7 +19,7 @@ import psutil
 import pytest
 from redis_server import redis_server
 from relays import Told, live, scraping, settings_for
-from running import Pluto, alive, descendants, running_pluto, wait_until
+from running import PROJECT, Pluto, alive, clean_environment, descendants, running_pluto, wait_until
 from test_process import run_to_end
 
 from app import _share as share_of
@@ -268,6 +271,32 @@ def test_a_killed_supervisor_takes_its_workers_along(tmp_path: Path) -> None:
         wait_until(lambda: alive(list(processes.values())) == [], 2.0, what="no worker outlives it")
         with socket.create_server(("127.0.0.1", int(port))):
             pass
+
+
+TAKE_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+def test_a_closed_terminal_ends_all_although_a_hangup_replaces_workers(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as redis:
+        ours, theirs = os.openpty()
+        options = ("--role", "web", "--workers", "2", "--port", "0", "--no-open", "--redis", redis.url)
+        pluto = subprocess.Popen(
+            [sys.executable, "-c", TAKE_TERMINAL, sys.executable, str(PROJECT / "app.py"), *options],
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            env=clean_environment(),
+        )
+        os.close(theirs)
+        assert pluto.stdout is not None
+        with pluto.stdout:
+            assert pluto.stdout.readline().startswith(b"Pluto ")
+            processes = descendants(pluto.pid)
+            os.close(ours)
+            assert pluto.wait(5) == 0
+        assert alive(processes) == []
 
 
 def told_openly(process: psutil.Process) -> list[str]:
