@@ -21,7 +21,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -43,23 +43,26 @@ from storage.retention import Keep
 from storage.schema import path_of
 from store import Store, StoreSettings
 from watchlist import Subscriber, Watchlist
-from web.access import SECURITY_HEADERS, Access
+from web.access import SECURITY_HEADERS, Access, made_token
 from web.alerting import announce
 from web.alerts import alert_routes
 from web.connect import ConnectApplication, refuse
-from web.descriptors import KEPT_FREE, raise_limit, room_for_streams
+from web.descriptors import KEPT_FREE, limit, raise_limit, room_for_streams
 from web.desktop import open_page
 from web.errors import failure
 from web.history import history_routes
+from web.limits import Ask, Share
 from web.logs import Console, log_failure, start_logging
 from web.parts import Parts
 from web.routes import Segment, routes
-from web.server import Limits, Server, listen
+from web.server import Limits, Server, listen, reserve
 from web.supervision import HubWatchdog, Simulator, Supervisor
+from web.workers import Crew, Place, place_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
+    from relay.link import RelaySettings
     from relay.reader import Reader
     from relay.source import Relay
     from scraper import Scraper, ScraperSettings
@@ -77,7 +80,14 @@ log = logging.getLogger("pluto")
 # --- the application --------------------------------------------------------------------------------------------------
 
 
-def assemble(settings: Settings, bound: str = "127.0.0.1", *, open_files: int | None = None, **limits: Any) -> Parts:
+def assemble(
+    settings: Settings,
+    bound: str = "127.0.0.1",
+    *,
+    open_files: int | None = None,
+    place: Place | None = None,
+    **limits: Any,
+) -> Parts:
     """The parts, connected but not started.
 
     A change of the watchlist goes to the broadcaster, the store, the alerts and the source, in this order. A quote
@@ -85,15 +95,16 @@ def assemble(settings: Settings, bound: str = "127.0.0.1", *, open_files: int | 
     With --redis the source is the relay, which remembers prices itself.
 
     `bound` is the server's listening address. `open_files` is the browser's soft limit of descriptors; None: Pluto's
-    own. `limits` overrides some of StreamLimits; only tests do.
+    own. `place` is this worker's, if there are several. `limits` overrides some of StreamLimits; only tests do.
     """
     stream_limits = StreamLimits(settings.max_streams, settings.max_streams_per_address, **limits)
     broadcaster = Broadcaster(stream_limits, simulated=settings.demo)
     remembered = Remembered(_show_nothing if settings.redis else broadcaster.put)
-    store = Store(_store_settings(settings), remembered)
+    store = Store(_store_settings(settings, "" if place is None else place.crew), remembered)
     outbox = Outbox(store, settings.notify_urls)
     alerts = Alerts(store, partial(announce, broadcaster), outbox, simulated=settings.demo)
-    store.keep(alerts)
+    if place is None:
+        store.keep(alerts)
 
     show = broadcaster.put if settings.redis else remembered.put
 
@@ -112,8 +123,8 @@ def assemble(settings: Settings, bound: str = "127.0.0.1", *, open_files: int | 
     for subscriber in subscribers:
         watchlist.subscribe(subscriber)
     supervisor = Supervisor(source, broadcaster, name="relay" if settings.role == "web" else "scraper")
-    access = Access(settings, bound)
-    return Parts(settings, watchlist, source, broadcaster, supervisor, access, store, alerts, relay=relay)
+    access = Access(settings, bound, share=None if relay is None else _share(relay.settings))
+    return Parts(settings, watchlist, source, broadcaster, supervisor, access, store, alerts, relay=relay, place=place)
 
 
 def _show_nothing(quote: Quote) -> None:
@@ -149,6 +160,24 @@ def _relay(
     return relay, watchlist
 
 
+def _share(settings: RelaySettings) -> Share:
+    """Counts for all processes together, on a thread for that alone."""
+    from relay.limits import ANSWER_LIMIT_S, RedisLimits
+
+    limits, pool = RedisLimits(settings), ThreadPool(1)
+
+    def share(name: str, rate: float, burst: float) -> Ask:
+        def ask(key: str, cost: float) -> float | None:
+            with gevent.Timeout(ANSWER_LIMIT_S, False):  # type: ignore[arg-type]
+                waits: float | None = pool.apply(limits.wait_s, (name, key, rate, burst, cost))
+                return waits
+            return None
+
+        return ask
+
+    return share
+
+
 def _caught(call: Callable[..., T], *args: Any) -> T | PlutoError:
     """For a thread of a pool, which would print what is raised there."""
     try:
@@ -169,9 +198,9 @@ def make_scraper(settings: Settings, tell: Callable[[Quote], None], open_files: 
     return Scraper(_scraper_settings(settings, open_files), tell)
 
 
-def _store_settings(settings: Settings) -> StoreSettings:
+def _store_settings(settings: Settings, crew: str) -> StoreSettings:
     keep = Keep(settings.keep_changes, settings.keep_minutes, settings.store_max_size)
-    return StoreSettings(path_of(settings.data, demo=settings.demo) if settings.store else None, keep)
+    return StoreSettings(path_of(settings.data, demo=settings.demo) if settings.store else None, keep, crew=crew)
 
 
 def _scraper_settings(settings: Settings, open_files: int | None) -> ScraperSettings:
@@ -218,13 +247,16 @@ def create_app(parts: Parts) -> Flask:
 
 def main(arguments: list[str]) -> int:
     """Runs Pluto until SIGINT or SIGTERM. Returns the exit code: 0, or CANT_START or GAVE_UP after a sentence why."""
-    settings = read_settings(arguments)
+    place = place_of(arguments)
+    settings = read_settings(arguments) if place is None else place.settings
     forget_secrets()
-    console = start_logging(settings.log_level, settings.log_format)
+    console = start_logging(settings.log_level, settings.log_format, "" if place is None else place.name)
     atexit.register(gc.freeze)  # skip garbage collection at exit: it takes 0.2 s and more
     sys.setswitchinterval(0.0005)  # else the hub waits up to 5 ms at a time for a busy scraper thread
     try:
-        run(settings, console)
+        if settings.workers > 1:
+            return lead(settings, console)
+        run(settings, console, place)
     except GaveUp as error:
         console.complain(f"pluto: {error}", logging.CRITICAL)
         return GAVE_UP
@@ -248,7 +280,34 @@ def _start_failure(error: Exception, settings: Settings) -> str:
     return f"Can't listen on {settings.host} port {settings.port}: {error.strerror or error}."
 
 
-def run(settings: Settings, console: Console) -> None:
+def lead(settings: Settings, console: Console) -> int:
+    """Starts this Pluto as several processes and looks after them until a signal. Returns the exit code."""
+    holders = reserve(settings.host, settings.port)
+    bound, port = holders[0].getsockname()[:2]
+    token = made_token(settings, bound)
+    told = replace(settings, port=port, workers=1, open=False, access_token=settings.access_token or token)
+
+    def on_start() -> None:
+        shown = replace(settings, source_url="an address of its own") if settings.demo else settings
+        _tell_start(shown, console, port, token, os.environ, limit())
+
+    code = Crew(Path(__file__), places_of(told, settings.workers), console).run(on_start)
+    for holder in holders:
+        holder.close()
+    return code
+
+
+def places_of(settings: Settings, web_workers: int) -> list[Place]:
+    """The workers of this Pluto: so many web workers and, unless it only serves the web, the scraper."""
+    names = [f"web {number}" for number in range(1, web_workers + 1)] + ["scraper"] * (settings.role == "all")
+    crew = secrets.token_hex(8)
+    return [
+        Place(name, crew, settings.port + number, replace(settings, role=name.split(" ")[0]))
+        for number, name in enumerate(names, 1)
+    ]
+
+
+def run(settings: Settings, console: Console, place: Place | None = None) -> None:
     """Starts the layers from the bottom up, waits for a signal, and stops them from the top down. Raises GaveUp."""
     if settings.role == "scraper":  # what is told goes to Redis, and the web processes' stores
         settings = replace(settings, store=False)
@@ -256,15 +315,16 @@ def run(settings: Settings, console: Console) -> None:
     _check(settings)
     gevent.get_hub().print_exception = log_failure  # type: ignore[assignment, method-assign]
     stop = _on_signal()
-    listeners = listen(settings.host, settings.port)
+    listeners = _listeners(settings, place)
     bound, port = listeners[0].getsockname()[:2]
     with ExitStack() as layers:
-        simulator = layers.enter_context(Simulator().running()) if settings.demo else None
+        is_simulated = settings.demo and settings.role != "web"
+        simulator = layers.enter_context(Simulator().running()) if is_simulated else None
         if simulator is not None:
             settings = replace(settings, source_url=simulator.url)
         open_files = raise_limit()  # after the simulator's start, which keeps the old limit
         settings = replace(settings, max_streams=_possible_streams(settings))
-        parts = replace(assemble(settings, bound, open_files=open_files), simulator=simulator)
+        parts = replace(assemble(settings, bound, open_files=open_files, place=place), simulator=simulator)
         source, broadcaster, supervisor = parts.source, parts.broadcaster, parts.supervisor
         stored = _start_store(parts)
         layers.callback(parts.store.stop)
@@ -273,7 +333,7 @@ def run(settings: Settings, console: Console) -> None:
         layers.callback(parts.alerts.stop)
         source.start()
         layers.callback(source.stop)
-        layers.enter_context(serving(listeners, create_app(parts)))
+        servers = layers.enter_context(serving(listeners, create_app(parts)))
         broadcaster.start()
         layers.callback(broadcaster.stop)
         layers.callback(source.begin_stop)
@@ -282,12 +342,28 @@ def run(settings: Settings, console: Console) -> None:
         watchdog = HubWatchdog(supervisor.counters)
         watchdog.start()
         layers.callback(watchdog.stop)
-        address = f"http://{host_in_url(settings.host)}:{port}"
-        console.announce(_announcement(settings, address, parts.access.made_token))
-        if settings.open and settings.role != "scraper":
-            open_page(address, environment, open_files)
+        if place is None:
+            _tell_start(settings, console, port, parts.access.made_token, environment, open_files)
+        else:
+            place.tell_ready()
+            layers.callback(_leave_port, servers)
         layers.callback(log.info, "stopping")
         stop.get()
+
+
+def _listeners(settings: Settings, place: Place | None) -> list[socket.socket]:
+    """A worker has an address of its own besides the common one: for its health and metrics."""
+    if place is None:
+        return listen(settings.host, settings.port)
+    common = listen(settings.host, settings.port, shared=True) if place.is_web else []
+    try:
+        return [*common, *listen("localhost", place.port, shared=True)]
+    except (OSError, OverflowError) as error:
+        own = listen("localhost", 0)
+        log.warning(
+            "port %d can't be had (%s): use %d for health and metrics", place.port, error, own[0].getsockname()[1]
+        )
+        return [*common, *own]
 
 
 def _check(settings: Settings) -> None:
@@ -305,7 +381,7 @@ def _check(settings: Settings) -> None:
 
 
 @contextmanager
-def serving(listeners: list[socket.socket], app: Flask) -> Iterator[None]:
+def serving(listeners: list[socket.socket], app: Flask) -> Iterator[list[Server]]:
     """Serves the application on all of these, as one server: they share its limits and counters."""
     headers, limits = dict(SECURITY_HEADERS), Limits(kept_descriptors=KEPT_FREE)
     servers: list[Server] = []
@@ -314,9 +390,14 @@ def serving(listeners: list[socket.socket], app: Flask) -> Iterator[None]:
     for server in servers:
         server.start()
     try:
-        yield
+        yield servers
     finally:
         gevent.joinall([gevent.spawn(server.stop, timeout=STOP_GRACE_S) for server in servers])
+
+
+def _leave_port(servers: list[Server]) -> None:
+    for server in servers:
+        server.leave_port()
 
 
 def _start_store(parts: Parts) -> list[Ticker]:
@@ -369,6 +450,16 @@ def host_in_url(host: str) -> str:
     if host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::"):
         return "localhost"
     return f"[{host}]" if ":" in host else host
+
+
+def _tell_start(
+    settings: Settings, console: Console, port: int, token: str, environment: Mapping[str, str], open_files: int
+) -> None:
+    """Says where the page is, and opens it."""
+    address = f"http://{host_in_url(settings.host)}:{port}"
+    console.announce(_announcement(settings, address, token))
+    if settings.open:
+        open_page(address, environment, open_files)
 
 
 def _announcement(settings: Settings, address: str, made_token: str) -> str:

@@ -131,6 +131,7 @@ class Settings:
     scraper_capacity: int = _setting(
         0, "with --redis, how many tickers this scraper takes; 0 is --max-tickers", within=(0, 1000)
     )
+    workers: int = _setting(1, "with --redis, number of web processes that share the port", within=(1, 64))
     demo: bool = _setting(False, f"simulated prices, no internet required; starts with {DEMO_TICKERS}")
     open: bool = _setting(True, "open the page in your browser if started from a terminal on a desktop")
     log_level: str = _setting("info", "least severe level to log", ("debug", "info", "warning", "error"))
@@ -269,6 +270,13 @@ def check(settings: Settings) -> None:
                 raise ValueError(f"{flag}: {error}") from None
     if settings.role != "all" and not settings.redis:
         raise ValueError(f"--role {settings.role} needs --redis: the processes find each other there")
+    if settings.workers > 1 and not settings.redis:
+        raise ValueError(
+            "--workers above 1 needs --redis, by which they share the prices: start a Redis or Valkey server "
+            "and give its URL, such as --redis redis://127.0.0.1:6379"
+        )
+    if settings.workers > 1 and settings.role == "scraper":
+        raise ValueError("--workers is for web processes: omit it with --role scraper")
     if (number := len(settings.start_tickers)) > settings.max_tickers:
         raise ValueError(f"--tickers has {number} tickers, but --max-tickers allows only {settings.max_tickers}")
 

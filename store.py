@@ -5,6 +5,8 @@ streaming goes on, the store says that it is degraded and why, and tries again. 
 Any thread may `put`; the hub thread starts and stops it and follows the watchlist. What is read is in
 `storage.history`.
 
+Of several workers of one Pluto, one writes the file. The others read it, and one of them goes on when the writer ends.
+
     put → intake (bounded) → writer, at most once a second → one transaction: changes, candles, newest quotes
     submit → orders (bounded) → writer, at once → a transaction for each order
 """
@@ -31,7 +33,8 @@ from storage.intake import MAX_WAITING, Batch, Intake, wall_ms
 from storage.ledger import Ledger
 from storage.remembered import Remembered
 from storage.retention import Keep, Retention
-from storage.schema import FromTheFuture, Lock, StoreInUse, is_unusable, read_watchlist, set_aside
+from storage.schema import FromTheFuture, Lock, StoreInUse, WrittenByCrew, is_unusable, read_watchlist, set_aside
+from storage.standby import Standby
 
 __all__ = ["NoStore", "Store", "StoreInUse", "StoreSettings", "StoreState"]
 
@@ -64,7 +67,8 @@ class StoreState(StrEnum):
 class StoreSettings:
     """`path` is None if nothing is kept. Times are in seconds.
 
-    `patience` is for another program's lock, `turn` the least between two transactions that write prices.
+    `patience` is for another program's lock, `turn` the least between two transactions that write prices. `crew` is the
+    name that all workers of one Pluto share; empty if it has one process.
     """
 
     path: Path | None
@@ -72,6 +76,7 @@ class StoreSettings:
     max_waiting: int = MAX_WAITING
     patience: float = 1.0
     turn: float = TURN_S
+    crew: str = ""
 
 
 class Order(Protocol):
@@ -113,6 +118,7 @@ class Store:
         self._retention: Retention | None = None  # of that file
         self._file_number = NO_FILE  # of the file that was open last
         self._pending = Batch({}, [])  # taken, and not yet written
+        self._standby: Standby | None = None  # while another worker writes
         self._list_taken = self._list_written = 0  # changes of the watchlist
         self._orders: deque[Order] = deque()  # the first one stays until it is written
         self._keeper: Keeper | None = None
@@ -136,6 +142,9 @@ class Store:
         self._restore = found.extend
         try:
             self._open(self.path)
+        except WrittenByCrew:
+            self._load_unwritten(self.path)
+            self._stand_by()
         except (sqlite3.Error, OSError, FromTheFuture) as error:
             self._fail(error)
         self._restore = restore
@@ -180,7 +189,7 @@ class Store:
 
     def suspect(self, error: sqlite3.Error) -> None:
         """Any thread: a reader met this. A damaged file is set aside, also if the writer has not met the damage."""
-        if is_unusable(error):
+        if is_unusable(error) and self._standby is None:
             self._suspected = error
             self._wake.set()
 
@@ -188,6 +197,11 @@ class Store:
     def has_kept_list(self) -> bool:
         """Whether the watchlist as it is now would survive a kill; True where nothing is kept."""
         return self.path is None or self._list_written == self.intake.list_changes
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several workers have the file."""
+        return self._settings.crew != ""
 
     @property
     def state(self) -> StoreState:
@@ -207,6 +221,8 @@ class Store:
     def health(self) -> dict[str, str | int]:
         """What /health says about it."""
         health: dict[str, str | int] = {"store": self.state}
+        if self.is_shared:
+            health["storeWriter"] = self._standby is None
         if reason := self.reason:
             health["storeReason"] = reason
         if self.intake.left_out:
@@ -232,6 +248,9 @@ class Store:
             if (suspected := self._suspected) is not None:
                 self._suspected = None
                 raise suspected
+            if self._lock is not None and self._lock.is_lost:
+                self._close()
+                self._release()
             if self._file is not None and _file_number(self.path) != self._file_number:
                 log.error("%s is gone, or another file has taken its place. A fresh one begins", self.path)
                 self._close()
@@ -240,6 +259,8 @@ class Store:
                 self._open(self.path)
             self._fill_orders()
             self._write()
+        except WrittenByCrew:
+            self._stand_by()
         except (sqlite3.Error, OSError, FromTheFuture, StoreInUse) as error:
             self._close()
             self._fail(error)
@@ -274,17 +295,17 @@ class Store:
         assert self._retention is not None
         now = wall_ms()
         more = [partial(self._retention.step, now)] if self._retention.is_due(now) else []
-        if any(self._pending) or more or now - self._file.alive_at >= PULSE_MS:
+        if any(self._pending) or more or self._is_stopping or now - self._file.alive_at >= PULSE_MS:
             self._file.write(self._pending, now, *more)
             self.written += len(self._pending.arrivals)
         self._pending = Batch({}, [])
         self._list_written = self._list_taken
 
     def _end(self) -> None:
-        """The last transactions: what waits, then that nothing is recorded from now on."""
+        """The last transactions: what waits, then that nothing is recorded from now on. Another worker goes on."""
         if self._file is not None:
             self._turn()
-        if self._file is not None:
+        if self._file is not None and not self.is_shared:
             self._pending = Batch({}, self._file.end_all(wall_ms()))
             self._turn()
         self._close()
@@ -295,16 +316,18 @@ class Store:
     def _open(self, path: Path) -> None:
         """Opens the file, or begins one, and loads the watchlist if that has not been done."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._lock is not None and not path.with_name(f"{path.name}.lock").exists():
-            self._release()
-        self._lock = self._lock or Lock(path)
+        self._lock = self._lock or Lock(path, self._settings.crew)
         number = _file_number(path)  # before its opening: a new file may get the number of the one that was deleted
         is_known = number == self._file_number != NO_FILE
         self._file = StoreFile(path, self._settings.patience)
         self._retention = Retention(self._file.connection, self._settings.keep)
         if not self._has_loaded:
             self._load(self._file)
-            self._pending = self._begin(self._file)
+            # What an earlier run, if it was killed, could not write: that nothing was recorded after its last pulse.
+            self._pending = Batch({}, self._file.end_all(self._file.alive_at))
+        elif self._standby is not None:
+            log.info("this worker writes %s from now on", path)
+            self._pending, self._standby = self._standby.continuation(self._file, self.intake), None
         elif not is_known:
             self._pending = self.intake.take_for_fresh_file(self._pending)
             if self._keeper is not None:
@@ -312,9 +335,14 @@ class Store:
                     self._keeper.refill(Ledger(self._file.connection))
         self._file_number = _file_number(path)
 
-    def _begin(self, file: StoreFile) -> Batch:
-        """What an earlier run, if it was killed, could not write: that nothing was recorded after its last pulse."""
-        return Batch({}, file.end_all(file.alive_at))
+    def _stand_by(self) -> None:
+        """Another worker writes. What it might not get to write is kept ready."""
+        self._standby = self._standby or Standby(wall_ms())
+        self._standby.take(self.intake.take())
+        self._list_written = self.intake.list_changes
+        self._has_loaded, self._reason = True, ""
+        while self._orders:
+            self._orders.popleft().failed()
 
     def _load(self, file: StoreFile) -> None:
         watchlist = file.watchlist()
@@ -352,7 +380,8 @@ class Store:
         """Says why nothing can be written now; a file that is at fault itself is set aside."""
         assert self.path is not None
         if is_unusable(error):
-            reason, path = f"{self.path} can't be used: {error}.", self._set_aside(self.path, error)
+            reason, path = f"{self.path} can't be used: {error}.", set_aside(self.path, error)
+            self._file_number, self.files_set_aside = NO_FILE, self.files_set_aside + (path != self.path)
         else:
             reason = str(error) if isinstance(error, StoreInUse) else f"{self.path} can't be written: {error}."
             path = self.path
@@ -366,17 +395,6 @@ class Store:
     def _tell_orders(self) -> None:
         for order in list(self._orders):
             order.failed()
-
-    def _set_aside(self, path: Path, why: Exception) -> Path:
-        """Returns where the file is now."""
-        self._file_number = NO_FILE
-        try:
-            aside = set_aside(path, why)
-        except OSError as error:  # a folder that can't be written: it is tried again
-            log.error("%s is unusable (%s) and can't be set aside: %s", path, why, error)
-            return path
-        self.files_set_aside += 1
-        return aside
 
     def _recover(self) -> None:
         if self._reason:

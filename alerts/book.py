@@ -174,6 +174,8 @@ class Alerts:
         """
         if self._store.state is StoreState.OFF:
             raise NoStore("Pluto runs with --no-store and can't keep an alert. Start it without that.")
+        if self._store.is_shared:
+            raise NoStore("Several web workers can't keep alerts yet. Start Pluto without --workers.")
         alert = alert_of(fields, secrets.token_hex(8), self._wall())
         with self._lock:
             line = self._lines.setdefault(alert.ticker, Line())

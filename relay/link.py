@@ -104,10 +104,10 @@ class RedisClock:
 class Link:
     """A connection to Redis, for one thread at a time. It never tries a call again by itself.
 
-    `trouble` is why Redis can't be used, for people; empty while it can.
+    `trouble` is why Redis can't be used, for people; empty while it can. `limit_s` is for an answer.
     """
 
-    def __init__(self, settings: RelaySettings, counters: Counter[str]) -> None:
+    def __init__(self, settings: RelaySettings, counters: Counter[str], limit_s: float = CALL_LIMIT_S) -> None:
         self.place = place_of(settings.url)
         self.trouble = f"Redis at {self.place} has not been reached yet"
         self.clock = RedisClock()
@@ -119,8 +119,8 @@ class Link:
             settings.url,
             decode_responses=True,
             retry=Retry(NoBackoff(), 0),
-            socket_timeout=CALL_LIMIT_S,
-            socket_connect_timeout=CALL_LIMIT_S,
+            socket_timeout=limit_s,
+            socket_connect_timeout=limit_s,
             client_name=f"pluto-{settings.name}",
             redis_connect_func=self._on_connect,
         )

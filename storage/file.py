@@ -15,12 +15,12 @@ from typing import Any
 
 from quotes import Quote, Source, State, Ticker
 from storage.candles import LEVELS, Candle, Rollup
-from storage.changes import SIMULATED, Arrival, Row, state_of
+from storage.changes import SIMULATED, Arrival, Change, Row, change_of, state_of
 from storage.intake import Batch
 from storage.schema import connect
 
 GAP = 1  # a bit of a candle's mark, beside SIMULATED
-QUOTE_FIELDS = {field.name for field in fields(Quote)} - {"proven_until"}
+QUOTE_FIELDS = {field.name for field in fields(Quote)} - {"proven_until", "position"}
 
 INSERT_CHANGE = "INSERT INTO change VALUES (?, ?, ?, ?, ?, ?, ?)"
 INSERT_CANDLE = "INSERT OR REPLACE INTO candle VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -28,6 +28,10 @@ SET_TRACKED = (
     "INSERT INTO ticker (name, tracked) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET tracked = excluded.tracked"
 )
 LAST_CHANGE = "SELECT at, n, mark FROM change WHERE ticker = ? ORDER BY at DESC, n DESC LIMIT 1"
+LAST_WHOLE_CHANGE = (
+    "SELECT at, n, mark, price, shown, traded FROM change JOIN ticker ON ticker.id = change.ticker "
+    "WHERE name = ? ORDER BY at DESC, n DESC LIMIT 1"
+)
 LAST_CANDLE = (
     "SELECT start, mark, count, open, high, low, close FROM candle "
     "WHERE width = ? AND ticker = ? ORDER BY start DESC LIMIT 1"
@@ -65,6 +69,11 @@ class StoreFile:
         """The tracked tickers, each with its newest quote that has a price."""
         rows = self.connection.execute("SELECT name, quote FROM ticker WHERE tracked ORDER BY name")
         return dict(map(tracked_of, rows))
+
+    def last_change(self, ticker: Ticker) -> Change | None:
+        """The newest one that the file has of the ticker."""
+        row = self.connection.execute(LAST_WHOLE_CHANGE, (ticker,)).fetchone()
+        return None if row is None else change_of(row)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 

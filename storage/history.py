@@ -34,6 +34,9 @@ CANDLES = (
     "WHERE width = ? AND ticker = ? AND start >= ? AND start < ? ORDER BY start"
 )
 
+FIRST_CHANGE = "SELECT min(at) FROM change WHERE ticker = ?"
+FIRST_HOUR = f"SELECT min(start) FROM candle WHERE width = {HOUR} AND ticker = ?"
+
 T = TypeVar("T")
 
 
@@ -83,12 +86,14 @@ class Range:
 class Page(NamedTuple, Generic[T]):
     """Items from old to new, whichever way pages lead, and where the next page begins; None if there is none yet.
 
-    `last_at` is the time of the newest change in the file: later than now if the clock was set back.
+    `last_at` is the time of the newest change in the file: later than now if the clock was set back. `since` is the
+    time from which on the file has anything of the ticker, in ms since the epoch; None if it has nothing.
     """
 
     items: list[T]
     next: Cursor | None
     last_at: int
+    since: int | None
 
 
 class History:
@@ -117,7 +122,7 @@ class History:
         with closing(connect_reader(self._path, self._patience)) as connection:
             connection.execute("BEGIN")  # all of a page is of one moment
             row = connection.execute(
-                "SELECT id, cut_mark, last_at FROM ticker, pulse WHERE name = ?", (ticker,)
+                "SELECT id, cut_at, cut_mark, last_at FROM ticker, pulse WHERE name = ?", (ticker,)
             ).fetchone()
             yield None if row is None else Reader(connection, *row)
 
@@ -125,15 +130,22 @@ class History:
 class Reader:
     """Reads one ticker's history by an open connection."""
 
-    def __init__(self, connection: sqlite3.Connection, id: int, cut_mark: int, last_at: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, id: int, cut_at: int, cut_mark: int, last_at: int) -> None:
         self._execute, self._id, self._cut_mark, self._last_at = connection.execute, id, cut_mark, last_at
+        self._since = self._first(FIRST_HOUR) if cut_at else None
+        if self._since is None:
+            self._since = self._first(FIRST_CHANGE)
+
+    def _first(self, query: str) -> int | None:
+        at: int | None = self._execute(query, (self._id,)).fetchone()[0]
+        return at
 
     def changes(self, range: Range) -> Page[Change]:
         rows = self._rows(range)
         found, has_more = _first_groups(map(change_of, rows), range.limit, lambda change: (change.at, change.n))
         items = found if range.is_forward else found[::-1]
         next = Cursor(range.is_forward, found[-1].at, found[-1].n) if has_more else None
-        return Page(items, next, self._last_at)
+        return Page(items, next, self._last_at, self._since)
 
     def candles(self, width: int, range: Range) -> Page[Candle]:
         whole = _whole(range, width)
@@ -141,9 +153,9 @@ class Reader:
         found, has_more = read(width, whole)
         items = [candle for candle in widened(found, width) if candle.count]
         if not has_more:
-            return Page(items, None, self._last_at)
+            return Page(items, None, self._last_at, self._since)
         place = items[-1].start + width if range.is_forward else items[0].start
-        return Page(items, Cursor(range.is_forward, place), self._last_at)
+        return Page(items, Cursor(range.is_forward, place), self._last_at, self._since)
 
     def _kept(self, width: int, range: Range) -> tuple[list[Candle], bool]:
         """Candles of which wider ones are made."""

@@ -19,6 +19,7 @@ from quotes import PlutoError
 
 log = logging.getLogger("pluto.store")
 
+NAMING_S = 0.1  # for the holder of a lock to write whose it is
 UNUSABLE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 MIGRATIONS = (
@@ -98,6 +99,10 @@ class StoreInUse(PlutoError):
     code = "store_in_use"
 
 
+class WrittenByCrew(Exception):
+    """Another worker of the same Pluto writes the file."""
+
+
 class FromTheFuture(Exception):
     """A newer Pluto made the file."""
 
@@ -155,30 +160,64 @@ def is_unusable(error: BaseException) -> bool:
 
 
 def set_aside(path: Path, why: BaseException) -> Path:
-    """Renames the file and what belongs to it, so that a fresh one can begin. Returns its new name."""
+    """Renames the file and what belongs to it, so that a fresh one can begin.
+
+    Returns its new name, or the old one where the folder can't be written.
+    """
     kind = "newer" if isinstance(why, FromTheFuture) else "damaged"
     aside = path.with_name(f"{path.name}.{kind}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
     for suffix in ("-wal", "-shm", ""):
-        if (part := Path(f"{path}{suffix}")).exists():
-            part.rename(f"{aside}{suffix}")
+        try:
+            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
+        except FileNotFoundError:
+            pass
+        except OSError as error:  # it is tried again
+            log.error("%s is unusable (%s) and can't be set aside: %s", path, why, error)
+            return path
     log.error("%s can't be used: %s. It is %s now, and a fresh one begins", path, why, aside.name)
     return aside
 
 
 class Lock:
-    """The right to write a file, held as long as this object or its process lives. Raises StoreInUse or OSError."""
+    """The right to write a file, held as long as this object or its process lives.
 
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    `crew` is the name that all workers of one Pluto share; empty if it has one process. Raises WrittenByCrew if another
+    worker holds it, StoreInUse if another Pluto does, or OSError.
+    """
+
+    def __init__(self, path: Path, crew: str = "") -> None:
+        self._path = path.with_name(f"{path.name}.lock")
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, crew.encode(), 0)
         except OSError as error:
+            is_ours = isinstance(error, BlockingIOError) and crew and self._is_held_by(crew)
             os.close(self._file)
+            if is_ours:
+                raise WrittenByCrew from None
             if not isinstance(error, BlockingIOError):
                 raise
             raise StoreInUse(
                 f"Another Pluto uses {path}: stop it, or start this one with another --data folder, or --no-store."
             ) from None
+
+    def _is_held_by(self, crew: str) -> bool:
+        """Looks twice: whoever has just got it has not written its name yet."""
+        for pause_s in (0.0, NAMING_S):
+            time.sleep(pause_s)
+            if os.pread(self._file, len(crew), 0) == crew.encode():
+                return True
+        return False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its file was deleted, so that others could get it, too."""
+        try:
+            return os.stat(self._path).st_ino != os.fstat(self._file).st_ino
+        except FileNotFoundError:
+            return True
 
     def release(self) -> None:
         os.close(self._file)

@@ -53,6 +53,8 @@ def pages(server: QuoteServer, query: str, name: str) -> Iterator[list[dict[str,
 
 def test_every_change_comes_back_exactly(server: QuoteServer) -> None:
     found = points(server)
+    answer = server.http.get("/api/tickers/BTCUSD/history?limit=1").json()
+    assert answer["recordedSince"] == found[0]["at"]
     assert [(point.get("priceText"), point["state"]) for point in found] == [
         *((price, "live") for price in PRICES),
         ("10.45", "stale"),
@@ -148,7 +150,11 @@ def test_a_question_that_means_nothing_is_refused(server: QuoteServer, query: st
 def test_what_is_unknown_is_not_tracked_and_what_is_removed_stays(server: QuoteServer) -> None:
     assert server.http.get("/api/tickers/NEVERSEEN/history").json()["code"] == "not_tracked"
     server.track("NOPRICE")
-    assert server.http.get("/api/tickers/NOPRICE/history?interval=1m").json() == {"candles": [], "next": None}
+    assert server.http.get("/api/tickers/NOPRICE/history?interval=1m").json() == {
+        "candles": [],
+        "next": None,
+        "recordedSince": None,
+    }
     server.untrack("NOPRICE")
     server.track("GONE")
     server.put(("GONE", "live", "3"))

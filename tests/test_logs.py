@@ -414,7 +414,8 @@ def test_a_terminal_that_is_stopped_stops_nothing_else(simulator: Simulator) -> 
 
 
 def test_the_traceback_of_a_crash_gets_out() -> None:
-    crash = "import app; app.listen = lambda *_: 1 / 0; app.sys.exit(app.main(['--port', '0', '--log-format', 'json']))"
+    options = ["--port", "0", "--log-format", "json"]
+    crash = f"import app; app.listen = lambda *_, **__: 1 / 0; app.sys.exit(app.main({options}))"
     ended = subprocess.run(
         [sys.executable, "-c", crash], capture_output=True, text=True, timeout=20, cwd=PROJECT, env=clean_environment()
     )

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from settings import settings_table
+
 ROOT = Path(__file__).parent.parent
 
 # What run.sh uses of the machine, apart from Python, browsers and installers.
@@ -793,3 +795,15 @@ def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
 def test_compose_refuses_to_start_without_a_token() -> None:
     text = (ROOT / "compose.yaml").read_text()
     assert re.search(r"^ +PLUTO_ACCESS_TOKEN: \$\{PLUTO_ACCESS_TOKEN:\?[^}]{20,}\}$", text, re.MULTILINE)
+
+
+def test_compose_runs_several_machines_with_settings_and_a_proxy_that_are_there() -> None:
+    text, nginx = (ROOT / "compose.yaml").read_text(), (ROOT / "examples" / "nginx.conf").read_text()
+    variables = {variable for _, variable, _, _ in settings_table()} | {"PLUTO_NAME", "PLUTO_CERTIFICATES"}
+    assert set(re.findall(r"PLUTO_[A-Z_]+", text)) <= variables
+    replaced = re.findall(r's/([^/"]+)/', text)
+    assert len(replaced) == 2
+    for pattern in replaced:
+        assert re.search(pattern, nginx), pattern
+    (subnet,) = re.findall(r"subnet: (\S+)", text)
+    assert f"PLUTO_TRUSTED_PROXIES: {subnet}" in text

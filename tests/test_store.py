@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from storage.intake import Batch
 from storage.remembered import REASON, Remembered
 from storage.retention import Keep, Retention
 from storage.schema import path_of
-from store import StoreInUse, StoreState
+from store import Store, StoreInUse, StoreSettings, StoreState
 from watchlist import Watchlist
 
 
@@ -198,6 +198,7 @@ def test_what_is_too_old_or_too_much_goes_without_cutting_a_candle(path: Path, k
     for width in INTERVALS.values():
         page, all_of_it = history.candles(BTC, width, Range(100_000, 0)), plain_candles(before, width)
         assert page is not None
+        assert page.since == start // HOUR * HOUR, "the candles of hours stay"
         assert page.items == all_of_it[-len(page.items) :]
         assert (len(page.items) < len(all_of_it)) == (width == SECOND or (width < HOUR and keep.minutes == 0.25))
     pages, free = (file.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
@@ -233,3 +234,78 @@ def test_pluto_itself_remembers_across_a_kill(simulator: Simulator, tmp_path: Pa
         assert old["state"] != "live"
         assert "timestamp" in old
         assert float(old["priceText"]) == pytest.approx(float(price), rel=0.1)
+
+
+# --- several workers at one file --------------------------------------------------------------------------------------
+
+
+def test_one_worker_writes_and_another_goes_on_where_it_ended(path: Path) -> None:
+    with ExitStack() as workers:
+        first, second = (workers.enter_context(kept(path, crew="ours", turn=0.1)) for _ in range(2))
+        assert [worker.store.health["storeWriter"] for worker in (first, second)] == [True, False]
+        for number in range(300):
+            if number == 0:
+                for worker in (first, second):
+                    worker.store.add(BTC)
+            quote = live(str(number))
+            if number < 150:
+                first.put(quote)
+            second.put(quote)
+            if number == 100:
+                first.wait_until_written(100)
+            if number == 149:
+                first.store.stop()
+        wait_until(lambda: second.store.health["storeWriter"], what="the second one writes")
+        wait_until(lambda: len(changes(path)) == 300)
+        with pytest.raises(StoreInUse):
+            workers.enter_context(kept(path))
+        with pytest.raises(StoreInUse):
+            workers.enter_context(kept(path, crew="theirs"))
+    assert told(path) == [(State.LIVE, str(number)) for number in range(300)]
+
+
+def test_a_killed_writer_costs_at_most_its_last_transaction(path: Path) -> None:
+    """What it had not written is written by the other worker, and nothing twice."""
+    with kept(path, crew="ours", turn=0.1) as second:
+        pass
+    first = Store(StoreSettings(path, crew="ours", turn=0.1), Remembered(lambda quote: None))
+    first.start(lambda tickers: None)
+    with kept(path, crew="ours", turn=0.1) as second:
+        for store in (first, second.store):
+            store.add(BTC)
+        for number in range(50):
+            for store in (first, second.store):
+                store.put(live(str(number)))
+        wait_until(lambda: len(changes(path)) == 50)
+        for number in range(50, 60):
+            second.put(live(str(number)))
+        abandon(first)
+        wait_until(lambda: len(changes(path)) == 60)
+    assert told(path) == [(State.LIVE, str(number)) for number in range(60)]
+
+
+def abandon(store: Store) -> None:
+    """Leaves it as a kill of its process would: without a last transaction, its lock free."""
+    store._turn = lambda: None  # type: ignore[method-assign]
+    store._release()
+
+
+def test_a_worker_that_was_away_for_long_leaves_a_gap(path: Path) -> None:
+    with kept(path, crew="ours", turn=0.05) as first:
+        first.store.add(BTC)
+        first.put(live("1"))
+        first.wait_until_written(1)
+        with kept(path, crew="ours", turn=0.05) as second:
+            second.store.add(BTC)
+            standby = second.store._standby
+            assert standby is not None
+            second.put(live("2"))
+            wait_until(lambda: standby._forgotten_until > file_alive_at(path), what="it has forgotten the change")
+            abandon(first.store)
+            wait_until(lambda: second.store.written >= 2)
+    assert told(path) == [(State.LIVE, "1"), (None, None), (State.LIVE, "2")]
+
+
+def file_alive_at(path: Path) -> int:
+    with closing(schema.connect_reader(path, 1.0)) as connection:
+        return int(connection.execute("SELECT alive_at FROM pulse").fetchone()[0])

@@ -3,7 +3,7 @@
 This file owns the checks (the host names under which Pluto answers, the sites whose pages may call, the access token
 and the sessions it opens, how often an address may try), the address of a caller behind a proxy, and the headers that
 every answer carries. It knows no route but those that need no token, and never logs a secret. Everything runs on the
-hub thread, and nothing here waits.
+hub thread. Nothing here waits but for what other processes have counted, if there are any.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 from itsdangerous import BadSignature, TimestampSigner
 from werkzeug.http import dump_cookie, parse_cookie
 
-from limiter import Limiter
 from quotes import PlutoError
 from settings import Settings, address_of, host_name, hosts_of, is_loopback, networks_of, origins_of
 from web.errors import ForbiddenHost, ForbiddenOrigin, TooManyRequests, Unauthenticated, answer
+from web.limits import Share, limit_of
 from web.wsgi import ADDRESS
 
 if TYPE_CHECKING:
@@ -76,13 +76,19 @@ class Access:
     """Checks callers of a server that listens on the address `bound`. `refused` counts refusals, by the error's code.
 
     Without a token in the settings, a server beyond this machine makes one: `made_token`. A server on loopback then
-    requires none.
+    requires none. `share` counts for all processes together.
     """
 
-    def __init__(self, settings: Settings, bound: str = "127.0.0.1", session_s: float = SESSION_S) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        bound: str = "127.0.0.1",
+        session_s: float = SESSION_S,
+        share: Share | None = None,
+    ) -> None:
         self.refused: Counter[str] = Counter()
         self._session_s = session_s
-        self.made_token = "" if settings.access_token or is_loopback(bound) else secrets.token_urlsafe(24)
+        self.made_token = made_token(settings, bound)
         self._token = (settings.access_token or self.made_token).encode()
         self._proxies, self._origins = networks_of(settings.trusted_proxies), origins_of(settings.allowed_origins)
         address = address_of(bound)
@@ -94,8 +100,8 @@ class Access:
             for origin in self._origins
         }
         self._signer = TimestampSigner(self._token, salt="pluto.session", digest_method=hashlib.sha256)
-        self._failures = Limiter(FAILURES_PER_MINUTE / 60, FAILURES_PER_MINUTE)
-        self._additions = Limiter(settings.additions_per_minute / 60, settings.additions_per_minute)
+        self._failures = limit_of("failures", FAILURES_PER_MINUTE, share)
+        self._additions = limit_of("additions", settings.additions_per_minute, share)
 
     def guard(self, application: WSGIApplication, addition_path: str, refuse: Refuse = answer) -> WSGIApplication:
         """The application, for those who may call it. `refuse` makes the answer for all others.
@@ -240,6 +246,11 @@ class Access:
         if wait_s := self._additions.wait_s(address):
             raise TooManyRequests("tickers added", wait_s)
         self._additions.take(key=address)
+
+
+def made_token(settings: Settings, bound: str) -> str:
+    """A token for a server that needs one and was given none; empty if it needs none."""
+    return "" if settings.access_token or is_loopback(bound) else secrets.token_urlsafe(24)
 
 
 def _counted_as(text: str) -> str:

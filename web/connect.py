@@ -331,10 +331,10 @@ class Service(CryptoPriceServiceSync):
             if found is None:
                 self._watchlist.check(question.ticker, NO_HISTORY)
             context.response_headers["cache-control"] = "no-store"
-            items, next = found or Found([], None)
+            items, next, since = found or Found([], None, None)
             kind: type[Message] = pb.Point if question.width is None else pb.Candle
             messages: dict[str, Any] = {question.name: [message_of(kind, item) for item in items]}
-            return pb.GetHistoryResponse(**messages, next="" if next is None else str(next))
+            return pb.GetHistoryResponse(**messages, next=str(next or ""), recorded_since=since)
 
     def create_alert(self, request: pb.CreateAlertRequest, context: Context) -> pb.CreateAlertResponse:
         with self._answering(context):

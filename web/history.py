@@ -35,7 +35,7 @@ def history(text: str) -> Response:
     found = found_json(parts().store, question)
     if found is None:
         parts().watchlist.check(question.ticker, NO_HISTORY)
-        found = b'{"%b":[],"next":null}\n' % question.name.encode()
+        found = b'{"%b":[],"next":null,"recordedSince":null}\n' % question.name.encode()
     return Response(found, content_type=JSON, headers=headers)
 
 

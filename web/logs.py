@@ -30,7 +30,7 @@ MAX_LINES = 60  # of a traceback, whose end matters most
 MAX_WAITING = 256 * 1024  # characters that wait for a stream; what comes beyond them is dropped and counted
 END_S = 1.0  # for what still waits to be written when Pluto ends
 RETRY_S = 0.02
-PLAIN_LINE = "{time:%H:%M:%S} {level:<7} {message}"
+PLAIN_LINE = "{time:%H:%M:%S} {level:<7} {worker}{message}"
 
 # C0, DEL, C1, surrogates, and what has no width: directions, joiners, line and paragraph separators, byte order marks.
 _UNSAFE = re.compile(
@@ -53,28 +53,46 @@ log = logging.getLogger("pluto")
 ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None] | None
 
 
-class PlainFormatter(logging.Formatter):
-    """12:34:56 WARNING its words"""
+class WorkerFormatter(logging.Formatter):
+    """`worker` names the process among those of this Pluto; empty if there is only one."""
+
+    def __init__(self, worker: str = "") -> None:
+        super().__init__()
+        self._worker = worker
+
+
+class PlainFormatter(WorkerFormatter):
+    """12:34:56 WARNING its words, or 12:34:56 WARNING web 2: its words"""
 
     def format(self, record: logging.LogRecord) -> str:
         line = PLAIN_LINE.format(
-            time=datetime.fromtimestamp(record.created), level=record.levelname, message=message_of(record)
+            time=datetime.fromtimestamp(record.created),
+            level=record.levelname,
+            worker=f"{self._worker}: " if self._worker else "",
+            message=message_of(record),
         )
         return "\n    ".join([line, *exception_lines_of(record)])
 
 
-class JsonFormatter(logging.Formatter):
-    """An object a line: time (RFC 3339, UTC, ms), level, logger, message, and exception where there is one."""
+class JsonFormatter(WorkerFormatter):
+    """An object a line: time (RFC 3339, UTC, ms), level, worker if there are several, logger, message, and exception
+    where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        fields = {"time": time, "level": record.levelname.lower(), "logger": record.name, "message": message_of(record)}
+        fields = {
+            "time": time,
+            "level": record.levelname.lower(),
+            **({"worker": self._worker} if self._worker else {}),
+            "logger": record.name,
+            "message": message_of(record),
+        }
         if lines := exception_lines_of(record):
             fields["exception"] = "\n".join(lines)
         return json.dumps(fields)
 
 
-FORMATTERS: dict[str, type[logging.Formatter]] = {"plain": PlainFormatter, "json": JsonFormatter}
+FORMATTERS: dict[str, type[WorkerFormatter]] = {"plain": PlainFormatter, "json": JsonFormatter}
 
 
 def message_of(record: logging.LogRecord) -> str:
@@ -185,16 +203,16 @@ def record_of(message: str, *arguments: object, exc_info: ExceptionInfo = None) 
 class Console:
     """What Pluto says to whoever started it: the log on standard error, and announcements on standard output.
 
-    Where programs read the log, all of it is a line of that.
+    Where programs read the log, all of it is a line of that; so is all that a worker says.
     """
 
-    def __init__(self, format: str) -> None:
-        formatter = FORMATTERS[format]()
+    def __init__(self, format: str, worker: str = "") -> None:
+        formatter = FORMATTERS[format](worker)
 
         def note(dropped: int) -> str:
             return f"{formatter.format(record_of('%d lines were dropped: nobody took them', dropped))}\n"
 
-        self._is_for_programs = format == "json"
+        self._has_only_lines = format == "json" or worker != ""
         self._errors = Outlet(sys.stderr, note)
         self._output = Outlet(sys.stdout, note)
         self.handler = LineHandler(self._errors)
@@ -206,6 +224,10 @@ class Console:
     def complain(self, text: str, level: int = logging.ERROR) -> None:
         self._tell(text, level, self._errors)
 
+    def pass_on(self, lines: str) -> None:
+        """Lines of a worker's log, as they are."""
+        self._errors.put(lines)
+
     def close(self) -> None:
         """Writes what waits, for at most END_S."""
         deadline = time.monotonic() + END_S
@@ -213,15 +235,18 @@ class Console:
             outlet.close(max(0.0, deadline - time.monotonic()))
 
     def _tell(self, text: str, level: int, outlet: Outlet) -> None:
-        if self._is_for_programs:
+        if self._has_only_lines:
             log.log(level, "%s", " ".join(text.split()))
         else:
             outlet.put(f"{text}\n")
 
 
-def start_logging(level: str, format: str) -> Console:
-    """From now on all that is logged, warned of or raised unseen is a line on standard error."""
-    console = Console(format)
+def start_logging(level: str, format: str, worker: str = "") -> Console:
+    """From now on all that is logged, warned of or raised unseen is a line on standard error.
+
+    `worker` names this process in each line.
+    """
+    console = Console(format, worker)
     atexit.register(console.close)
     logging.basicConfig(level=level.upper(), handlers=[console.handler], force=True)
     logging.captureWarnings(True)

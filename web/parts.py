@@ -17,6 +17,7 @@ from store import Store
 from watchlist import Watchlist
 from web.access import Access
 from web.supervision import Simulator, Supervisor
+from web.workers import Place
 
 if TYPE_CHECKING:
     from relay.source import Relay
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Parts:
     """`source` feeds the broadcaster; with --redis it is the `relay`. A demo has a `simulator`.
+    `place` is this worker's, if there are several.
 
     `started_at` is in seconds since the epoch.
     """
@@ -39,4 +41,5 @@ class Parts:
     alerts: Alerts
     simulator: Simulator | None = None
     relay: Relay | None = None
+    place: Place | None = None
     started_at: float = field(default_factory=time.time)

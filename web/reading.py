@@ -64,10 +64,11 @@ class Question:
 
 
 class Found(NamedTuple):
-    """A page as JSON objects, and where the next one begins."""
+    """A page as JSON objects, where the next one begins, and since when this machine has recorded the ticker, in ms."""
 
     items: list[dict[str, Any]]
     next: Cursor | None
+    since: int | None
 
 
 class CsvPage(NamedTuple):
@@ -137,7 +138,8 @@ def found_json(store: Store, question: Question) -> bytes | None:
         if (found := find(history, question)) is None:
             return None
         next = None if found.next is None else str(found.next)
-        return json.dumps({question.name: found.items, "next": next}, separators=(",", ":")).encode() + b"\n"
+        answer = {question.name: found.items, "next": next, "recordedSince": found.since}
+        return json.dumps(answer, separators=(",", ":")).encode() + b"\n"
 
     return off_hub(store, read)
 
@@ -216,14 +218,19 @@ def find(history: History, question: Question) -> Found | None:
     """A page of what is asked for; None if nothing is kept of the ticker."""
     if question.width is None:
         points = history.changes(question.ticker, question.range)
-        return None if points is None else Found([point_fields(change) for change in points.items], points.next)
+        return (
+            None
+            if points is None
+            else Found([point_fields(change) for change in points.items], points.next, points.since)
+        )
     candles = history.candles(question.ticker, question.width, question.range)
     return None if candles is None else _candles_found(candles, question.width)
 
 
 def _candles_found(page: Page[Candle], width: int) -> Found:
     clock = max(wall_ms(), page.last_at)
-    return Found([candle_fields(candle, candle.start + width > clock) for candle in page.items], page.next)
+    items = [candle_fields(candle, candle.start + width > clock) for candle in page.items]
+    return Found(items, page.next, page.since)
 
 
 def point_fields(change: Change) -> dict[str, Any]:

@@ -276,8 +276,10 @@ def health() -> Response:
     is_well = not troubled and is_running and supervisor.state is ScraperState.RUNNING and flushing
     is_well = is_well and store.state is not StoreState.DEGRADED and source.health.get("redis") != "down"
     browser = {"browser": "running" if is_running else "down"} if parts().settings.role != "web" else {}
+    place = parts().place
     return jsonify(
         status="ok" if is_well else "degraded",
+        **({} if place is None else {"worker": place.name}),
         **browser,
         **source.health,
         **{supervisor.name: supervisor.state},

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -372,6 +372,12 @@ class Server(WSGIServer):
         self.counters["closed: evicted"] += 1
         return True
 
+    def leave_port(self) -> None:
+        """Takes what has connected already, and no connection after that. Other workers listen at the port."""
+        while self.started and (accepted := self.do_read()) is not None:
+            self.do_handle(*accepted)
+        self.close()
+
     # --- accepting ----------------------------------------------------------------------------------------------------
 
     def do_read(self) -> Any:
@@ -410,29 +416,60 @@ def keep_alive(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
+def listen(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
     """The listening sockets; for localhost that of 127.0.0.1 and, where it can be had, that of ::1.
 
-    Port 0 picks a free one. Raises OSError.
+    Port 0 picks a free one. `shared` sockets take turns with those of other workers at the same port. Raises OSError.
     """
+    return _open_all(host, port, partial(_listen, shared=shared))
+
+
+def reserve(host: str, port: int) -> list[socket.socket]:
+    """Holds the port for workers, who listen there with `shared` sockets. Nobody can connect to what holds it.
+
+    Raises OSError if another program has the port.
+    """
+    return _open_all(host, port, _hold)
+
+
+def _open_all(host: str, port: int, open: Callable[[str, int], socket.socket]) -> list[socket.socket]:
     if host.lower() != "localhost":
-        return [_listen(host, port)]
-    listener = _listen("127.0.0.1", port)
-    port = listener.getsockname()[1]
+        return [open(host, port)]
+    opened = open("127.0.0.1", port)
+    port = opened.getsockname()[1]
     try:
-        return [listener, _listen("::1", port)]
+        return [opened, open("::1", port)]
     except OSError as error:
         log.warning("not listening on [::1]:%d (%s): use http://127.0.0.1:%d", port, error.strerror, port)
-        return [listener]
+        return [opened]
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    listener = hub_socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
+    listener = hub_socket.socket(_family_of(host))
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
         listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise
     return listener
+
+
+def _hold(host: str, port: int) -> socket.socket:
+    """Shared only once it is bound: before, another program's shared socket would not be in its way."""
+    holder = socket.socket(_family_of(host))
+    try:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind((host, port))
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    except OSError:
+        holder.close()
+        raise
+    return holder
+
+
+def _family_of(host: str) -> int:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

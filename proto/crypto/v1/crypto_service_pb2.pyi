@@ -168,14 +168,16 @@ class GetHistoryRequest(_message.Message):
     def __init__(self, ticker: _Optional[str] = ..., since: _Optional[str] = ..., until: _Optional[str] = ..., limit: _Optional[int] = ..., interval: _Optional[_Union[Interval, str]] = ..., cursor: _Optional[str] = ...) -> None: ...
 
 class GetHistoryResponse(_message.Message):
-    __slots__ = ("points", "candles", "next")
+    __slots__ = ("points", "candles", "next", "recorded_since")
     POINTS_FIELD_NUMBER: _ClassVar[int]
     CANDLES_FIELD_NUMBER: _ClassVar[int]
     NEXT_FIELD_NUMBER: _ClassVar[int]
+    RECORDED_SINCE_FIELD_NUMBER: _ClassVar[int]
     points: _containers.RepeatedCompositeFieldContainer[Point]
     candles: _containers.RepeatedCompositeFieldContainer[Candle]
     next: str
-    def __init__(self, points: _Optional[_Iterable[_Union[Point, _Mapping]]] = ..., candles: _Optional[_Iterable[_Union[Candle, _Mapping]]] = ..., next: _Optional[str] = ...) -> None: ...
+    recorded_since: int
+    def __init__(self, points: _Optional[_Iterable[_Union[Point, _Mapping]]] = ..., candles: _Optional[_Iterable[_Union[Candle, _Mapping]]] = ..., next: _Optional[str] = ..., recorded_since: _Optional[int] = ...) -> None: ...
 
 class Point(_message.Message):
     __slots__ = ("at", "price_text", "timestamp", "source_time", "source", "state", "simulated", "shifted")

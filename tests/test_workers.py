@@ -1,0 +1,332 @@
+"""Several web workers at one port, with a real Redis: clients find the same at each, and none loses anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from redis_server import redis_server
+from relays import Told, live, scraping, settings_for
+from running import PROJECT, Pluto, alive, clean_environment, descendants, running_pluto, wait_until
+from test_process import run_to_end
+
+from app import _share as share_of
+from quotes import Ticker
+from web.limits import limit_of
+
+BTC = Ticker("BTCUSD")
+ROUND_S = 3.0  # for a worker to be replaced, or to take over
+
+
+class Stream:
+    """A client of server-sent events, which reads what has come when it is asked, and comes back when it is cut off."""
+
+    def __init__(self, pluto: Pluto) -> None:
+        self._address = ("127.0.0.1", int(pluto.url.rpartition(":")[2]))
+        self.prices: dict[str, str] = {}  # by the id of the batch
+        self.resumed: list[bool] = []  # of each connection
+        self.last_id = ""
+        self.endings: list[str] = []  # the last event of each connection that ended
+        self._connect()
+
+    def _connect(self) -> None:
+        self._socket = socket.create_connection(self._address, timeout=5)
+        last = f"Last-Event-ID: {self.last_id}\r\n" if self.last_id else ""
+        self._socket.sendall(f"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n{last}\r\n".encode())
+        self._text, self._event = "", ""
+        self._socket.setblocking(False)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    @property
+    def port(self) -> int:
+        return int(self._socket.getsockname()[1])
+
+    def read(self) -> None:
+        try:
+            while data := self._socket.recv(65536):
+                self._take(data.decode())
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._socket.close()
+        self.endings.append(self._event)
+        wait_until(self._comes_back)
+
+    def _comes_back(self) -> bool:
+        try:
+            self._connect()
+        except OSError:
+            return False
+        return True
+
+    def _take(self, text: str) -> None:
+        *blocks, self._text = (self._text + text.replace("\r\n", "\n")).split("\n\n")
+        for block in blocks:
+            fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
+            self._event = fields.get("event", "message") if "data" in fields else self._event
+            batch = json.loads(fields["data"]) if "data" in fields else {}
+            if "resumed" in batch:
+                self.resumed.append(batch["resumed"])
+            self.last_id = fields.get("id", self.last_id)
+            for update in batch.get("updates", []):
+                if fields.get("event") != "status":
+                    self.prices[fields["id"]] = update["priceText"]
+
+    def wait_for(self, price: str) -> str:
+        """Returns the id of the batch with this price."""
+
+        def found() -> str | None:
+            self.read()
+            return next((id for id, text in self.prices.items() if text == price), None)
+
+        return wait_until(found, what=f"{price} in {self.prices}, {self.endings}") or ""
+
+
+class Crew:
+    """A Pluto of two web workers, and the scraper that feeds it, which is the test's own."""
+
+    def __init__(self, pluto: Pluto, source: Told, log: Path) -> None:
+        self.pluto, self.source, self._log = pluto, source, log
+        self._prices = 0
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def get(self, path: str) -> Any:
+        """On a connection of its own, which any of the workers may get."""
+        return httpx.get(f"{self.pluto.url}{path}", timeout=5).raise_for_status().json()
+
+    def health(self) -> dict[str, Any]:
+        """What both workers say of themselves, by their name."""
+        found: dict[str, Any] = {}
+
+        def ask() -> bool:
+            told = self.get("/health")
+            found[told["worker"]] = told
+            return len(found) == 2
+
+        wait_until(ask, what="both workers answer")
+        return found
+
+    def processes(self) -> dict[str, psutil.Process]:
+        """The workers, by their names."""
+        found = {}
+        for process in descendants(self.pluto.process.pid):
+            with suppress(psutil.Error):  # it has just ended
+                found[process.cmdline()[-1]] = process
+        return found
+
+    def worker_of(self, stream: Stream) -> str:
+        """The worker that has the other end."""
+        return next(
+            name
+            for name, process in self.processes().items()
+            if any(
+                connection.raddr and connection.raddr.port == stream.port for connection in process.net_connections()
+            )
+        )
+
+    def show(self) -> str:
+        """A new price. Returns it."""
+        self._prices += 1
+        self.source.show(live(BTC, self._prices))
+        return str(self._prices)
+
+
+@contextmanager
+def running_crew(folder: Path, *options: str) -> Iterator[Crew]:
+    (folder / "redis").mkdir()
+    log = folder / "log"
+    with (
+        redis_server(folder / "redis") as redis,
+        scraping(settings_for(redis.url, "test")) as (source, publisher),
+        running_pluto(
+            *("--role", "web", "--workers", "2", "--store", "--data", str(folder), *options),
+            log=str(log),
+            PLUTO_REDIS=redis.url,
+        ) as pluto,
+    ):
+        pluto.add(BTC)
+        wait_until(lambda: BTC in publisher.owned, what="the scraper owns it")
+        yield Crew(pluto, source, log)
+
+
+@contextmanager
+def streams_of_both(crew: Crew) -> Iterator[list[Stream]]:
+    """Streams, of which each worker has at least one."""
+    with ExitStack() as all_streams:
+        streams = [all_streams.enter_context(closing(Stream(crew.pluto)))]
+
+        def have_both() -> bool:
+            if len({crew.worker_of(stream) for stream in streams}) == 2:
+                return True
+            streams.append(all_streams.enter_context(closing(Stream(crew.pluto))))
+            return False
+
+        wait_until(have_both, what="each worker has a stream")
+        yield streams
+
+
+def test_workers_stand_in_for_each_other(tmp_path: Path) -> None:
+    with running_crew(tmp_path) as crew, streams_of_both(crew) as streams:
+        price = crew.show()
+        assert len({stream.wait_for(price) for stream in streams}) == 1, "each worker has the same ids"
+        both_keep_the_same(crew, [price])
+        each_has_an_address_of_its_own(crew)
+        price = a_killed_worker_is_replaced(crew, streams)
+        price = all_are_replaced_one_after_the_other(crew, streams)
+        both_keep_the_same(crew, [str(number) for number in range(1, int(price) + 1)])
+        a_signal_ends_all(crew, streams)
+
+
+def both_keep_the_same(crew: Crew, prices: list[str]) -> None:
+    assert sorted(told["storeWriter"] for told in crew.health().values()) == [False, True]
+
+    def kept() -> bool:
+        points = [crew.get(f"/api/tickers/{BTC}/history")["points"] for _ in range(6)]
+        assert not any(point["state"] == "unrecorded" for point in points[0]), "there is no gap"
+        return all([p["priceText"] for p in some if p["state"] == "live"] == prices for some in points)
+
+    wait_until(kept, what="each worker gives the same history")
+
+
+def each_has_an_address_of_its_own(crew: Crew) -> None:
+    port = int(crew.pluto.url.rpartition(":")[2])
+    for number in (1, 2):
+        if f"port {port + number} can't be had" not in crew.log:  # another test may have it
+            told = httpx.get(f"http://localhost:{port + number}/health", timeout=5).json()
+            assert told["worker"] == f"web {number}"
+
+
+def a_killed_worker_is_replaced(crew: Crew, streams: list[Stream]) -> str:
+    writer = next(name for name, told in crew.health().items() if told["storeWriter"])
+    killed = crew.processes()[writer]
+    killed.kill()
+    price = crew.show()
+    assert len({stream.wait_for(price) for stream in streams}) == 1
+    ended = [stream for stream in streams if stream.endings]
+    assert ended
+    assert all(stream.resumed[1:] == [True] for stream in ended), "they go on where they were"
+    wait_until(lambda: set(crew.processes()) == {"web 1", "web 2"})
+    wait_until(lambda: not crew.health()[writer]["storeWriter"], what="the other one writes")
+    assert f"{writer} has ended (SIGKILL); it starts again in 0.25 s" in crew.log
+    other = "web 1" if writer == "web 2" else "web 2"
+    assert f"{other}: this worker writes" in crew.log
+    return price
+
+
+def all_are_replaced_one_after_the_other(crew: Crew, streams: list[Stream]) -> str:
+    before, price = {process.pid for process in crew.processes().values()}, ""
+    crew.pluto.process.send_signal(signal.SIGHUP)
+
+    def are_replaced() -> bool:
+        nonlocal price
+        crew.get("/health")  # somebody always answers
+        price = crew.show()
+        for stream in streams:
+            stream.wait_for(price)
+        return before.isdisjoint(process.pid for process in crew.processes().values())
+
+    wait_until(are_replaced, 3 * ROUND_S, what="all are replaced")
+    price = crew.show()
+    for stream in streams:
+        stream.wait_for(price)
+        assert stream.endings[-1] == "shutdown"
+        assert all(stream.resumed[1:])
+    return price
+
+
+def a_signal_ends_all(crew: Crew, streams: list[Stream]) -> None:
+    processes = descendants(crew.pluto.process.pid)
+    started = time.monotonic()
+    crew.pluto.process.terminate()
+    assert crew.pluto.process.wait(10) == 0
+    assert time.monotonic() - started < 3
+    assert alive(processes) == []
+    assert "did not end in time" not in crew.log
+
+
+def test_a_killed_supervisor_takes_its_workers_along(tmp_path: Path) -> None:
+    with running_crew(tmp_path) as crew:
+        port = crew.pluto.url.rpartition(":")[2]
+        processes = crew.processes()
+        assert not any("redis" in text for process in processes.values() for text in told_openly(process))
+        crew.pluto.process.kill()
+        wait_until(lambda: alive(list(processes.values())) == [], 2.0, what="no worker outlives it")
+        with socket.create_server(("127.0.0.1", int(port))):
+            pass
+
+
+TAKE_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+def test_a_closed_terminal_ends_all_although_a_hangup_replaces_workers(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as redis:
+        ours, theirs = os.openpty()
+        options = ("--role", "web", "--workers", "2", "--port", "0", "--no-open", "--redis", redis.url)
+        pluto = subprocess.Popen(
+            [sys.executable, "-c", TAKE_TERMINAL, sys.executable, str(PROJECT / "app.py"), *options],
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            env=clean_environment(),
+        )
+        os.close(theirs)
+        assert pluto.stdout is not None
+        with pluto.stdout:
+            assert pluto.stdout.readline().startswith(b"Pluto ")
+            processes = descendants(pluto.pid)
+            os.close(ours)
+            assert pluto.wait(5) == 0
+        assert alive(processes) == []
+
+
+def told_openly(process: psutil.Process) -> list[str]:
+    """What others may read of it."""
+    return [*process.cmdline(), *process.environ()]
+
+
+def test_processes_share_a_limit_and_each_has_its_own_without_redis(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as redis:
+        settings = settings_for(redis.url, "test")
+        one, two = (limit_of("failures", 10, share_of(settings)) for _ in range(2))
+        for limit in (one, two) * 5:
+            assert limit.wait_s("192.0.2.7") == 0
+            limit.take(key="192.0.2.7")
+        assert wait_until(lambda: two.wait_s("192.0.2.7")) == pytest.approx(6, abs=1), "ten a minute"
+        assert one.wait_s("192.0.2.8") == 0
+        redis.pause()
+        started = time.monotonic()
+        assert two.wait_s("192.0.2.7") == 0, "it counts alone"
+        assert time.monotonic() - started < 1
+        redis.resume()
+        wait_until(lambda: two.wait_s("192.0.2.7"))
+
+
+def test_what_workers_need_is_said(tmp_path: Path) -> None:
+    alone = run_to_end("--workers", "2")
+    assert alone.returncode == 2
+    assert "--workers above 1 needs --redis, by which they share the prices: start a Redis" in alone.stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused = run_to_end("--workers", "2", "--redis", "redis://127.0.0.1:1", "--port", port)
+    assert refused.returncode == 1
+    assert refused.stderr == f"pluto: Port {port} is taken: stop what listens there, or choose another with --port.\n"
