@@ -114,7 +114,7 @@ def recording(name: str) -> Path:
     pytest.skip(f"the recording shared/recorded/{name} isn't beside the project")
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 5) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never came to that"
@@ -455,7 +455,7 @@ class SocketLog:
             if symbol in part["n"] and part["v"].get("lp") is not None
         ]
 
-    def until(self, condition: Callable[[], bool], seconds: float = 5) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 20) -> None:
         def holds() -> bool:
             self._tab.wait_for_timeout(20)  # the log is written meanwhile
             return condition()
@@ -1050,7 +1050,7 @@ def test_the_symbol_falls_silent_while_heartbeats_go_on(
         wait_for_heartbeats(count)
         return not any("BINANCE:STXUSD" in payload for is_sent, payload in log.entries[count:] if not is_sent)
 
-    eventually(is_silent, 10)  # as soon as the server has read the orders
+    eventually(is_silent)  # as soon as the server has read the orders
     assert tradingview.sockets("BINANCE:STXUSD") == 1
 
 
