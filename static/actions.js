@@ -10,7 +10,7 @@ import { store } from "./store.js";
 const UNDO_FOR = 8_000; // ms
 const PLAIN = /^(?!BINANCE:)([A-Z0-9._!]{1,32}:)?[A-Z0-9._!]{4,32}$/; // surely a ticker as the server will have it
 
-const undoable = []; // {ticker, notice, removal} of each removal that can be taken back, the newest last
+const undoable = []; // how to take back each deed that can be, the newest last
 
 /** What was typed, as texts of one ticker each; Pluto knows what spaces mean. */
 export function splitTexts(text) {
@@ -60,28 +60,35 @@ function pointOut(ticker) {
 export async function remove(ticker) {
   if (!store.has(ticker)) return;
   store.dismiss(ticker);
-  const one = { ticker, removal: untrack(ticker) };
-  const forget = () => undoable.includes(one) && undoable.splice(undoable.indexOf(one), 1);
-  one.notice = notify(`${ticker} removed.`, { action: "Undo", onAction: () => takeBack(one), lasts: UNDO_FOR, onClose: forget });
-  undoable.push(one);
-  const answer = await one.removal;
+  const removal = untrack(ticker);
+  const notice = offerUndo(`${ticker} removed.`, async () => {
+    await removal; // Else the server might hear of the removal last.
+    const { why } = await add(ticker);
+    if (why) notify(why);
+  });
+  const answer = await removal;
   if (answer.ok) return;
   store.undismiss(ticker);
-  one.notice.close();
+  notice.close();
   notify(`${ticker} could not be removed. ${answer.message}`);
 }
 
-/** Take the newest removal back. */
-export function undo() {
-  if (undoable.length) takeBack(undoable.at(-1));
-  else notify("Nothing to undo.");
+/** Say what was done; for a while it can be taken back, by button or key. Returns {close}. */
+export function offerUndo(text, takeBack) {
+  const undoThis = () => {
+    notice.close();
+    takeBack();
+  };
+  const forget = () => undoable.splice(undoable.indexOf(undoThis), 1);
+  const notice = notify(text, { action: "Undo", onAction: undoThis, lasts: UNDO_FOR, onClose: forget });
+  undoable.push(undoThis);
+  return notice;
 }
 
-async function takeBack({ ticker, notice, removal }) {
-  notice.close();
-  await removal; // Else the server might hear of the removal last.
-  const { why } = await add(ticker);
-  if (why) notify(why);
+/** Take the newest deed back. */
+export function undo() {
+  if (undoable.length) undoable.at(-1)();
+  else notify("Nothing to undo.");
 }
 
 /** Don't wait for the ticker's next try. */

@@ -1,14 +1,10 @@
-/* Owns the requests about one ticker: track it, untrack it, try it again, look it up, read its past. Every outcome,
+/* Owns the requests to Pluto; here are those about one ticker: track it, untrack it, try it again, look it up, read its past. Every outcome,
    also no answer at all, comes back as one object. Never touches the document or the store. */
 
 const NO_ANSWER = "Pluto doesn't answer. Is it still running?";
 
 export function track(ticker) {
-  return send("/api/tickers", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ ticker }),
-  });
+  return post("/api/tickers", { ticker });
 }
 
 export function untrack(ticker) {
@@ -38,8 +34,12 @@ export function candles(ticker, wishes) {
 export const historyOf = (ticker) => `${addressOf(ticker)}/history`;
 const addressOf = (ticker) => `/api/tickers/${encodeURIComponent(ticker)}`;
 
+export function post(url, body) {
+  return send(url, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+}
+
 /** {ok, message, status, answer}: `answer` is what Pluto sent, an empty object when it sent nothing. */
-async function send(url, request) {
+export async function send(url, request = {}) {
   try {
     const response = await fetch(url, { ...request, signal: AbortSignal.timeout(10_000) });
     const answer = await response.json().catch(() => ({}));

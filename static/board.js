@@ -56,6 +56,11 @@ class PriceBoard extends HTMLElement {
     (this.#rows.get(ticker) ?? this.#list.firstElementChild)?.focus();
   }
 
+  /** The ticker whose row is in use, or was last; empty when there is no row. */
+  get current() {
+    return this.#current;
+  }
+
   /** Show where a ticker is that was there already. */
   pointOut(ticker) {
     const row = this.#rows.get(ticker);

@@ -3,7 +3,7 @@
 
 import { clockTime, dayWords, momentWords, priceWords } from "./format.js";
 import { nextFrame } from "./frame.js";
-import { looks, palette, priceFormat } from "./plot.js";
+import { looks, palette, priceFormat, watchScale } from "./plot.js";
 
 const NEAR = 30; // candles beyond the left edge below which the page before is read
 const DAY = "1d";
@@ -23,11 +23,14 @@ export class CandleChart {
   #lastTime = -Infinity; // of the newest slot drawn, in seconds
   #isOver = false;
   #onLook;
+  #onScale;
   #ahead; // seconds by which the axis is ahead of UTC, so that its days begin at the reader's midnight
 
-  /** Draw into `box` by the library, as "candles" or a "line". `onLook` is told the candle pointed at, or the newest one. */
-  constructor(charts, box, past, { kind, places, onLook }) {
-    [this.#charts, this.#box, this.#past, this.#places, this.#onLook] = [charts, box, past, places, onLook];
+  /** Draw into `box` by the library, as "candles" or a "line". `onLook` is told the candle pointed at, or the newest one, `onScale`
+      where prices stand. */
+  constructor(charts, box, past, { kind, places, onLook, onScale }) {
+    [this.#charts, this.#box, this.#past, this.#places] = [charts, box, past, places];
+    [this.#onLook, this.#onScale] = [onLook, onScale];
     this.#ahead = past.interval === DAY ? 0 : -60 * new Date().getTimezoneOffset();
     this.#chart = charts.createChart(box, { autoSize: true, ...this.#looks });
     this.#chart.timeScale().subscribeVisibleLogicalRangeChange((range) => range && range.from < NEAR && past.readOlder());
@@ -45,6 +48,7 @@ export class CandleChart {
     if (this.#series) this.#chart.removeSeries(this.#series);
     this.#colours = colours(this.#box);
     this.#series = this.#chart.addSeries(kind === "line" ? this.#charts.LineSeries : this.#charts.CandlestickSeries, this.#seriesLooks);
+    watchScale(this.#chart, this.#series, this.#onScale);
     this.#allDue = true;
     this.#paint();
   }

@@ -2,7 +2,7 @@
    session. */
 
 import { clockTime, figure } from "./format.js";
-import { looks, palette, priceFormat } from "./plot.js";
+import { looks, palette, priceFormat, watchScale } from "./plot.js";
 
 export class SessionChart {
   #box;
@@ -14,11 +14,12 @@ export class SessionChart {
   #shown = 0; // how many points the view was last fitted to
   #touches = new AbortController(); // aborted when someone scrolls or zooms: until then the whole session stays in view
 
-  /** Draw into `box` by the library. */
-  constructor(charts, box, session, places) {
+  /** Draw into `box` by the library. `onScale` is told where prices stand. */
+  constructor(charts, box, session, { places, onScale }) {
     [this.#box, this.#session, this.#places] = [box, session, places];
     this.#chart = charts.createChart(box, { autoSize: true, ...this.#looks });
     this.#series = this.#chart.addSeries(charts.AreaSeries, this.#seriesLooks);
+    watchScale(this.#chart, this.#series, onScale);
     const { signal } = this.#touches;
     for (const touch of ["wheel", "pointerdown"]) box.addEventListener(touch, () => this.#touches.abort(), { signal, passive: true });
     this.paint();

@@ -1,5 +1,6 @@
 /* Owns <price-chart>: which chart shows a ticker, with its buttons, its legend and its export. Where Pluto keeps prices it is
-   that of the kept ones, else that of what this page has seen. Loaded with the first detail view, not before. */
+   that of the kept ones, else that of what this page has seen. Tells by "scale" where prices stand on it, after each
+   drawing; null: there is no chart. Loaded with the first detail view, not before. */
 
 import { historyOf } from "./api.js";
 import { CandleChart } from "./candlechart.js";
@@ -23,6 +24,7 @@ class PriceChart extends HTMLElement {
   #chart = null; // a CandleChart or a SessionChart
   #turn = 0; // grows with each chart that is asked for: only the newest is shown
   #charts = null; // the library
+  #scale = null; // as told last
   #listening = null;
 
   connectedCallback() {
@@ -55,7 +57,10 @@ class PriceChart extends HTMLElement {
     this.#turn++;
     this.#chart?.close();
     this.#chart = null;
+    this.#tellScale(null);
   }
+
+  get scale() { return this.#scale; }
 
   /** What only this page has seen; a chart of kept prices paints itself. */
   paint() {
@@ -82,13 +87,13 @@ class PriceChart extends HTMLElement {
   }
 
   #drawPast(past) {
-    const looks = { kind: settings.get("chart"), places: this.#places, onLook: this.#tell };
+    const looks = { kind: settings.get("chart"), places: this.#places, onLook: this.#tell, onScale: this.#tellScale };
     return new CandleChart(this.#charts, this.#parts.box, past, looks);
   }
 
   #drawSession(past) {
     past.close();
-    return new SessionChart(this.#charts, this.#parts.box, store.session(this.#ticker), this.#places);
+    return new SessionChart(this.#charts, this.#parts.box, store.session(this.#ticker), { places: this.#places, onScale: this.#tellScale });
   }
 
   /** Where the kept prices couldn't be read, they may be now. */
@@ -131,6 +136,11 @@ class PriceChart extends HTMLElement {
     this.#parts.export.href = `${historyOf(this.#ticker)}?${new URLSearchParams({ interval, format: "csv" })}`;
     this.#parts.export.download = `${this.#ticker} ${interval}.csv`.replace(/[:/]/g, "-");
   }
+
+  #tellScale = (scale) => {
+    this.#scale = scale;
+    this.dispatchEvent(new CustomEvent("scale", { detail: scale }));
+  };
 
   /** The candle that is pointed at, or else the newest one. */
   #tell = (candle, isNewest) => {

@@ -5,6 +5,7 @@ import { add, copyPrice, proposals, remove, retry } from "./actions.js";
 import { explain } from "./api.js";
 import { age, amount, dayRange, decimals, difference, direction, exactTime, figure, latency, nextTry, percent, priceRuns, priceWords, reason, secondTime, STATE_WORDS, tradeAge, waits } from "./format.js";
 import { clock, nextFrame } from "./frame.js";
+import { later } from "./later.js";
 import { notify } from "./notices.js";
 import { ARROWS, proposal, write, writeRuns } from "./row.js";
 import { store } from "./store.js";
@@ -59,6 +60,7 @@ class TickerDetail extends HTMLElement {
     this.#dialog.addEventListener("click", this.#click, { signal });
     this.#name();
     this.#paint();
+    this.#parts.alerts.dataset.ticker = ticker;
     this.#dialog.showModal();
     this.#openChart();
   }
@@ -70,6 +72,7 @@ class TickerDetail extends HTMLElement {
   #shut = () => {
     this.#listening?.abort();
     this.#parts.chart.close?.();
+    delete this.#parts.alerts.dataset.ticker;
     this.#isCharted = false;
     this.#ticker = "";
   };
@@ -122,7 +125,7 @@ class TickerDetail extends HTMLElement {
     const { chart, nochart } = this.#parts;
     nochart.hidden = true;
     chart.hidden = false;
-    const isDrawn = (await hasCharts()) && (await chart.open(ticker));
+    const isDrawn = (await later("charts")) && (await chart.open(ticker));
     if (this.#ticker !== ticker || !this.#dialog.open) return;
     chart.hidden = !isDrawn;
     nochart.hidden = isDrawn;
@@ -140,7 +143,7 @@ class TickerDetail extends HTMLElement {
     write(this.#parts.description, [view.description, view.exchange].filter(Boolean).join(" · "));
     this.#paintPrice(view, now);
     this.#paintState(view, now);
-    this.#parts.known.hidden = !view.priceText && !session.length;
+    this.#parts.known.hidden = this.#parts.figures.hidden = !view.priceText && !session.length;
     this.#paintFacts(view, now);
     this.#paintChanges(session);
     if (this.#isCharted) this.#parts.chart.paint();
@@ -209,18 +212,6 @@ class TickerDetail extends HTMLElement {
     list.classList.toggle("long", shown.some(({ priceText }) => priceText.length > ONE_COLUMN));
     shown.forEach((change, at) => showChange(list.children[at], change));
     this.#parts.nochanges.hidden = shown.length > 0;
-  }
-}
-
-/** Loads what charts take, with the first one. A browser never tries again to import what it once couldn't: so ask first. */
-async function hasCharts() {
-  if (customElements.get("price-chart")) return true;
-  try {
-    if (!(await fetch("/static/charts.js")).ok) return false;
-    await import("./charts.js");
-    return true;
-  } catch {
-    return false;
   }
 }
 

@@ -7,6 +7,7 @@ export function feed(message) {
   if (message.type === "connected") store.beginHearing();
   else if (message.type === "tickers" && Array.isArray(message.tickers)) store.receiveTickers(message.tickers.filter(isText));
   else if (message.type === "status") receive(message);
+  else if (message.type === "alert" && isText(message.id) && isText(message.ticker)) store.receiveAlert(message);
   else if (message.type === "batch_update") {
     receive(message);
     if ("resumed" in message) store.finishSnapshot(message.resumed);

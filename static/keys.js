@@ -37,10 +37,10 @@ class KeyHelp extends HTMLElement {
 
   #key = (event) => {
     const { key, target, ctrlKey, metaKey, altKey, defaultPrevented } = event;
-    if (defaultPrevented || altKey || document.querySelector("dialog[open]")) return;
+    if (defaultPrevented || altKey) return;
     const typing = target.matches?.("input:not([type=radio], [type=checkbox]), textarea, select");
     const doing = typing ? null : this.#meaning(key, ctrlKey || metaKey);
-    if (!doing) return;
+    if (!doing || (doing !== undo && document.querySelector("dialog[open]"))) return;
     event.preventDefault();
     doing();
   };
@@ -49,7 +49,14 @@ class KeyHelp extends HTMLElement {
     if (commanded) return key === "z" ? undo : null;
     if (key === "ArrowDown" && !document.activeElement?.matches("input")) return () => this.#ask("leave-field");
     if (!settings.get("shortcuts")) return null;
-    return { "/": () => this.#ask("focus-field"), "?": () => this.open(), u: undo, t: () => settings.cycle("theme") }[key];
+    return {
+      "/": () => this.#ask("focus-field"),
+      "?": () => this.open(),
+      a: () => this.#ask("show-alerts"),
+      n: () => this.#ask("make-alert"),
+      t: () => settings.cycle("theme"),
+      u: undo,
+    }[key];
   }
 
   #ask(name) {

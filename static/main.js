@@ -9,15 +9,30 @@ import "./keys.js";
 import "./summary.js";
 import "./tools.js";
 import { add } from "./actions.js";
+import { later } from "./later.js";
 import { link } from "./link.js";
 import { notify } from "./notices.js";
 import { settings } from "./settings.js";
 import { store } from "./store.js";
 import { keepTitle } from "./title.js";
 
+const ALERTS_AFTER = 1_000; // ms after the first prices
+
 const find = (selector) => document.querySelector(selector);
 
-document.addEventListener("open-ticker", ({ detail }) => find("ticker-detail").open(detail));
+document.addEventListener("open-ticker", ({ detail }) => {
+  find("ticker-detail").open(detail);
+  later("alerting");
+});
+document.addEventListener("make-alert", () => {
+  const ticker = find("price-board").current;
+  if (!ticker) return notify("An alert needs a ticker: add one first.");
+  find("ticker-detail").open(ticker);
+  withAlerts(({ make }) => make());
+});
+document.addEventListener("show-alerts", () => withAlerts(({ showList }) => showList()));
+store.addEventListener("alert", ({ detail }) => withAlerts(({ hear }) => hear(detail)));
+store.addEventListener("quotes", () => setTimeout(later, ALERTS_AFTER, "alerting"), { once: true });
 document.addEventListener("point-out", ({ detail }) => find("price-board").pointOut(detail));
 document.addEventListener("leave-field", () => find("price-board").focusRow());
 document.addEventListener("focus-field", () => find("add-ticker").focusField());
@@ -28,6 +43,12 @@ find("#empty").addEventListener("click", async ({ target }) => {
   const { why } = ticker ? await add(ticker) : {};
   if (why) notify(why);
 });
+
+async function withAlerts(then) {
+  const alerting = await later("alerting");
+  if (alerting) then(alerting);
+  else notify("Alerts can't be shown now: Pluto doesn't answer.");
+}
 
 /** Once simulated, always simulated: a page that showed one invented price doesn't take the badge off again. */
 function showSimulated() {

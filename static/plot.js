@@ -42,6 +42,16 @@ export function looks(box, places) {
   };
 }
 
+/** With each drawing of a chart, tell `onScale` where its prices stand, in px from the top: {yOf, priceAt, size}. */
+export function watchScale(chart, series, onScale) {
+  const scale = {
+    yOf: (price) => series.priceToCoordinate(price),
+    priceAt: (y) => series.coordinateToPrice(y),
+    get size() { return chart.paneSize(); },
+  };
+  series.attachPrimitive({ updateAllViews: () => onScale(scale) });
+}
+
 export const priceFormat = (places) => ({ type: "custom", formatter: (price) => figure(price, places), minMove: 10 ** -places });
 
 const WITH_SECONDS = 4; // lightweight-charts' TickMarkType.TimeWithSeconds

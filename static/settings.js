@@ -1,5 +1,5 @@
 /* Owns what is remembered between visits in this browser: theme, density, sort, own order, numbers, shortcuts,
-   the chart's look, and tickers tracked before. Emits "change". Never asks the server, and works, forgetfully, where storage is off. */
+   the chart's look, tickers tracked before, the sound of alerts and which of them were seen. Emits "change". Never asks the server, and works, forgetfully, where storage is off. */
 
 import { writeNumbers } from "./format.js";
 import { SORTS } from "./order.js";
@@ -14,6 +14,7 @@ const CHOICES = {
   shortcuts: [true, false],
   interval: ["1m", "5m", "15m", "1h", "4h", "1d"], // of the chart
   chart: ["candles", "line"],
+  sound: [true, false], // when an alert has rung
 };
 
 class Settings extends EventTarget {
@@ -58,6 +59,15 @@ class Settings extends EventTarget {
   /** From now on the board stands in this order. */
   arrange(own) {
     this.#keep({ own, sort: "own" });
+  }
+
+  /** Until when, in ms since the epoch, the list of raised alerts was seen. */
+  get seen() {
+    return Number(this.#kept.seen) || 0;
+  }
+
+  see(at) {
+    if (at > this.seen) this.#keep({ seen: at });
   }
 
   #list(name) {

@@ -1,7 +1,8 @@
 /* Owns everything the page knows: which tickers there are, the newest quote of each, what was seen of them, whether the
    stream is open. Told by the stream and by what the user does; tells by events. Never touches the document or the network.
 
-   Events: "tickers" (which rows there are), "quotes" (detail: Set of tickers that changed), "connection", "filter". */
+   Events: "tickers" (which rows there are), "quotes" (detail: Set of tickers that changed), "connection", "filter", "alert"
+   (detail: what was raised, which is passed on and not kept). */
 
 import { Session } from "./session.js";
 
@@ -57,6 +58,10 @@ class Store extends EventTarget {
     const unheard = this.#tickers.filter((ticker) => !this.#heard.has(ticker) && this.#quotes.has(ticker));
     for (const ticker of unheard) this.#quotes.delete(ticker);
     this.#emitQuotes(unheard);
+  }
+
+  receiveAlert(raised) {
+    this.dispatchEvent(new CustomEvent("alert", { detail: raised }));
   }
 
   #keep(quote, at) {

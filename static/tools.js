@@ -1,4 +1,4 @@
-/* Owns <board-tools>: the switches over the board (sort, density, theme, share, keys). Each shows what settings.js
+/* Owns <board-tools>: the switches over the board (sort, density, theme, alerts, share, keys). Each shows what settings.js
    holds and changes it there. Never orders or styles anything itself, but for the two attributes on <html>. */
 
 import { share } from "./actions.js";
@@ -24,7 +24,7 @@ class BoardTools extends HTMLElement {
     const tool = target.closest("button")?.id;
     if (tool === "theme" || tool === "density") settings.cycle(tool);
     else if (tool === "share") share();
-    else if (tool === "keys") this.dispatchEvent(new CustomEvent("show-keys", { bubbles: true }));
+    else if (tool === "alerts" || tool === "keys") this.dispatchEvent(new CustomEvent(`show-${tool}`, { bubbles: true }));
   };
 
   #show = () => {

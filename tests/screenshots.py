@@ -34,6 +34,7 @@ LOW: ViewportSize = {"width": 1280, "height": 560}
 TROUBLED: ViewportSize = {"width": 1280, "height": 646}
 STALE: ViewportSize = {"width": 1280, "height": 647}
 DETAIL: ViewportSize = {"width": 1120, "height": 688}
+ALERT: ViewportSize = {"width": 1120, "height": 760}
 SIZES: dict[str, ViewportSize] = {
     "phone": {"width": 360, "height": 740},
     "narrow": {"width": 740, "height": 760},
@@ -41,10 +42,16 @@ SIZES: dict[str, ViewportSize] = {
     "small": {"width": 320, "height": 640},
 }
 SESSION_MS = 12_000  # so that prices have moved
+NOTICE_MS = 5_000  # until a notice has gone
 DAY_S, STEP_S = 86_400, 30
 OFF_S = (8 * 3600, 6 * 3600)  # how long ago Pluto was off: a gap in every trend
 MOST_BYTES = 150_000
 LIVE_S = 60.0
+ALERTS: list[dict[str, Any]] = [
+    {"ticker": "ETHUSD", "condition": "moves", "value": "2.5", "direction": "down", "within": 600, "repeat": True},
+    {"ticker": "SOLUSD", "condition": "state", "within": 300, "repeat": True, "cooldown": 3600},
+    {"ticker": "SOLUSD", "condition": "above", "value": "100", "note": "Sell a half."},
+]  # the last rings at once
 
 
 def main(folder: Path) -> None:
@@ -54,6 +61,7 @@ def main(folder: Path) -> None:
         browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=os.geteuid() != 0)
         take_well(browser, simulator, folder)
         take_trouble(browser, simulator, folder)
+        take_alerts(browser, folder)
         browser.close()
     for picture in sorted(folder.glob("*.png")):
         size = picture.stat().st_size
@@ -145,6 +153,40 @@ def take_trouble(browser: Browser, simulator: Simulator, folder: Path) -> None:
         take(page, folder / "error.png")
 
 
+def take_alerts(browser: Browser, folder: Path) -> None:
+    """Alerts ring on simulated prices in a demo only."""
+    options = ("--demo", "--tickers", "BTCUSD,ETHUSD,SOLUSD")
+    with (
+        tempfile.TemporaryDirectory() as data,
+        running_pluto(*options, "--data", data, PLUTO_STORE="on") as pluto,
+        board(browser, pluto) as page,
+    ):
+        for ticker in ("BTCUSD", "ETHUSD", "SOLUSD"):
+            pluto.wait_for(ticker, "live", LIVE_S)
+        page.wait_for_timeout(SESSION_MS)
+        page.set_viewport_size(ALERT)
+        page.locator('price-row[data-ticker="BTCUSD"]').focus()
+        page.keyboard.press("n")
+        page.locator("canvas").first.wait_for()
+        level = page.get_by_role("slider", name="new: crosses")
+        level.focus()
+        for _ in range(4):
+            level.press("PageUp")
+        page.locator("[name=value]").focus()
+        take(page, folder / "alert.png")
+        page.get_by_role("button", name="Make alert").click()
+        page.keyboard.press("Escape")
+        for alert in ALERTS:
+            pluto.http.post("/api/alerts", json=alert).raise_for_status()
+        page.locator(".toast").wait_for()
+        page.set_viewport_size(LOW)
+        page.wait_for_timeout(NOTICE_MS)
+        take(page, folder / "toast.png")
+        page.locator("#alerts").click()
+        page.locator(".toast").get_by_role("button", name="Close").click()
+        take(page, folder / "alerts.png")
+
+
 @contextmanager
 def board(browser: Browser, pluto: Pluto) -> Iterator[Page]:
     context = browser.new_context(viewport=WIDE, device_scale_factor=1, color_scheme="light", reduced_motion="reduce")
@@ -156,7 +198,7 @@ def board(browser: Browser, pluto: Pluto) -> Iterator[Page]:
 
 def take(page: Page, path: Path) -> None:
     page.mouse.move(0, 0)
-    if path.stem not in ("empty", "detail", "why"):
+    if path.stem not in ("empty", "detail", "why", "alert"):
         page.evaluate("document.activeElement.blur()")
     page.wait_for_timeout(1500)  # for a resized or recoloured page to settle; nothing tells
     page.screenshot(path=path)

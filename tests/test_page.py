@@ -17,6 +17,14 @@ from running import Pluto, Simulator, quote_server, running_pluto, wait_until
 SLOW_MS = 15_000  # for what waits on a page of the scraper's browser
 OUTAGE = "Pluto is stopping"
 FIRST_VIEW_BYTES = 60_000  # compressed
+FIRST_PRICE_SPY = """
+    let pricedAt = 0;
+    new MutationObserver(() => {
+        if (!pricedAt && document.querySelector("price-row[data-priced]")) pricedAt = performance.now();
+    }).observe(document, { subtree: true, childList: true, attributeFilter: ["data-priced"] });
+    window.after = () => performance.getEntriesByType("resource")
+        .filter(({ startTime }) => startTime > pricedAt).map(({ name }) => name);
+"""  # after(): the addresses asked for after the first price
 
 
 class Visitor:
@@ -635,10 +643,14 @@ def test_a_phone_needs_no_scrolling_sideways(visitor: Visitor, pluto: Pluto) -> 
 def test_the_first_view_is_light_and_comes_from_one_place(browser_page: Page, pluto: Pluto) -> None:
     with tracked(pluto, "STXEUR"):
         responses: list[Response] = []
+        browser_page.add_init_script(FIRST_PRICE_SPY)
         browser_page.on("response", lambda response: responses.append(response))
         browser_page.goto(pluto.url)
         browser_page.locator('price-row[data-ticker="STXEUR"][data-state=live]').wait_for(timeout=SLOW_MS)
-        files = [response for response in responses if "/api/" not in response.url]
+        browser_page.locator("alert-list").wait_for(state="attached")
+        after = set(browser_page.evaluate("after()"))
+        assert {f"{pluto.url}/static/{name}" for name in ("alerting.js", "alerts.css", "alerts.html")} < after
+        files = [response for response in responses if "/api/" not in response.url and response.url not in after]
         assert {urlsplit(response.url).netloc for response in responses} == {urlsplit(pluto.url).netloc}
         assert {response.status for response in files} == {200}
         assert len({response.url for response in files}) == len(files) > 20

@@ -1,0 +1,84 @@
+/* Owns <alert-list>: the sheet with all alerts, those that have rung, and the settings about ringing. Painted only while open.
+   Never changes an alert but by alertactions.js. */
+
+import { discard } from "./alertactions.js";
+import { alertRow, contentOf, fill, paintAlert, paintRaised, raisedRow } from "./alertitems.js";
+import { alerts, MOST_RAISED } from "./alerts.js";
+import { clock } from "./frame.js";
+import { write } from "./row.js";
+import { settings } from "./settings.js";
+import { store } from "./store.js";
+
+const DELIVERIES_EVERY = 5; // seconds between two looks at what is still to be delivered
+const LEAVES = {
+  default: "When you make an alert, the browser asks whether Pluto may show notifications.",
+  granted: "The browser shows a notification, too.",
+  denied: "Notifications are blocked in the browser's settings for this page.",
+};
+
+export class AlertList extends HTMLElement {
+  #parts = {};
+  #dialog = null;
+  #seconds = 0;
+  #listening = null;
+
+  connectedCallback() {
+    this.append(contentOf("list-template"));
+    this.#dialog = this.querySelector("dialog");
+    for (const part of this.querySelectorAll("[data-list]")) this.#parts[part.dataset.list] = part;
+  }
+
+  disconnectedCallback() {
+    this.#listening?.abort();
+  }
+
+  open() {
+    if (this.#dialog.open) return;
+    this.#listening = new AbortController();
+    const { signal } = this.#listening;
+    alerts.addEventListener("change", this.#paint, { signal });
+    store.addEventListener("tickers", this.#paint, { signal });
+    clock.addEventListener("second", this.#strike, { signal });
+    this.#parts.sound.addEventListener("change", ({ target }) => settings.set("sound", target.checked), { signal });
+    this.#dialog.addEventListener("click", this.#click, { signal });
+    this.#dialog.addEventListener("close", () => this.#listening.abort(), { signal });
+    this.#paint();
+    this.#dialog.showModal();
+    alerts.read();
+  }
+
+  #click = ({ target }) => {
+    const { list } = target.closest("[data-list]")?.dataset ?? {};
+    const { item } = target.closest("[data-item]")?.dataset ?? {};
+    if (target === this.#dialog || list === "close") this.#dialog.close();
+    if (!["ticker", "delete"].includes(item)) return;
+    const { id } = target.closest("li").dataset;
+    if (item === "delete") discard(alerts.all.find((alert) => alert.id === id));
+    else if (store.has(target.textContent)) {
+      this.#dialog.close();
+      document.dispatchEvent(new CustomEvent("open-ticker", { detail: target.textContent }));
+    }
+  };
+
+  #strike = () => {
+    const waits = alerts.raised.some(({ deliveries }) => deliveries?.some(({ state }) => state === "waiting"));
+    if (!waits) return;
+    if (++this.#seconds % DELIVERIES_EVERY === 0) alerts.read();
+    else this.#paint();
+  };
+
+  #paint = () => {
+    const { all, raised, why } = alerts;
+    const parts = this.#parts;
+    fill(parts.alerts, all, alertRow, paintAlert);
+    fill(parts.raised, raised, raisedRow, paintRaised);
+    write(parts.why, why);
+    parts.noalerts.hidden = all.length > 0;
+    parts.noraised.hidden = raised.length > 0;
+    parts.last.hidden = raised.length < MOST_RAISED;
+    parts.sound.checked = settings.get("sound");
+    const leave = globalThis.Notification?.permission;
+    write(parts.leave, isSecureContext && leave ? LEAVES[leave] : "The browser shows notifications only of pages on https or localhost.");
+    if (raised.length) settings.see(raised[0].at);
+  };
+}
