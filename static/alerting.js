@@ -68,4 +68,5 @@ alerts.addEventListener("change", () => {
 });
 store.addEventListener("tickers", () => nextFrame(paintBells));
 settings.addEventListener("change", paintUnseen);
+document.addEventListener("visibilitychange", () => document.hidden || alerts.read()); // others may have made some
 alerts.read();

@@ -18,13 +18,21 @@ class Alerts extends EventTarget {
   #why = ""; // why it can't be read
   #turn = 0; // grows with each reading: only the newest counts
   #soon = 0; // the timer of the next reading
+  #isOpen = store.connection.state === "open";
   #tabs = "BroadcastChannel" in window ? new BroadcastChannel("pluto.alerts") : null;
 
   constructor() {
     super();
     this.#tabs?.addEventListener("message", () => this.read());
-    store.addEventListener("connection", () => store.connection.state === "open" && this.read());
+    store.addEventListener("connection", this.#connect);
   }
+
+  /** What was missed can be read. */
+  #connect = () => {
+    const wasOpen = this.#isOpen;
+    this.#isOpen = store.connection.state === "open";
+    if (this.#isOpen && !wasOpen) this.read();
+  };
 
   get all() { return this.#all.filter(({ id }) => !this.#deleted.has(id)); }
   get raised() { return this.#raised; }

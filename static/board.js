@@ -58,7 +58,7 @@ class PriceBoard extends HTMLElement {
 
   /** The ticker whose row is in use, or was last; empty when there is no row. */
   get current() {
-    return this.#current;
+    return this.#rows.has(this.#current) ? this.#current : "";
   }
 
   /** Show where a ticker is that was there already. */

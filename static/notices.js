@@ -1,5 +1,5 @@
 /* Owns what appears over the page for a while: notices at its foot, one sentence and perhaps one button each, and toasts at
-   its head. Each goes by itself unless the pointer or the focus is on it. Never decides what is worth saying. */
+   its head. Each goes by itself, unless the pointer or the focus is on it or nobody looks. Never decides what is worth saying. */
 
 const LASTS = 2_500; // ms
 const AT_MOST = 4;
@@ -30,7 +30,8 @@ export function show(notice, { stack, lasts, atMost, onClose }) {
     onClose?.();
   };
   const closeUnlessHeld = () => {
-    if (notice.matches(":hover, :focus-within")) timer = setTimeout(closeUnlessHeld, 1000);
+    if (document.hidden) document.addEventListener("visibilitychange", () => (timer = setTimeout(closeUnlessHeld, lasts)), { once: true });
+    else if (notice.matches(":hover, :focus-within")) timer = setTimeout(closeUnlessHeld, 1000);
     else close();
   };
   let timer = setTimeout(closeUnlessHeld, lasts);

@@ -155,36 +155,46 @@ def take_trouble(browser: Browser, simulator: Simulator, folder: Path) -> None:
 
 def take_alerts(browser: Browser, folder: Path) -> None:
     """Alerts ring on simulated prices in a demo only."""
-    options = ("--demo", "--tickers", "BTCUSD,ETHUSD,SOLUSD")
-    with (
-        tempfile.TemporaryDirectory() as data,
-        running_pluto(*options, "--data", data, PLUTO_STORE="on") as pluto,
-        board(browser, pluto) as page,
-    ):
-        for ticker in ("BTCUSD", "ETHUSD", "SOLUSD"):
-            pluto.wait_for(ticker, "live", LIVE_S)
-        page.wait_for_timeout(SESSION_MS)
-        page.set_viewport_size(ALERT)
-        page.locator('price-row[data-ticker="BTCUSD"]').focus()
-        page.keyboard.press("n")
-        page.locator("canvas").first.wait_for()
-        level = page.get_by_role("slider", name="new: crosses")
-        level.focus()
-        for _ in range(4):
-            level.press("PageUp")
-        page.locator("[name=value]").focus()
-        take(page, folder / "alert.png")
-        page.get_by_role("button", name="Make alert").click()
-        page.keyboard.press("Escape")
-        for alert in ALERTS:
-            pluto.http.post("/api/alerts", json=alert).raise_for_status()
-        page.locator(".toast").wait_for()
-        page.set_viewport_size(LOW)
-        page.wait_for_timeout(NOTICE_MS)
-        take(page, folder / "toast.png")
-        page.locator("#alerts").click()
-        page.locator(".toast").get_by_role("button", name="Close").click()
-        take(page, folder / "alerts.png")
+    tickers = ("BTCUSD", "ETHUSD", "SOLUSD")
+    options = ("--demo", "--tickers", ",".join(tickers))
+    with running_pluto(*options) as pluto:
+        quotes = [pluto.wait_for(ticker, "live", LIVE_S) for ticker in tickers]
+    with tempfile.TemporaryDirectory() as data:
+        write_past(Path(data), {Ticker(quote["ticker"]): day_before(quote) for quote in quotes})
+        (Path(data) / "pluto.db").rename(Path(data) / "demo.db")
+        with (
+            running_pluto(*options, "--data", data, PLUTO_STORE="on") as pluto,
+            board(browser, pluto) as page,
+        ):
+            for ticker in tickers:
+                pluto.wait_for(ticker, "live", LIVE_S)
+            page.wait_for_timeout(SESSION_MS)
+            take_each_alert(page, pluto, folder)
+
+
+def take_each_alert(page: Page, pluto: Pluto, folder: Path) -> None:
+    page.set_viewport_size(ALERT)
+    page.locator('price-row[data-ticker="BTCUSD"]').focus()
+    page.keyboard.press("n")
+    page.get_by_role("button", name="15 minutes").click()
+    page.locator("canvas").first.wait_for()
+    level = page.get_by_role("slider", name="new: crosses")
+    level.focus()
+    for _ in range(4):
+        level.press("PageUp")
+    page.locator("[name=value]").focus()
+    take(page, folder / "alert.png")
+    page.get_by_role("button", name="Make alert").click()
+    page.keyboard.press("Escape")
+    for alert in ALERTS:
+        pluto.http.post("/api/alerts", json=alert).raise_for_status()
+    page.locator(".toast").wait_for()
+    page.set_viewport_size(LOW)
+    page.wait_for_timeout(NOTICE_MS)
+    take(page, folder / "toast.png")
+    page.locator("#alerts").click()
+    page.locator(".toast").get_by_role("button", name="Close").click()
+    take(page, folder / "alerts.png")
 
 
 @contextmanager
