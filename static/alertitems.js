@@ -42,7 +42,7 @@ export function alertRow({ id }) {
 export function paintAlert(row, alert, { named = true } = {}) {
   const { ticker, words, more, "delete": remove } = itemsOf(row);
   ticker.hidden = !named;
-  write(ticker, alert.ticker);
+  paintTicker(ticker, alert);
   write(words, conditionWords(alert));
   write(more, [named && !store.has(alert.ticker) && "sleeps: the ticker isn't tracked", moreWords(alert)].filter(Boolean).join(" · "));
   remove.setAttribute("aria-label", `Delete the alert: ${sentence(alert)}`);
@@ -57,7 +57,7 @@ export function raisedRow({ id }) {
 
 export function paintRaised(row, raised) {
   const { ticker, words, simulated, more, note, deliveries } = itemsOf(row);
-  write(ticker, raised.ticker);
+  paintTicker(ticker, raised);
   write(words, conditionWords(raised));
   simulated.hidden = !raised.simulated;
   write(more, raisedWords(raised));
@@ -69,6 +69,12 @@ export function paintRaised(row, raised) {
     deliveries.children[at].dataset.state = delivery.state;
     write(deliveries.children[at], deliveryWords(delivery, store.now()));
   });
+}
+
+/** It leads to the ticker's details, where there are some. */
+function paintTicker(button, { ticker }) {
+  write(button, ticker);
+  button.disabled = !store.has(ticker);
 }
 
 function itemsOf(row) {

@@ -54,7 +54,7 @@ export class AlertList extends HTMLElement {
     if (!["ticker", "delete"].includes(item)) return;
     const { id } = target.closest("li").dataset;
     if (item === "delete") discard(alerts.all.find((alert) => alert.id === id));
-    else if (store.has(target.textContent)) {
+    else {
       this.#dialog.close();
       document.dispatchEvent(new CustomEvent("open-ticker", { detail: target.textContent }));
     }
