@@ -125,7 +125,8 @@ def test_a_level_is_dragged_on_the_chart_and_the_move_undone(page: Page, server:
     page.locator("[name=cooldown]").select_option("each time, at most once in 5 minutes")
     page.get_by_label("Note").fill("sell half")
     page.get_by_role("button", name="Make alert").click()
-    level = page.get_by_role("slider", name="crosses")
+    expect(page.get_by_role("button", name="New alert")).to_be_focused()
+    level = page.get_by_role("slider", name="Level of the alert: crosses", exact=True)
     expect(level).to_have_attribute("aria-valuetext", "103.00")
     (made,) = server.http.get("/api/alerts").json()["alerts"]
 
