@@ -137,7 +137,7 @@ export class AlertForm extends HTMLElement {
     const { form, hint } = this.#parts;
     if (form.hidden) return;
     const [value, price] = [Number(form.elements.value.value), this.#view.price];
-    const isThere = { above: price >= value, below: price <= value }[this.#condition];
+    const isThere = value > 0 && { above: price >= value, below: price <= value }[this.#condition];
     write(hint, isThere ? `The price is there now, at ${priceWords(this.#view.priceText)}: this rings at once.` : "");
   };
 

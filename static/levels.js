@@ -36,9 +36,9 @@ export class Levels {
     for (const [id, line] of this.#lines) if (!ids.has(id)) this.#drop(line);
     for (const { id, value, words } of lines) {
       const line = this.#lines.get(id) ?? this.#add(id);
-      if (line.before !== null) continue;
       line.words = words;
-      this.#put(line, value);
+      if (line.before === null) this.#put(line, value);
+      else line.before = value;
     }
   }
 
@@ -96,8 +96,8 @@ export class Levels {
 
   /** A slider says between which values it moves: those that the chart shows, and its own. */
   #bound({ element, value }) {
-    const { scale, size } = { scale: this.#scale, size: this.#scale?.size };
-    const ends = [Number(value), scale?.priceAt(size.height), scale?.priceAt(0)].filter(Number.isFinite);
+    const shown = this.#scale ? [this.#scale.priceAt(this.#scale.size.height), this.#scale.priceAt(0)] : [];
+    const ends = [Number(value), ...shown].filter(Number.isFinite);
     const bounds = { now: Number(value), min: Math.min(...ends), max: Math.max(...ends) };
     for (const [name, bound] of Object.entries(bounds)) element.setAttribute(`aria-value${name}`, bound);
   }

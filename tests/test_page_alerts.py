@@ -138,6 +138,7 @@ def test_a_level_is_dragged_on_the_chart_and_the_move_undone(page: Page, server:
     expect(page.locator(".alerts li")).to_contain_text(f"crosses {moved['value']}")
     page.get_by_role("button", name="Undo").last.click()
     wait_until(lambda: values(server, "BTCUSD") == ["103.00"], what="where it was")
+    expect(level).to_have_attribute("aria-valuetext", "103.00")
 
     level.focus()
     page.keyboard.press("ArrowUp")
