@@ -149,6 +149,7 @@ def test_a_level_is_dragged_on_the_chart_and_the_move_undone(page: Page, server:
     wait_until(lambda: stands_elsewhere(server), what="moved by key")
     assert float(values(server, "BTCUSD")[0]) > 103
     expect(level).to_be_focused()
+    expect(page.get_by_role("button", name="Undo")).to_be_visible()
     page.keyboard.press("u")
     wait_until(lambda: values(server, "BTCUSD") == ["103.00"], what="taken back by key")
 
