@@ -26,7 +26,9 @@ from relay.scripts import BEGIN, KEYS, PRELUDE, SCRIPTS, How, change_args
 log = logging.getLogger("pluto.relay")
 
 STREAM_LENGTH = 10_000  # entries, about
+NOT_YET = "Redis has not been reached yet"
 CALL_LIMIT_S = 3.0  # for an answer of Redis; more than any XREAD waits
+NO_REDIS = "Redis, which brings the prices, can't be reached"  # for clients, who needn't know where it is
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 1.0  # before another try to reach Redis
 MAX_PROOF_MS = 60_000  # no proof holds longer; keeps a jump of Redis' clock from prolonging one
 
@@ -109,7 +111,7 @@ class Link:
 
     def __init__(self, settings: RelaySettings, counters: Counter[str], limit_s: float = CALL_LIMIT_S) -> None:
         self.place = place_of(settings.url)
-        self.trouble = f"Redis at {self.place} has not been reached yet"
+        self.trouble = NOT_YET
         self.clock = RedisClock()
         self.epoch = ""
         self.round_trip_s = 0.0
@@ -137,9 +139,9 @@ class Link:
         self.measure()
         self.epoch = str(self._begin(keys=KEYS, args=[run, secrets.token_hex(4)]))
         self._begun = connects
-        if self.trouble:
-            log.info("Redis at %s is reached", self.place)
-            self._counters["relay_connections"] += 1
+        if self.trouble not in ("", NOT_YET):
+            log.warning("Redis at %s is back", self.place)
+        self._counters["relay_connections"] += bool(self.trouble)
         self.trouble = ""
 
     def check(self) -> None:

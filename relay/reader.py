@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from redis.exceptions import RedisError
 
 from quotes import NO_SIGN_OF_LIFE, Quote, Ticker, steady_ms
-from relay.link import FIRST_PAUSE_S, MAX_PAUSE_S, EpochEnded, Link, RelaySettings
+from relay.link import FIRST_PAUSE_S, MAX_PAUSE_S, NO_REDIS, EpochEnded, Link, RelaySettings
 from relay.scripts import CHANGE, LEASES, PROOFS, QUOTES, STATE, STREAM, How, from_json
 
 log = logging.getLogger("pluto.relay")
@@ -308,7 +308,9 @@ class Reader:
 
     def why_expired(self, ticker: Ticker) -> str:
         """Why nobody renews the proof of the ticker's price."""
-        return self.link.trouble or (NO_SIGN_OF_LIFE if ticker in self.owners else NO_SCRAPER)
+        if self.link.trouble:
+            return NO_REDIS
+        return NO_SIGN_OF_LIFE if ticker in self.owners else NO_SCRAPER
 
     def _add_asked(self) -> None:
         _, refused = self.link.run(CHANGE, *self._settings.change(How.ADD, self.asked))

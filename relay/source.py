@@ -155,8 +155,7 @@ class Relay:
                 position, refused = self._commands.run(CHANGE, *self.settings.change(How(how), tickers))
             except RedisError as error:
                 self._commands.fail(error)
-                trouble = self._commands.trouble or "Redis was emptied or restarted"
-                raise SourceBusy(f"The watchlist can't change now: {trouble}.") from None
+                raise SourceBusy("The watchlist can't change now: it is in Redis, which can't be reached.") from None
         if not self.reader.wait_for(position):
             raise SourceBusy("Redis has the change, but this process hasn't read it yet: look again in a moment.")
         return [Ticker(ticker) for ticker in refused]

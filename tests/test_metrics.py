@@ -22,7 +22,7 @@ from app import assemble
 from broadcast import Histogram
 from quotes import Quote, Source, State, Ticker
 from settings import VERSION, Settings
-from web.metrics import DELAYS, MAX_EVENTS, Figures, performance, prometheus_text
+from web.metrics import DELAYS, RELAY_FIGURES, MAX_EVENTS, Figures, performance, prometheus_text
 from web.parts import Parts
 
 BTC = Ticker("BTCUSD")
@@ -251,6 +251,7 @@ def test_the_dashboard_asks_for_nothing_that_is_not_there(server: QuoteServer) -
     families = read(server).families
     offered = {sample.name for family in families for sample in family.samples}
     offered |= {f"{family.name}_total" for family in families if family.type == "counter"}  # also those not begun
+    offered |= {name for _, name, _ in RELAY_FIGURES} | {"pluto_relay_events_total"}  # with --redis
     assert len(asked) >= 12
     assert names <= offered
     assert {f"{name}_bucket" for _, name, _ in DELAYS} <= names, "the whole way of a price is shown"

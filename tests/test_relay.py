@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -9,10 +10,12 @@ from redis_server import RedisServer, redis_server
 from relays import in_redis, live, reading, scraping, settings_for, shown
 from running import wait_until
 
-from quotes import Ticker
-from relay.link import Link
-from relay.publisher import Publisher
-from relay.scripts import CHANGE, How
+from broadcast import NOTHING, Since
+from broadcast import Table as BroadcastTable
+from quotes import Quote, State, Ticker
+from relay.link import Link, RedisClock
+from relay.publisher import Peer, Publisher, assign
+from relay.scripts import CHANGE, LEASES, How
 
 BTC, ETH, SOL = Ticker("BTCUSD"), Ticker("ETHUSD"), Ticker("SOLUSD")
 
@@ -32,7 +35,7 @@ def server(running_redis: RedisServer) -> RedisServer:
 def change(server: RedisServer, how: How, *tickers: Ticker, max_tickers: int = 50) -> list[str]:
     """Changes the list in Redis. Returns the tickers for which there is no room."""
     settings = settings_for(server.url, "changer", max_tickers=max_tickers)
-    link = Link(settings, __import__("collections").Counter())
+    link = Link(settings, Counter())
     link.begin()
     refused: list[str] = link.run(CHANGE, *settings.change(how, tickers))[1]
     link.redis.close()
@@ -62,3 +65,135 @@ def test_a_quote_reaches_every_reader_as_it_was_told(server: RedisServer) -> Non
         wait_until(lambda: shown(left) == shown(right) == in_redis(server.client), what="all have the same")
         assert left.mark == right.mark
         assert left.mark[1] == left.quotes[ETH].position
+
+
+def test_redis_orders_the_changes_of_the_list_and_only_a_missing_one_is_refilled(server: RedisServer) -> None:
+    with reading(settings_for(server.url, "web")) as (table, reader):
+        assert change(server, How.ADD, ETH, BTC, SOL, max_tickers=2) == [SOL]
+        wait_until(lambda: reader.tickers() == [BTC, ETH])
+        assert change(server, How.REPLACE, SOL, ETH, BTC, max_tickers=2) == [SOL], "those that stay keep their place"
+        assert change(server, How.REPLACE, SOL, ETH, max_tickers=2) == []
+        wait_until(lambda: table.quotes.keys() == {ETH, SOL})
+        assert change(server, How.REMOVE, SOL, ETH, BTC) == []
+        wait_until(lambda: not table.quotes)
+        change(server, How.REFILL, BTC)
+        assert in_redis(server.client) == {}, "an empty list is a list"
+        server.client.flushall()
+        change(server, How.REFILL, BTC)
+        wait_until(lambda: table.quotes.keys() == {BTC})
+
+
+def test_a_ticker_moves_when_the_new_page_is_live_and_the_old_one_publishes_until_then(
+    server: RedisServer,
+) -> None:
+    both = {name: Peer(50, has_browser=True) for name in ("old", "new")}
+    ticker = next(ticker for ticker, name in assign([BTC, ETH, SOL], both).items() if name == "new")
+    change(server, How.ADD, ticker)
+    with (
+        scraping(settings_for(server.url, "old")) as (old, publisher),
+        reading(settings_for(server.url, "web")) as (table, _),
+    ):
+        owns(publisher, ticker)
+        old.show(live(ticker, 100))
+        with scraping(settings_for(server.url, "new")) as (new, successor):
+            wait_until(lambda: ticker in new.pages, what="the new page is opened")
+            old.show(live(ticker, 101))
+            wait_until(lambda: table.quotes[ticker].price_text == "101")
+            assert ticker in old.pages
+            new.show(live(ticker, 102))
+            owns(successor, ticker)
+            wait_until(lambda: ticker not in old.pages, what="the old page is closed")
+            wait_until(lambda: table.quotes[ticker].price_text == "102")
+            old.show(live(ticker, 103))  # too late
+            new.show(live(ticker, 104))
+            wait_until(lambda: table.quotes[ticker].price_text == "104")
+        owns(publisher, ticker)  # at once: the other one has freed its leases
+        wait_until(lambda: ticker in old.pages)
+        old.show(live(ticker, 105))
+        wait_until(lambda: table.quotes[ticker].price_text == "105")
+    told = [quote for quote in table.history if quote.price_text is not None]
+    assert {quote.state for quote in told} == {State.LIVE}, "never stale"
+    assert "103" not in {quote.price_text for quote in told}
+
+
+def test_a_fence_of_the_past_publishes_nothing(server: RedisServer) -> None:
+    change(server, How.ADD, BTC)
+    with scraping(settings_for(server.url, "one")) as (source, publisher):
+        owns(publisher, BTC)
+        source.show(live(BTC, 100))
+        wait_until(lambda: in_redis(server.client)[BTC][1] == "100")
+        server.client.hset(LEASES, BTC, f"{publisher.owned[BTC] + 1} other 9999999999999")
+        before = in_redis(server.client)
+        source.show(live(BTC, 101))
+        wait_until(lambda: source.counters["relay_refused"] + source.counters["relay_leases_lost"] == 1)
+        assert in_redis(server.client) == before
+
+
+def test_a_former_owners_price_holds_as_long_as_its_proof(server: RedisServer) -> None:
+    change(server, How.ADD, BTC)
+    with reading(settings_for(server.url, "web")) as (table, _):
+        with scraping(settings_for(server.url, "old")) as (old, publisher):
+            owns(publisher, BTC)
+            old.show(live(BTC, 100, proof_ms=2_500))
+            wait_until(lambda: table.quotes[BTC].price_text == "100")
+        with scraping(settings_for(server.url, "new")) as (new, successor):
+            owns(successor, BTC)
+            new.show(Quote(BTC, State.SNAPSHOT, "90"))
+            assert in_redis(server.client)[BTC][:2] == (State.LIVE, "100")
+            wait_until(lambda: table.quotes[BTC].state is State.SNAPSHOT, what="the proof has run out")
+            new.show(Quote(BTC, State.ERROR, reason="no browser"))
+            wait_until(lambda: table.quotes[BTC].state is State.ERROR)
+    assert table.quotes[BTC].price_text == "100", "an old price is better than none"
+
+
+def test_tickers_are_shared_by_room_and_few_move_when_a_scraper_comes() -> None:
+    tickers = [Ticker(f"T{number}USD") for number in range(100)]
+    peers = {name: Peer(100, has_browser=True) for name in ("a", "b", "c")}
+    three = assign(tickers, peers)
+    four = assign(tickers, peers | {"d": Peer(100, has_browser=True)})
+    assert {ticker for ticker in tickers if three[ticker] != four[ticker]} == {t for t in tickers if four[t] == "d"}
+    assert all(20 <= count <= 46 for count in Counter(three.values()).values())
+    few = assign(tickers, {"a": Peer(60, has_browser=True), "b": Peer(30, has_browser=True)}, owned={tickers[99]})
+    assert Counter(few.values()) == {"a": 60, "b": 30}
+    assert tickers[99] in few, "those that are owned come first"
+    assert set(assign(tickers, peers | {"a": Peer(100, has_browser=False)}).values()) == {"b", "c"}
+    assert assign(tickers, {}) == {}
+
+
+def test_an_id_is_the_streams_until_this_process_judges_by_itself() -> None:
+    now = 0.0
+    left, right = (BroadcastTable(lambda: now, lambda: None, Counter(), simulated=False) for _ in range(2))
+    for table in (left, right):
+        for ticker, position in ((BTC, 4), (ETH, 7)):
+            table.add(ticker)
+            told = Quote(ticker, State.LIVE, "1", 0.5, 1, received_at=1, proven_until=10.0, position=position)
+            table.put(told)
+        table.follow("epoch", 7)
+        table.flush(0)
+    assert left.changes(NOTHING, None, resumed=False).id == "epoch-7"
+    since = right.resume_point("epoch-6", None)
+    assert since is not None
+    assert [entry.quote.ticker for entry in right.changes(since, None, resumed=True).updates] == [ETH]
+    assert right.resume_point("epoch-8", None) is None, "this process hasn't read that far"
+    now = 11.0
+    left.expire()
+    left.flush(0)
+    own = left.changes(NOTHING, None, resumed=False).id
+    assert left.resume_point(own, None) is not None
+    assert right.resume_point(own, None) is None, "nobody else knows what this client was told"
+    assert len(left.changes(Since(-1, 7), None, resumed=True).statuses) == 2, "what this process judged goes along"
+    for ticker, position in ((BTC, 4), (ETH, 7)):  # renewed proofs
+        left.put(Quote(ticker, State.LIVE, "1", 0.5, 1, received_at=1, proven_until=30.0, position=position))
+    left.flush(0)
+    assert left.changes(NOTHING, None, resumed=False).id == "epoch-7"
+
+
+def test_no_proof_gets_longer_by_translation_and_a_clock_that_was_set_is_measured_anew() -> None:
+    clock = RedisClock()
+    clock.note(1_000.0, 1_200.0, (50, 0))  # 50,000 at some moment between the two
+    assert clock.theirs(1_200.0) == 50_000
+    assert clock.ours(50_000) == 1_000.0
+    clock.note(2_000.0, 2_002.0, (51, 0))
+    assert clock.uncertainty == 1.0
+    clock.note(3_000.0, 3_002.0, (3_600, 0))
+    assert clock.ours(3_600_000) == 3_000.0

@@ -22,6 +22,7 @@ from redis_server import RedisServer, redis_server
 from relays import in_redis
 from running import PROJECT, Pluto, clean_environment, running_pluto, wait_until
 
+from relay.link import NO_REDIS
 from relay.publisher import Peer, assign
 from relay.scripts import LEASES, SCRAPERS, STATE
 
@@ -247,11 +248,11 @@ def test_while_redis_cant_be_reached_prices_become_stale_with_the_reason_and_the
         scraper.show("BTCUSD", "101")
         quote = wait_until(lambda: (quote := stage.webs[1].quote("BTCUSD"))["state"] == "stale" and quote, 12)
         wait_until(lambda: "Redis" in stage.webs[1].http.get("/health").json().get("redisReason", ""))
-        assert quote["priceText"] == "100"
+        assert (quote["priceText"], quote["reason"]) == ("100", NO_REDIS)
         assert stage.webs[1].http.get("/health").json()["status"] == "degraded"
         answer = stage.webs[1].add("ETHUSD")
         assert (answer.status_code, answer.json()["code"]) == (503, "source_busy")
-        assert f"127.0.0.1:{stage.line.port}" in answer.json()["message"]
+        assert "Redis" in answer.json()["message"]
         stage.webs[0].wait_for("BTCUSD", "stale")
         stage.line.is_cut = False
         stage.wait_for_price("BTCUSD", "101")
