@@ -22,7 +22,7 @@ from app import assemble
 from broadcast import Histogram
 from quotes import Quote, Source, State, Ticker
 from settings import VERSION, Settings
-from web.metrics import DELAYS, RELAY_FIGURES, MAX_EVENTS, Figures, performance, prometheus_text
+from web.metrics import DELAYS, MAX_EVENTS, RELAY_FIGURES, Figures, performance, prometheus_text
 from web.parts import Parts
 
 BTC = Ticker("BTCUSD")
