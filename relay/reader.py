@@ -24,6 +24,7 @@ log = logging.getLogger("pluto.relay")
 
 PULSE_S = 1.0  # between two readings of the renewed proofs
 BATCH = 250  # entries read at once
+RENEWALS = 25  # proofs renewed between two readings of the stream
 NO_SCRAPER = "no scraper has the ticker's page open"
 STOP_LIMIT_S = 0.2  # the thread has nothing to do at the end, and may be waiting for Redis
 FOLLOW_LIMIT_S = 2.0  # for a change of the list to come back through the stream
@@ -68,6 +69,7 @@ class Reader:
         self._position = 0  # of the last entry that was told
         self._epoch = ""  # of that position
         self._pulse = Pulse(0, {})
+        self._renewals: list[tuple[Ticker, int]] = []  # proofs of the last pulse that were not looked at yet
         self._lock = threading.Lock()  # of the next five
         self._mirror: dict[Ticker, Quote] = {}
         self._proofs: dict[Ticker, int] = {}  # as Redis has them
@@ -158,7 +160,7 @@ class Reader:
             if (now := time.monotonic()) >= due:
                 due = now + PULSE_S
                 self._read_pulse()
-            wait_ms = max(1, round(1000 * (due - time.monotonic())))
+            wait_ms = 1 if self._renewals else max(1, round(1000 * (due - time.monotonic())))
             found: Any = self.link.redis.xread({STREAM: f"{self._position}-0"}, count=BATCH, block=wait_ms)
             self.link.check()
             self.last_tick = time.monotonic()
@@ -168,6 +170,7 @@ class Reader:
                     self._load()
                     break
             self._mark_position()
+            self._renew_some()
 
     def _load(self) -> None:
         """Reads everything at one moment: an emptied Redis gets the list that we have."""
@@ -274,15 +277,26 @@ class Reader:
         now = told[0] * 1000 + told[1] // 1000
         shares = {ticker: lease.split(" ") for ticker, lease in leases.items()}
         self.owners = {ticker: holder for ticker, (_, holder, ends) in shares.items() if int(ends) >= now}
-        for ticker, proof in proofs.items():
-            if int(proof) != self._proofs.get(ticker):
-                self._renew(Ticker(ticker), int(proof))
-        self._tell_expired()
+        self._renewals = [(Ticker(ticker), int(proof)) for ticker, proof in proofs.items()]
+        if not proofs:
+            self._tell_expired()
+
+    def _renew_some(self) -> None:
+        """A few renewed proofs at a time, so that no change waits for a thousand of them."""
+        if not self._renewals:
+            return
+        some, self._renewals = self._renewals[:RENEWALS], self._renewals[RENEWALS:]
+        for ticker, proof in some:
+            if proof != self._proofs.get(ticker):
+                self._renew(ticker, proof)
+        if not self._renewals:
+            self._tell_expired()
 
     def _renew(self, ticker: Ticker, proof: int) -> None:
         """The quote is as it was, and proven for longer."""
         with self._lock:
-            if (quote := self._mirror.get(ticker)) is None:
+            quote = self._mirror.get(ticker)
+            if quote is None or (quote.position or 0) > self._pulse.sequence:  # it has a newer proof of its own
                 return
             self._proofs[ticker] = proof
             self._mirror[ticker] = quote = self.link.clock.proven(quote, proof)
