@@ -469,7 +469,12 @@ def test_a_browser_whose_pages_don_t_open_is_passed_over_at_set_up(found: Found,
     """Playwright may wait for its page forever, also once the browser has ended."""
     script(found.folder / "chromium", f'[ "$1" = --version ] || exec {chromium} --renderer-cmd-prefix=/bin/false "$@"')
     works = script(found.folder / "google-chrome", f'[ "$1" = --version ] || exec {chromium} "$@"')
-    ended = set_up(PATH=os.environ["PATH"], PLUTO_BROWSER="", PLAYWRIGHT_BROWSERS_PATH="/no/such/folder")
+    ended = set_up(
+        program=("-c", "from tradingview.browser import main; exit(main(page_limit=8.0))"),
+        PATH=os.environ["PATH"],
+        PLUTO_BROWSER="",
+        PLAYWRIGHT_BROWSERS_PATH="/no/such/folder",
+    )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{works}\n", "")
 
 
@@ -709,9 +714,11 @@ def test_where_proc_is_not_nothing_fails(monkeypatch: pytest.MonkeyPatch, tmp_pa
 # --- at set-up --------------------------------------------------------------------------------------------------------
 
 
-def set_up(*starter: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def set_up(
+    *starter: str, program: tuple[str, ...] = ("-m", "tradingview.browser"), **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*starter, sys.executable, "-m", "tradingview.browser"],
+        [*starter, sys.executable, *program],
         cwd=PROJECT,
         capture_output=True,
         text=True,
@@ -739,8 +746,7 @@ def test_set_up_says_in_one_sentence_why_none_works(tmp_path: Path) -> None:
 
 
 def test_set_up_says_when_there_is_none(tmp_path: Path) -> None:
-    nowhere = {"PATH": str(tmp_path), "PLAYWRIGHT_BROWSERS_PATH": str(tmp_path), "PLUTO_BROWSER": ""}
-    ended = set_up(**nowhere)
+    ended = set_up(PATH=str(tmp_path), PLAYWRIGHT_BROWSERS_PATH=str(tmp_path), PLUTO_BROWSER="")
     assert (ended.returncode, ended.stdout) == (3, "")
     assert ended.stderr.startswith("No Chromium found: install the package 'chromium'")
 

@@ -118,7 +118,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never came to that"
-        time.sleep(0.01)
+        time.sleep(0.03)
 
 
 class QuoteClient:

@@ -273,13 +273,13 @@ def sandbox_way_back(switches: Path = Path("/proc/sys")) -> str:
 # --- as a program -----------------------------------------------------------------------------------------------------
 
 
-def main() -> int:
-    """Prints the path of the first browser that starts and opens a blank page, or why none does."""
+def main(page_limit: float = PAGE_LIMIT_S) -> int:
+    """Prints the path of the first browser that starts and opens a blank page in so many s, or why none does."""
     logging.getLogger().addHandler(logging.NullHandler())
     path = os.environ.get("PLUTO_BROWSER")
     launcher = Launcher(LaunchSettings(path))
     try:
-        while not (works := _try_next(launcher)):
+        while not (works := _try_next(launcher, page_limit)):
             pass
     except (PlutoError, OSError) as error:
         print(error, file=sys.stderr)
@@ -288,14 +288,14 @@ def main() -> int:
     return 0
 
 
-def _try_next(launcher: Launcher) -> str | None:
+def _try_next(launcher: Launcher, page_limit: float) -> str | None:
     """The path of a browser that works; None if this one was rejected. Each has its own driver: it may hang too."""
     with temporary_folder() as folder:
         driver = Driver(folder)
         with driver.running() as playwright:
             browser, path = launcher.launch(playwright, driver.kill_browsers)
             try:
-                with waiting(PAGE_LIMIT_S, driver.kill):
+                with waiting(page_limit, driver.kill):
                     browser.new_page().goto("about:blank")
             except BrowserError:
                 launcher.reject(path, "starts, but opens no page")
