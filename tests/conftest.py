@@ -16,12 +16,13 @@ from running import Pluto, Simulator, running_pluto, running_simulator
 
 from app import assemble, create_app
 from settings import Settings
-from tradingview.browser import find_browser
+from tradingview.browser import DISABLED_FEATURES, find_browser
 
 LONGEST = [
     f"test_{name}"
     for name in (
-        "hostile", "patience", "real_pace", "faults", "walls", "scraper", "simulator", "expiry", "browser", "live",
+        "simulator", "patience", "page", "real_pace", "hostile", "run", "scraper", "walls", "faults", "browser",
+        "process", "streams", "page_history", "expiry", "live", "connect", "link",
     )
 ]  # fmt: skip
 """The files that take longest, begun first: else one worker is busy with the last one while the others wait. Those that
@@ -55,7 +56,7 @@ def launch() -> Iterator[Callable[..., Browser]]:
 
 @pytest.fixture(scope="session")
 def browser(launch: Callable[..., Browser]) -> Iterator[Browser]:
-    browser = launch()
+    browser = launch(args=["--disable-features=" + ",".join(DISABLED_FEATURES)])  # else each page costs more
     yield browser
     browser.close()
 

@@ -22,7 +22,7 @@ import psutil
 import pytest
 from running import PROJECT, Pluto, alive, clean_environment, descendants, running_pluto, wait_until
 
-from app import host_in_url
+from app import host_in_url, main
 from settings import Settings
 from web.descriptors import KEPT_FREE
 from web.server import listen
@@ -100,15 +100,6 @@ def test_sigkill_leaves_no_process_behind_and_the_next_start_removes_its_files(t
     assert list(temporary.iterdir()) == []
 
 
-def test_a_killed_browser_is_started_again_and_leaves_no_files(temporary: Path) -> None:
-    with running_pluto("--demo", TMPDIR=str(temporary)) as pluto:
-        with_live_demo(pluto)
-        browser_of(pluto).kill()
-        wait_until(lambda: pluto.quote("BTCUSD")["state"] != "live")
-        assert pluto.wait_for("BTCUSD", "live")["simulated"] is True
-        assert len(list(temporary.iterdir())) == 1
-
-
 def nofile(process: psutil.Process) -> tuple[int, int]:
     return process.rlimit(psutil.RLIMIT_NOFILE)
 
@@ -123,15 +114,11 @@ def test_pluto_may_open_as_many_files_as_the_machine_lets_it_and_what_it_starts_
         for mark in ("-m simulator", "run-driver", "--type=zygote"):  # the browser itself raises its own, as ever
             assert {nofile(process) for command, process in processes.items() if mark in command} == {(300, 4096)}, mark
         assert "pluto_streams_limit 2976.0" in pluto.http.get("/metrics").text
+        with ExitStack() as clients:
+            streams = [clients.enter_context(stream_of(pluto)) for _ in range(400)]  # more than 300
+            assert all(stream.recv(12) == b"HTTP/1.1 200" for stream in streams)
+            assert pluto.http.get("/api/performance").json()["server"]["activeSSEClients"] == 400
     assert "2976 streams at most, not --max-streams 10000: raise ulimit -n for more" in log.read_text()
-
-
-def test_more_clients_than_the_soft_limit_allows_are_served() -> None:
-    with ExitStack() as clients, running_pluto("--demo", starter="prlimit --nofile=256:2048") as pluto:
-        pluto.wait_for("BTCUSD", "live")
-        streams = [clients.enter_context(stream_of(pluto)) for _ in range(400)]
-        assert all(stream.recv(12) == b"HTTP/1.1 200" for stream in streams)
-        assert pluto.http.get("/api/performance").json()["server"]["activeSSEClients"] == 400
 
 
 def test_with_too_few_files_it_says_so() -> None:
@@ -226,22 +213,6 @@ def test_an_ipv6_loopback_that_cannot_be_had_is_no_failure(caplog: pytest.LogCap
     assert f"not listening on [::1]:{port} (Address already in use)" in caplog.text
 
 
-def test_a_killed_renderer_is_replaced() -> None:
-    with running_pluto("--demo") as pluto:
-        processes = alive(with_live_demo(pluto))
-        before = pluto.http.get("/api/performance").json()["scraper"]["counters"]
-        for process in processes:
-            if "--type=renderer" in " ".join(process.cmdline()):
-                process.kill()
-        wait_until(
-            lambda: pluto.http.get("/api/performance").json()["scraper"]["counters"].get("pages_crashed", 0) >= 3
-        )
-        for ticker in ("BTCUSD", "ETHUSD", "SOLUSD"):
-            pluto.wait_for(ticker, "live")
-        after = pluto.http.get("/api/performance").json()["scraper"]["counters"]
-        assert after["browser_starts"] == before["browser_starts"], "the browser itself lived on"
-
-
 def test_it_listens_within_3_seconds_and_says_where() -> None:
     started = time.monotonic()
     with running_pluto("--demo") as pluto:
@@ -309,10 +280,26 @@ def test_an_unreachable_source_is_said_and_everything_else_works() -> None:
         ([], {"PLUTO_LOG_LEVEL": "loud"}, "--log-level must be one of debug, info, warning, error, not 'loud'"),
     ],
 )
-def test_a_wrong_setting_is_one_clear_sentence(options: list[str], environment: dict[str, str], sentence: str) -> None:
-    ended = run_to_end(*options, **environment)
+def test_a_wrong_setting_is_one_clear_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    environment: dict[str, str],
+    sentence: str,
+) -> None:
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(SystemExit) as ended:
+        main(options)
+    assert ended.value.code == 2
+    assert sentence in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_wrong_setting_ends_the_program() -> None:
+    ended = run_to_end("--port", "http")
     assert ended.returncode == 2
-    assert sentence in ended.stderr.splitlines()[-1]
+    assert ended.stdout == ""
+    assert ended.stderr.splitlines()[-1].endswith("--port: invalid int value: 'http'")
 
 
 @pytest.mark.parametrize(
@@ -382,3 +369,36 @@ def test_headed_is_chosen_where_there_is_a_display(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("DISPLAY")
     assert not Settings(browser_mode="auto").headed
     assert Settings(browser_mode="headed").headed
+
+
+# --- one demo, the last: it costs as long as it runs ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[tuple[Pluto, Path]]:
+    """A demo, and the folder with the files of its browser."""
+    with tempfile.TemporaryDirectory() as folder, running_pluto("--demo", TMPDIR=folder) as pluto:
+        yield pluto, Path(folder)
+
+
+def test_a_killed_renderer_is_replaced(demo: tuple[Pluto, Path]) -> None:
+    pluto, _ = demo
+    processes = alive(with_live_demo(pluto))
+    before = pluto.http.get("/api/performance").json()["scraper"]["counters"]
+    for process in processes:
+        if "--type=renderer" in " ".join(process.cmdline()):
+            process.kill()
+    wait_until(lambda: pluto.http.get("/api/performance").json()["scraper"]["counters"].get("pages_crashed", 0) >= 3)
+    for ticker in ("BTCUSD", "ETHUSD", "SOLUSD"):
+        pluto.wait_for(ticker, "live")
+    after = pluto.http.get("/api/performance").json()["scraper"]["counters"]
+    assert after["browser_starts"] == before["browser_starts"], "the browser itself lived on"
+
+
+def test_a_killed_browser_is_started_again_and_leaves_no_files(demo: tuple[Pluto, Path]) -> None:
+    pluto, folder = demo
+    with_live_demo(pluto)
+    browser_of(pluto).kill()
+    wait_until(lambda: pluto.quote("BTCUSD")["state"] != "live")
+    assert pluto.wait_for("BTCUSD", "live")["simulated"] is True
+    assert len(list(folder.iterdir())) == 1
