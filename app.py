@@ -34,7 +34,7 @@ from gevent.event import AsyncResult
 from gevent.threadpool import ThreadPool
 
 from alerts.book import Alerts
-from alerts.outbox import Outbox
+from alerts.outbox import Outbox, couriers_of
 from broadcast import Broadcaster, StreamLimits
 from quotes import PlutoError, Quote, QuoteSource, Ticker
 from settings import VERSION, Settings, forget_secrets, read_settings
@@ -101,7 +101,7 @@ def assemble(
     broadcaster = Broadcaster(stream_limits, simulated=settings.demo)
     remembered = Remembered(_show_nothing if settings.redis else broadcaster.put)
     store = Store(_store_settings(settings, "" if place is None else place.crew), remembered)
-    outbox = Outbox(store, settings.notify_urls)
+    outbox = Outbox(store, couriers_of(settings.notify_urls))
     alerts = Alerts(store, partial(announce, broadcaster), outbox, simulated=settings.demo)
     if place is None:
         store.keep(alerts)

@@ -24,19 +24,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from quotes import PlutoError, Quote, Ticker
 from storage.file import StoreFile, tracked_of
 from storage.history import History
 from storage.intake import MAX_WAITING, Batch, Intake, wall_ms
-from storage.ledger import Ledger
+from storage.ledger import FileLedger, Ledger
 from storage.remembered import Remembered
 from storage.retention import Keep, Retention
 from storage.schema import FromTheFuture, Lock, StoreInUse, WrittenByCrew, is_unusable, read_watchlist, set_aside
 from storage.standby import Standby
 
-__all__ = ["NoStore", "Store", "StoreInUse", "StoreSettings", "StoreState"]
+__all__ = ["HistoryUnreadable", "NoStore", "Store", "StoreInUse", "StoreSettings", "StoreState"]
 
 TURN_S = 1.0
 SHORTEST_TURN_S = 0.02
@@ -48,11 +48,17 @@ MAX_ORDERS = 10_000  # that wait for the writer
 
 log = logging.getLogger("pluto.store")
 
+T = TypeVar("T")
+
 
 class NoStore(PlutoError):
     """Pluto keeps nothing: it runs with --no-store."""
 
     code = "no_store"
+
+
+class HistoryUnreadable(PlutoError):
+    code = "history_unreadable"
 
 
 class StoreState(StrEnum):
@@ -89,6 +95,20 @@ class Order(Protocol):
 
     def failed(self) -> None:
         """It can't be written now, and is tried again as long as Pluto runs."""
+
+
+class Keeping(Protocol):
+    """Where alerts are kept: the store, or Redis. Any thread may call it; `read` blocks."""
+
+    @property
+    def is_off(self) -> bool:
+        """Nothing is kept."""
+
+    def submit(self, order: Order) -> None:
+        """Writes it soon, after those before it."""
+
+    def read(self, question: Callable[[Ledger], T]) -> T:
+        """Raises PlutoError if it can't be read now."""
 
 
 class Keeper(Protocol):
@@ -175,6 +195,20 @@ class Store:
         self._orders.append(order)
         self._wake.set()
 
+    def read(self, question: Callable[[Ledger], T]) -> T:
+        """Any thread: what alerts keep. It blocks. Raises NoStore, HistoryUnreadable."""
+        return self.ask(lambda history: history.ledger(question))
+
+    def ask(self, question: Callable[[History], T]) -> T:
+        """Any thread: what the file has. It blocks. Raises NoStore, HistoryUnreadable."""
+        if self.history is None:
+            raise NoStore("Pluto runs with --no-store and keeps no history. Start it without that.")
+        try:
+            return question(self.history)
+        except sqlite3.Error as error:
+            self.suspect(error)
+            raise HistoryUnreadable(f"The history can't be read: {error}. Try again in a moment.") from error
+
     def add(self, ticker: Ticker) -> None:
         if self.path is not None:
             self.intake.add(ticker)
@@ -202,6 +236,10 @@ class Store:
     def is_shared(self) -> bool:
         """Whether several workers have the file."""
         return self._settings.crew != ""
+
+    @property
+    def is_off(self) -> bool:
+        return self.path is None
 
     @property
     def state(self) -> StoreState:
@@ -278,7 +316,7 @@ class Store:
         while self._orders:
             order = self._orders[0]
             with self._file.transaction():
-                order.write(Ledger(self._file.connection))
+                order.write(FileLedger(self._file.connection))
             self._orders.popleft()
             order.done()
 
@@ -332,7 +370,7 @@ class Store:
             self._pending = self.intake.take_for_fresh_file(self._pending)
             if self._keeper is not None:
                 with self._file.transaction():
-                    self._keeper.refill(Ledger(self._file.connection))
+                    self._keeper.refill(FileLedger(self._file.connection))
         self._file_number = _file_number(path)
 
     def _stand_by(self) -> None:
@@ -347,7 +385,7 @@ class Store:
     def _load(self, file: StoreFile) -> None:
         watchlist = file.watchlist()
         if self._keeper is not None:
-            self._keeper.load(Ledger(file.connection))
+            self._keeper.load(FileLedger(file.connection))
         self._has_loaded = True
         kept = {ticker: quote for ticker, quote in watchlist.items() if not self.intake.is_removed(ticker)}
         self._remembered.keep(kept)

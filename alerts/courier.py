@@ -45,6 +45,7 @@ class Courier:
     def __init__(self, ordinal: int, url: str, limit: float) -> None:
         self.target = target_of(url)
         self.name = str(ordinal)  # and the service's name, once that is known: "2: ntfy"
+        self.knows_url = False  # that it is one which Apprise understands
         self._ordinal, self._url, self._limit = ordinal, url, limit
         self._pause = 0.0  # that the service wants between two messages
         self._environment = _environment()
@@ -76,6 +77,7 @@ class Courier:
                 "(https://github.com/caronc/apprise/wiki)."
             )
         self.name, self._pause = f"{self._ordinal}: {answer['service']}", answer["pause"]
+        self.knows_url = True
 
     def send(self, message: Message) -> str:
         """Sends it. Returns why it may not have arrived, for people; empty if the receiver has it."""
