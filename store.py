@@ -125,7 +125,7 @@ class Store:
     """Follows the watchlist, takes in every quote, and writes what changed. Without a path it does nothing."""
 
     def __init__(self, settings: StoreSettings, remembered: Remembered) -> None:
-        self.path = settings.path
+        self.path, self.is_off = settings.path, settings.path is None
         self.intake = Intake(settings.max_waiting)
         self.files_set_aside = 0
         self.written = 0  # changes
@@ -196,18 +196,8 @@ class Store:
         self._wake.set()
 
     def read(self, question: Callable[[Ledger], T]) -> T:
-        """Any thread: what alerts keep. It blocks. Raises NoStore, HistoryUnreadable."""
-        return self.ask(lambda history: history.ledger(question))
-
-    def ask(self, question: Callable[[History], T]) -> T:
-        """Any thread: what the file has. It blocks. Raises NoStore, HistoryUnreadable."""
-        if self.history is None:
-            raise NoStore("Pluto runs with --no-store and keeps no history. Start it without that.")
-        try:
-            return question(self.history)
-        except sqlite3.Error as error:
-            self.suspect(error)
-            raise HistoryUnreadable(f"The history can't be read: {error}. Try again in a moment.") from error
+        """Any thread: what alerts keep. See `ask`."""
+        return ask(self, lambda history: history.ledger(question))
 
     def add(self, ticker: Ticker) -> None:
         if self.path is not None:
@@ -233,15 +223,6 @@ class Store:
         return self.path is None or self._list_written == self.intake.list_changes
 
     @property
-    def is_shared(self) -> bool:
-        """Whether several workers have the file."""
-        return self._settings.crew != ""
-
-    @property
-    def is_off(self) -> bool:
-        return self.path is None
-
-    @property
     def state(self) -> StoreState:
         if self.path is None:
             return StoreState.OFF
@@ -259,7 +240,7 @@ class Store:
     def health(self) -> dict[str, str | int]:
         """What /health says about it."""
         health: dict[str, str | int] = {"store": self.state}
-        if self.is_shared:
+        if self._settings.crew:
             health["storeWriter"] = self._standby is None
         if reason := self.reason:
             health["storeReason"] = reason
@@ -343,7 +324,7 @@ class Store:
         """The last transactions: what waits, then that nothing is recorded from now on. Another worker goes on."""
         if self._file is not None:
             self._turn()
-        if self._file is not None and not self.is_shared:
+        if self._file is not None and not self._settings.crew:
             self._pending = Batch({}, self._file.end_all(wall_ms()))
             self._turn()
         self._close()
@@ -438,6 +419,17 @@ class Store:
         if self._reason:
             log.warning("the store works again; %d changes were left out in all", self.intake.left_out)
         self._reason = ""
+
+
+def ask(store: Store, question: Callable[[History], T]) -> T:
+    """Any thread: what the file has. It blocks. Raises NoStore, HistoryUnreadable."""
+    if store.history is None:
+        raise NoStore("Pluto runs with --no-store and keeps no history. Start it without that.")
+    try:
+        return question(store.history)
+    except sqlite3.Error as error:
+        store.suspect(error)
+        raise HistoryUnreadable(f"The history can't be read: {error}. Try again in a moment.") from error
 
 
 def _file_number(path: Path) -> int:

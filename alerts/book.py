@@ -137,8 +137,12 @@ class LeaseFigures(NamedTuple):
 class AlertDesk(Protocol):
     """The alerts as they are asked for: those of this process, or those that several share.
 
-    The last four methods may block. They raise PlutoErrors, also if the alerts can't be reached now.
+    If they are shared, the last four methods block; else only `raised` does. They raise PlutoErrors, also if the alerts
+    can't be reached now.
     """
+
+    @property
+    def is_shared(self) -> bool: ...
 
     def start(self) -> None: ...
 
@@ -171,6 +175,8 @@ class Alerts:
 
     `clock` is in ms like `steady_ms`, `wall` in ms since the epoch.
     """
+
+    is_shared = False
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ import select
 import subprocess
 import sys
 import time
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,12 @@ class Courier:
         self._environment = _environment()
         self._process: subprocess.Popen[bytes] | None = None
         self._heard = b""
+
+    def another(self) -> Courier:
+        """One more for the same URL, with a process of its own."""
+        courier = copy(self)
+        courier._process, courier._heard = None, b""
+        return courier
 
     def start(self) -> None:
         """Begins the process, and doesn't wait for it."""

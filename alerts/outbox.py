@@ -28,6 +28,7 @@ from store import Keeping
 MAX_UNWRITTEN = 10_000  # records of a lane
 STOP_GRACE_S = 1.0  # for a message that is on its way
 NO_LONGER_SET = "Its notify URL is no longer in Pluto's settings."
+TOO_MANY_WAIT = "%d alerts that waited for their delivery are dropped: too many wait"  # for the log
 
 log = logging.getLogger("pluto.alerts")
 
@@ -317,7 +318,7 @@ class Outbox:
         """Keeps what was raised, as REST writes it, with its deliveries: in one transaction."""
         id, at = raised["id"], raised["at"]
         if dropped := ledger.keep_raised(id, at, raised, [lane.delivery_of(id, at) for lane in self._lanes]):
-            log.error("%d alerts that waited for their delivery are dropped: too many wait", dropped)
+            log.error(TOO_MANY_WAIT, dropped)
 
     def put(self, raised: Mapping[str, Any], may_be_lost: bool) -> None:
         """What was raised, as REST writes it, once it is kept, or can't be now. Any thread."""

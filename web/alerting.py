@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import gevent
 
@@ -19,21 +19,23 @@ from broadcast import Broadcaster
 from store import Store
 from web.reading import KEEP_LIMIT_S, on_pool
 
+T = TypeVar("T")
+
 
 def make_alert(alerts: AlertDesk, store: Store, fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Makes an alert. Returns the sentence for the user, and the alert's fields."""
-    alert, writing = on_pool(lambda: alerts.make(fields))
+    alert, writing = _asked(alerts, lambda: alerts.make(fields))
     return f"Alert made: {sentence_of(alert)}.{_unless_kept(store, writing)}", alert_fields(alert)
 
 
 def delete_alert(alerts: AlertDesk, store: Store, id: str) -> str:
     """Deletes an alert. Returns the sentence for the user."""
-    writing = on_pool(lambda: alerts.delete(id))
+    writing = _asked(alerts, lambda: alerts.delete(id))
     return "There was no such alert." if writing is None else f"Alert deleted.{_unless_kept(store, writing)}"
 
 
 def all_alerts(alerts: AlertDesk) -> list[dict[str, Any]]:
-    return [alert_fields(alert) for alert in on_pool(alerts.all)]
+    return [alert_fields(alert) for alert in _asked(alerts, alerts.all)]
 
 
 def raised_alerts(alerts: AlertDesk, limit: int) -> list[dict[str, Any]]:
@@ -50,6 +52,11 @@ def announce_fields(broadcaster: Broadcaster, raised: Mapping[str, Any]) -> None
     """The same, of what another process may have raised."""
     text = json.dumps({"type": "alert", **raised}, separators=(",", ":"), ensure_ascii=False)
     broadcaster.announce(raised["ticker"], text)
+
+
+def _asked(alerts: AlertDesk, call: Callable[[], T]) -> T:
+    """What `call` returns, which may have to wait for Redis."""
+    return on_pool(call) if alerts.is_shared else call()
 
 
 def _unless_kept(store: Store, writing: Writing) -> str:

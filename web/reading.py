@@ -21,7 +21,7 @@ from storage.candles import INTERVALS, Candle
 from storage.changes import UNRECORDED, Change
 from storage.history import Cursor, History, Page, Range
 from storage.intake import wall_ms
-from store import Store, StoreState
+from store import Store, StoreState, ask
 
 DEFAULT_LIMIT, MAX_LIMIT = 1_000, 5_000  # items of one answer
 CSV_PAGE = 1_000  # rows read at once
@@ -191,7 +191,7 @@ def until_kept(store: Store) -> None:
 
 def off_hub(store: Store, read: Callable[[History], T]) -> T:
     """What `read` returns, on a thread of the pool. Raises NoStore, HistoryUnreadable."""
-    return on_pool(lambda: store.ask(read))
+    return on_pool(lambda: ask(store, read))
 
 
 def on_pool(call: Callable[[], T]) -> T:
