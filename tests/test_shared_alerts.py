@@ -278,6 +278,25 @@ def test_an_emptied_redis_gets_the_alerts_back(
         assert three.ids == [], "an empty list is a list"
 
 
+def test_a_redis_that_writes_its_disk_loses_nothing_by_a_kill(tmp_path: Path) -> None:
+    with redis_server(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+        change(server, How.ADD, BTC, ETH)
+        with scraping(settings_for(server.url, "scraper")) as (source, publisher), desk(server, "one") as one:
+            owns(publisher, BTC, ETH)
+            wait_to_track(one)
+            holder_of(one)
+            made = [one.make(), one.make(value="200")]
+            source.show(live(BTC, 101))
+            wait_until(lambda: one.rang == made[:1], what="one rings")
+            raised = one.alerts.raised(10)
+            server.kill()
+            server.start()
+            wait_until(lambda: one.alerts.figures.lease == (True, 2), what="another term begins")
+            assert one.ids == made[1:]
+            assert one.alerts.raised(10) == raised
+            wait_until(lambda: source.show(live(BTC, 201)) or one.rang == made, what="the other one rings")
+
+
 # --- the ledger -------------------------------------------------------------------------------------------------------
 
 
