@@ -118,7 +118,7 @@ class Keeper(Protocol):
         """Reads what an earlier run has left."""
 
     def refill(self, ledger: Ledger) -> None:
-        """Writes all that it has into a fresh file, inside a transaction."""
+        """Writes all that it has into a fresh file, or one that another worker has written, inside a transaction."""
 
 
 class Store:
@@ -344,11 +344,12 @@ class Store:
             self._load(self._file)
             # What an earlier run, if it was killed, could not write: that nothing was recorded after its last pulse.
             self._pending = Batch({}, self._file.end_all(self._file.alive_at))
-        elif self._standby is not None:
-            log.info("this worker writes %s from now on", path)
-            self._pending, self._standby = self._standby.continuation(self._file, self.intake), None
-        elif not is_known:
-            self._pending = self.intake.take_for_fresh_file(self._pending)
+        elif self._standby is not None or not is_known:
+            if self._standby is not None:
+                log.info("this worker writes %s from now on", path)
+                self._pending, self._standby = self._standby.continuation(self._file, self.intake), None
+            else:
+                self._pending = self.intake.take_for_fresh_file(self._pending)
             if self._keeper is not None:
                 with self._file.transaction():
                     self._keeper.refill(FileLedger(self._file.connection))

@@ -287,6 +287,7 @@ class SharedAlerts:
         self._offered = ledger.alerts()
 
     def refill(self, ledger: Ledger) -> None:
+        self._saving = kept_writing()  # an order that failed while another worker wrote isn't tried again
         save(ledger, {row.id: row for row in self._known()})
 
 

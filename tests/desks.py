@@ -25,10 +25,12 @@ QUICK = Pace(limit=5.0, first_pause=0.05, longest_pause=0.2)
 class Desk:
     """One process's alerts. `announced` is what its streams would get."""
 
-    def __init__(self, server: RedisServer, name: str, path: Path | None = None, urls: Iterable[str] = ()) -> None:
+    def __init__(
+        self, server: RedisServer, name: str, path: Path | None = None, crew: str = "", urls: Iterable[str] = ()
+    ) -> None:
         settings = settings_for(server.url, name)
         self.announced: list[Mapping[str, Any]] = []
-        self.store = Store(StoreSettings(path, turn=0.05), Remembered(lambda quote: None))
+        self.store = Store(StoreSettings(path, turn=0.05, crew=crew), Remembered(lambda quote: None))
         self.reader = Reader(settings, Counter(), self.tell, lambda epoch, position: None)
         self.reader.on_list = self.follow
         self.alerts = SharedAlerts(

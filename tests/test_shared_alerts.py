@@ -278,6 +278,21 @@ def test_an_emptied_redis_gets_the_alerts_back(
         assert three.ids == [], "an empty list is a list"
 
 
+def test_the_copy_in_the_file_goes_on_with_the_next_worker_that_writes_it(
+    server: RedisServer, source: Told, tmp_path: Path
+) -> None:
+    path = tmp_path / "pluto.db"
+    with desk(server, "one", path=path, crew="crew") as one, desk(server, "two", path=path, crew="crew") as two:
+        wait_to_track(one, two)
+        made = [one.make(), two.make(value="200"), one.make(value="300")]
+        wait_until(lambda: [row.id for row in copy_of(path)] == made, what="the first one writes")
+        two.alerts.delete(made[0])
+        one.store.stop()
+        wait_until(lambda: [row.id for row in copy_of(path)] == made[1:], what="the second one has taken over")
+        two.alerts.delete(made[1])
+        wait_until(lambda: [row.id for row in copy_of(path)] == made[2:], what="and goes on")
+
+
 def test_a_redis_that_writes_its_disk_loses_nothing_by_a_kill(tmp_path: Path) -> None:
     with redis_server(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
         change(server, How.ADD, BTC, ETH)
