@@ -259,6 +259,7 @@ def test_an_emptied_redis_gets_the_alerts_back(
         wait_to_track(one)
         holder_of(one)
         made = [one.make(), one.make(condition="crosses", across_gaps=True)]
+        wait_until(lambda: one.alerts.figures.held == 2, what="the process has read of both")
         server.client.flushall()
         wait_until(lambda: server.client.hlen("{pluto}:alerts") == 2, what="Redis has them again")
         assert "Redis had no alerts: this process has refilled it with 2" in caplog.text
