@@ -33,8 +33,8 @@ from flask import Flask
 from gevent.event import AsyncResult
 from gevent.threadpool import ThreadPool
 
-from alerts.book import Alerts
-from alerts.outbox import Outbox
+from alerts.book import AlertDesk, Alerts
+from alerts.outbox import Outbox, couriers_of
 from broadcast import Broadcaster, StreamLimits
 from quotes import PlutoError, Quote, QuoteSource, Ticker
 from settings import VERSION, Settings, forget_secrets, read_settings
@@ -44,7 +44,7 @@ from storage.schema import path_of
 from store import Store, StoreSettings
 from watchlist import Subscriber, Watchlist
 from web.access import SECURITY_HEADERS, Access, made_token
-from web.alerting import announce
+from web.alerting import announce, announce_fields
 from web.alerts import alert_routes
 from web.connect import ConnectApplication, refuse
 from web.descriptors import KEPT_FREE, limit, raise_limit, room_for_streams
@@ -101,11 +101,6 @@ def assemble(
     broadcaster = Broadcaster(stream_limits, simulated=settings.demo)
     remembered = Remembered(_show_nothing if settings.redis else broadcaster.put)
     store = Store(_store_settings(settings, "" if place is None else place.crew), remembered)
-    outbox = Outbox(store, settings.notify_urls)
-    alerts = Alerts(store, partial(announce, broadcaster), outbox, simulated=settings.demo)
-    if place is None:
-        store.keep(alerts)
-
     show = broadcaster.put if settings.redis else remembered.put
 
     def tell(quote: Quote) -> None:
@@ -118,6 +113,8 @@ def assemble(
         relay, watchlist = _relay(settings, broadcaster, tell, open_files)
     else:
         watchlist = Watchlist(settings.max_tickers)
+    alerts = _alerts(settings, store, broadcaster, relay)
+    store.keep(alerts)
     source: QuoteSource = relay or make_scraper(settings, tell, open_files)
     subscribers: tuple[Subscriber, ...] = (broadcaster, store, alerts, source)
     for subscriber in subscribers:
@@ -125,6 +122,19 @@ def assemble(
     supervisor = Supervisor(source, broadcaster, name="relay" if settings.role == "web" else "scraper")
     access = Access(settings, bound, share=None if relay is None else _share(relay.settings))
     return Parts(settings, watchlist, source, broadcaster, supervisor, access, store, alerts, relay=relay, place=place)
+
+
+def _alerts(settings: Settings, store: Store, broadcaster: Broadcaster, relay: Relay | None) -> AlertDesk:
+    """With --redis all processes that serve share them; one that only scrapes has none."""
+    couriers = couriers_of(settings.notify_urls if settings.role != "scraper" else [])
+    if relay is None or relay.reader is None:
+        outbox = Outbox(store, couriers)
+        return Alerts(store, partial(announce, broadcaster), outbox, simulated=settings.demo)
+    from relay.alerts import SharedAlerts
+
+    tell = partial(announce_fields, broadcaster)
+    again = relay.reader.tell_again
+    return SharedAlerts(relay.settings, store, tell, couriers, tell_again=again, counters=relay.counters)
 
 
 def _show_nothing(quote: Quote) -> None:

@@ -24,19 +24,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from quotes import PlutoError, Quote, Ticker
 from storage.file import StoreFile, tracked_of
 from storage.history import History
 from storage.intake import MAX_WAITING, Batch, Intake, wall_ms
-from storage.ledger import Ledger
+from storage.ledger import FileLedger, Ledger
 from storage.remembered import Remembered
 from storage.retention import Keep, Retention
 from storage.schema import FromTheFuture, Lock, StoreInUse, WrittenByCrew, is_unusable, read_watchlist, set_aside
 from storage.standby import Standby
 
-__all__ = ["NoStore", "Store", "StoreInUse", "StoreSettings", "StoreState"]
+__all__ = ["HistoryUnreadable", "NoStore", "Store", "StoreInUse", "StoreSettings", "StoreState"]
 
 TURN_S = 1.0
 SHORTEST_TURN_S = 0.02
@@ -48,11 +48,17 @@ MAX_ORDERS = 10_000  # that wait for the writer
 
 log = logging.getLogger("pluto.store")
 
+T = TypeVar("T")
+
 
 class NoStore(PlutoError):
     """Pluto keeps nothing: it runs with --no-store."""
 
     code = "no_store"
+
+
+class HistoryUnreadable(PlutoError):
+    code = "history_unreadable"
 
 
 class StoreState(StrEnum):
@@ -91,6 +97,20 @@ class Order(Protocol):
         """It can't be written now, and is tried again as long as Pluto runs."""
 
 
+class Keeping(Protocol):
+    """Where alerts are kept: the store, or Redis. Any thread may call it; `read` blocks."""
+
+    @property
+    def is_off(self) -> bool:
+        """Nothing is kept."""
+
+    def submit(self, order: Order) -> None:
+        """Writes it soon, after those before it."""
+
+    def read(self, question: Callable[[Ledger], T]) -> T:
+        """Raises PlutoError if it can't be read now."""
+
+
 class Keeper(Protocol):
     """Has more in the store's file than prices. Both calls come while nobody else writes."""
 
@@ -98,14 +118,14 @@ class Keeper(Protocol):
         """Reads what an earlier run has left."""
 
     def refill(self, ledger: Ledger) -> None:
-        """Writes all that it has into a fresh file, inside a transaction."""
+        """Writes all that it has into a fresh file, or one that another worker has written, inside a transaction."""
 
 
 class Store:
     """Follows the watchlist, takes in every quote, and writes what changed. Without a path it does nothing."""
 
     def __init__(self, settings: StoreSettings, remembered: Remembered) -> None:
-        self.path = settings.path
+        self.path, self.is_off = settings.path, settings.path is None
         self.intake = Intake(settings.max_waiting)
         self.files_set_aside = 0
         self.written = 0  # changes
@@ -175,6 +195,10 @@ class Store:
         self._orders.append(order)
         self._wake.set()
 
+    def read(self, question: Callable[[Ledger], T]) -> T:
+        """Any thread: what alerts keep. See `ask`."""
+        return ask(self, lambda history: history.ledger(question))
+
     def add(self, ticker: Ticker) -> None:
         if self.path is not None:
             self.intake.add(ticker)
@@ -199,11 +223,6 @@ class Store:
         return self.path is None or self._list_written == self.intake.list_changes
 
     @property
-    def is_shared(self) -> bool:
-        """Whether several workers have the file."""
-        return self._settings.crew != ""
-
-    @property
     def state(self) -> StoreState:
         if self.path is None:
             return StoreState.OFF
@@ -221,7 +240,7 @@ class Store:
     def health(self) -> dict[str, str | int]:
         """What /health says about it."""
         health: dict[str, str | int] = {"store": self.state}
-        if self.is_shared:
+        if self._settings.crew:
             health["storeWriter"] = self._standby is None
         if reason := self.reason:
             health["storeReason"] = reason
@@ -278,7 +297,7 @@ class Store:
         while self._orders:
             order = self._orders[0]
             with self._file.transaction():
-                order.write(Ledger(self._file.connection))
+                order.write(FileLedger(self._file.connection))
             self._orders.popleft()
             order.done()
 
@@ -305,7 +324,7 @@ class Store:
         """The last transactions: what waits, then that nothing is recorded from now on. Another worker goes on."""
         if self._file is not None:
             self._turn()
-        if self._file is not None and not self.is_shared:
+        if self._file is not None and not self._settings.crew:
             self._pending = Batch({}, self._file.end_all(wall_ms()))
             self._turn()
         self._close()
@@ -325,14 +344,15 @@ class Store:
             self._load(self._file)
             # What an earlier run, if it was killed, could not write: that nothing was recorded after its last pulse.
             self._pending = Batch({}, self._file.end_all(self._file.alive_at))
-        elif self._standby is not None:
-            log.info("this worker writes %s from now on", path)
-            self._pending, self._standby = self._standby.continuation(self._file, self.intake), None
-        elif not is_known:
-            self._pending = self.intake.take_for_fresh_file(self._pending)
+        elif self._standby is not None or not is_known:
+            if self._standby is not None:
+                log.info("this worker writes %s from now on", path)
+                self._pending, self._standby = self._standby.continuation(self._file, self.intake), None
+            else:
+                self._pending = self.intake.take_for_fresh_file(self._pending)
             if self._keeper is not None:
                 with self._file.transaction():
-                    self._keeper.refill(Ledger(self._file.connection))
+                    self._keeper.refill(FileLedger(self._file.connection))
         self._file_number = _file_number(path)
 
     def _stand_by(self) -> None:
@@ -347,7 +367,7 @@ class Store:
     def _load(self, file: StoreFile) -> None:
         watchlist = file.watchlist()
         if self._keeper is not None:
-            self._keeper.load(Ledger(file.connection))
+            self._keeper.load(FileLedger(file.connection))
         self._has_loaded = True
         kept = {ticker: quote for ticker, quote in watchlist.items() if not self.intake.is_removed(ticker)}
         self._remembered.keep(kept)
@@ -400,6 +420,17 @@ class Store:
         if self._reason:
             log.warning("the store works again; %d changes were left out in all", self.intake.left_out)
         self._reason = ""
+
+
+def ask(store: Store, question: Callable[[History], T]) -> T:
+    """Any thread: what the file has. It blocks. Raises NoStore, HistoryUnreadable."""
+    if store.history is None:
+        raise NoStore("Pluto runs with --no-store and keeps no history. Start it without that.")
+    try:
+        return question(store.history)
+    except sqlite3.Error as error:
+        store.suspect(error)
+        raise HistoryUnreadable(f"The history can't be read: {error}. Try again in a moment.") from error
 
 
 def _file_number(path: Path) -> int:

@@ -2,10 +2,12 @@
 
 This file owns the alerts, the judge of each, and a thread that looks at what only time decides. It judges every live
 price as it enters Pluto, on the thread that brings it, and never one that is stale, closed, dated, or simulated in a
-session of real prices. It never does I/O: the store's thread writes, and announces what has been raised once that is on
-the disk. Any thread may call it; one lock covers all that it has, and is held for moments only.
+session of real prices. It never does I/O but in `raised`: the store's thread writes, and announces what has been raised
+once that is on the disk. Any thread may call it; one lock covers all that it has, and is held for moments only.
 
     put → judges of the ticker → Ring (an order to the store) → on the disk → announced, and in the outbox
+
+With --redis alerts are kept there, and of all processes only one has a book at a time: see `relay.holder`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from alerts.conditions import (
     NEVER_CALM,
@@ -38,7 +40,7 @@ from quotes import PlutoError, Quote, State, Ticker, steady_ms
 from storage.changes import is_known
 from storage.intake import wall_ms
 from storage.ledger import AlertRow, Ledger
-from store import NoStore, Store, StoreState
+from store import Keeping, NoStore
 from watchlist import NotTracked
 
 MAX_ALERTS, MAX_PER_TICKER = 1_000, 100
@@ -48,7 +50,13 @@ log = logging.getLogger("pluto.alerts")
 
 
 class TooManyAlerts(PlutoError):
+    """Of the ticker; of all, without one."""
+
     code = "too_many_alerts"
+
+    def __init__(self, ticker: Ticker | None = None) -> None:
+        whose = f"There are {MAX_ALERTS}" if ticker is None else f"{ticker} has {MAX_PER_TICKER}"
+        super().__init__(f"{whose} alerts, the most allowed: delete one.")
 
 
 class Fate(Enum):
@@ -101,7 +109,7 @@ class Line:
 
     is_tracked: bool = False
     quote: Quote | None = None
-    had_price: bool = False
+    last_price: str | None = None  # that was live
     gap: bool = False
     calm: Calm = NEVER_CALM
     window: Window = field(default_factory=Window)
@@ -116,6 +124,50 @@ class AlertFigures(NamedTuple):
     raised_kept: int
     raised_unkept: int
     lanes: list[LaneFigures]
+    lease: LeaseFigures | None = None
+
+
+class LeaseFigures(NamedTuple):
+    """Of several processes, one judges all alerts: whether this one does now, and how often it began to."""
+
+    is_held: bool
+    taken: int
+
+
+class AlertDesk(Protocol):
+    """The alerts as they are asked for: those of this process, or those that several share.
+
+    If they are shared, the last four methods block; else only `raised` does. They raise PlutoErrors, also if the alerts
+    can't be reached now.
+    """
+
+    @property
+    def is_shared(self) -> bool: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def put(self, quote: Quote) -> None: ...
+
+    def add(self, ticker: Ticker) -> None: ...
+
+    def remove(self, ticker: Ticker) -> None: ...
+
+    def load(self, ledger: Ledger) -> None: ...
+
+    def refill(self, ledger: Ledger) -> None: ...
+
+    @property
+    def figures(self) -> AlertFigures: ...
+
+    def make(self, fields: Mapping[str, Any]) -> tuple[Alert, Writing]: ...
+
+    def delete(self, id: str) -> Writing | None: ...
+
+    def all(self) -> list[Alert]: ...
+
+    def raised(self, limit: int) -> list[dict[str, Any]]: ...
 
 
 class Alerts:
@@ -124,9 +176,11 @@ class Alerts:
     `clock` is in ms like `steady_ms`, `wall` in ms since the epoch.
     """
 
+    is_shared = False
+
     def __init__(
         self,
-        store: Store,
+        store: Keeping,
         announce: Callable[[Raised, bool], None],
         outbox: Outbox | None = None,
         *,
@@ -161,46 +215,63 @@ class Alerts:
 
     # --- making and ending --------------------------------------------------------------------------------------------
 
-    @property
-    def list(self) -> list[Alert]:
-        """All alerts, in the order of their making."""
+    def all(self) -> list[Alert]:
+        """In the order of their making."""
         with self._lock:
             return [line.watches[id].alert for id, line in self._line_of.items()]
+
+    def raised(self, limit: int) -> list[dict[str, Any]]:
+        """What was raised, the newest first. It blocks. Raises HistoryUnreadable."""
+        return [] if self._store.is_off else self._store.read(lambda ledger: ledger.raised(limit))
 
     def make(self, fields: Mapping[str, Any]) -> tuple[Alert, Writing]:
         """A new alert, judged from the current price on, and its way to the disk.
 
         Raises NoStore, TooManyAlerts, NotTracked, InvalidAlert, InvalidTicker.
         """
-        if self._store.state is StoreState.OFF:
+        if self._store.is_off:
             raise NoStore("Pluto runs with --no-store and can't keep an alert. Start it without that.")
-        if self._store.is_shared:
-            raise NoStore("Several web workers can't keep alerts yet. Start Pluto without --workers.")
         alert = alert_of(fields, secrets.token_hex(8), self._wall())
         with self._lock:
             line = self._lines.setdefault(alert.ticker, Line())
             if not line.is_tracked:
                 raise NotTracked(alert.ticker)
             self._check_room(alert.ticker, line)
-            now = self._clock()
-            self._expire(line, now)
-            price = None if line.quote is None else _live_price(line.quote)
-            if price is not None and not line.has_moves:
-                line.window.take(price, now, False)
-            begin = line.window.number + (price is None)
-            watch = Watch(alert, judge_of(alert, line.window, begin=begin))
-            self._put_in(line, watch)
-            row = watch.row()
+            row = new_row(alert)
             writing = self._write(lambda ledger: ledger.keep_alert(row))
-            if line.quote is not None:
-                self._judge(line, watch, line.quote, price, now, gap=False)
+            self._begin(line, alert, row)
         return alert, writing
+
+    def adopt(self, row: AlertRow) -> None:
+        """Another process has made the alert and kept it: judges it from the current price on, unless it is known."""
+        alert = kept_alert(row.fields)
+        with self._lock:
+            if alert.id not in self._line_of:
+                self._begin(self._lines.setdefault(alert.ticker, Line()), alert, row)
+
+    def forget(self, id: str) -> None:
+        """Another process has deleted the alert, here and where it was kept."""
+        with self._lock:
+            if (line := self._line_of.get(id)) is not None:
+                self._take_out(line, id)
+
+    def _begin(self, line: Line, alert: Alert, row: AlertRow) -> None:
+        now = self._clock()
+        self._expire(line, now)
+        price = None if line.quote is None else _live_price(line.quote)
+        if price is not None and not line.has_moves:
+            line.window.take(price, now, False)
+        begin = line.window.number + (price is None)
+        watch = Watch(alert, judge_of(alert, line.window, begin=begin, armed=row.armed), row.raised_at)
+        self._put_in(line, watch)
+        if line.quote is not None:
+            self._judge(line, watch, line.quote, price, now, gap=False)
 
     def _check_room(self, ticker: Ticker, line: Line) -> None:
         if len(self._line_of) >= MAX_ALERTS:
-            raise TooManyAlerts(f"There are {MAX_ALERTS} alerts, the most allowed: delete one.")
+            raise TooManyAlerts()
         if len(line.watches) >= MAX_PER_TICKER:
-            raise TooManyAlerts(f"{ticker} has {MAX_PER_TICKER} alerts, the most allowed: delete one.")
+            raise TooManyAlerts(ticker)
 
     def delete(self, id: str) -> Writing | None:
         """None if there is no such alert: it was deleted, or has rung or ended."""
@@ -243,7 +314,7 @@ class Alerts:
         """Its alerts stay, and are judged again when it is tracked again."""
         with self._lock:
             line = self._lines.setdefault(ticker, Line())
-            line.is_tracked, line.quote, line.gap = False, None, line.had_price
+            line.is_tracked, line.quote, line.gap = False, None, line.last_price is not None
             for watch in line.watches.values():
                 if isinstance(watch.judge, StateJudge):
                     watch.judge.end()
@@ -272,9 +343,9 @@ class Alerts:
         line.quote, gap = quote, line.gap
         price = _live_price(quote) if line.watches else None
         if quote.state is State.LIVE:
-            line.gap, line.had_price = False, line.had_price or quote.price_text is not None
+            line.gap, line.last_price = False, quote.price_text or line.last_price
         elif not is_known(quote.state):
-            line.gap = line.had_price
+            line.gap = line.last_price is not None
         if price is not None and line.has_moves:
             line.window.take(price, now, gap)
         quiet_price = price if was_live and not gap else None
@@ -374,18 +445,32 @@ class Alerts:
             quiet_ms = min(max(0.0, alert.cooldown * 1000 - (self._wall() - row.raised_at)), alert.cooldown * 1000)
         judge = judge_of(alert, line.window, armed=row.armed, quiet_until=self._clock() + quiet_ms)
         if last_price is not None:
-            line.gap = line.had_price = True
+            line.gap, line.last_price = True, last_price
             if isinstance(judge, CrossJudge):
                 judge.seed(Decimal(last_price))
             elif isinstance(judge, MoveJudge):
                 line.window.take(Decimal(last_price), self._clock(), False)
         self._put_in(line, Watch(alert, judge, row.raised_at))
 
+    def last_prices(self) -> dict[Ticker, str]:
+        """The last live price of each ticker that has alerts."""
+        with self._lock:
+            return {
+                ticker: line.last_price
+                for ticker, line in self._lines.items()
+                if line.watches and line.last_price is not None
+            }
+
     def refill(self, ledger: Ledger) -> None:
         with self._lock:
             for id, line in self._line_of.items():
                 ledger.keep_alert(line.watches[id].row())
         self._outbox.refill(ledger)
+
+
+def new_row(alert: Alert) -> AlertRow:
+    """An alert that was just made."""
+    return AlertRow(alert.id, alert_fields(alert), armed=True, raised_at=None)
 
 
 def _live_price(quote: Quote) -> Decimal | None:

@@ -14,6 +14,7 @@ import select
 import subprocess
 import sys
 import time
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,18 @@ class Courier:
     def __init__(self, ordinal: int, url: str, limit: float) -> None:
         self.target = target_of(url)
         self.name = str(ordinal)  # and the service's name, once that is known: "2: ntfy"
+        self.knows_url = False  # that it is one which Apprise understands
         self._ordinal, self._url, self._limit = ordinal, url, limit
         self._pause = 0.0  # that the service wants between two messages
         self._environment = _environment()
         self._process: subprocess.Popen[bytes] | None = None
         self._heard = b""
+
+    def another(self) -> Courier:
+        """One more for the same URL, with a process of its own."""
+        courier = copy(self)
+        courier._process, courier._heard = None, b""
+        return courier
 
     def start(self) -> None:
         """Begins the process, and doesn't wait for it."""
@@ -76,6 +84,7 @@ class Courier:
                 "(https://github.com/caronc/apprise/wiki)."
             )
         self.name, self._pause = f"{self._ordinal}: {answer['service']}", answer["pause"]
+        self.knows_url = True
 
     def send(self, message: Message) -> str:
         """Sends it. Returns why it may not have arrived, for people; empty if the receiver has it."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import random
-import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -21,14 +20,15 @@ from typing import Any, NamedTuple
 
 from alerts.courier import CantNotify, Courier, Gone
 from alerts.messages import message_of
-from quotes import steady_ms
+from quotes import PlutoError, steady_ms
 from storage.intake import wall_ms
 from storage.ledger import Delivery, DeliveryState, Ledger
-from store import Store
+from store import Keeping
 
 MAX_UNWRITTEN = 10_000  # records of a lane
 STOP_GRACE_S = 1.0  # for a message that is on its way
 NO_LONGER_SET = "Its notify URL is no longer in Pluto's settings."
+TOO_MANY_WAIT = "%d alerts that waited for their delivery are dropped: too many wait"  # for the log
 
 log = logging.getLogger("pluto.alerts")
 
@@ -94,12 +94,22 @@ class Record:
 
 
 class Lane:
-    """One notify URL: its letters, its thread, its courier. `clock` is in steady ms, `wall` in ms since the epoch."""
+    """One notify URL: its letters, its thread, its courier.
+
+    `may_send` is asked before each try. `clock` is in steady ms, `wall` in ms since the epoch.
+    """
 
     def __init__(
-        self, courier: Courier, store: Store, pace: Pace, clock: Callable[[], float], wall: Callable[[], int]
+        self,
+        courier: Courier,
+        store: Keeping,
+        pace: Pace,
+        may_send: Callable[[], bool],
+        clock: Callable[[], float],
+        wall: Callable[[], int],
     ) -> None:
         self.courier, self._store, self._pace, self._clock, self._wall = courier, store, pace, clock, wall
+        self._may_send = may_send
         self._lock = threading.Lock()
         self._letters: dict[str, Letter] = {}  # by the id of what was raised
         self._records: dict[str, Record] = {}  # by the same id: what the file may not have yet
@@ -178,11 +188,11 @@ class Lane:
             try:
                 self._read_more()
                 letter, pause_ms = self._next()
-                if letter is not None:
+                if letter is not None and self._may_send():
                     self._try(letter)
                     continue
-            except sqlite3.Error as error:
-                self._store.suspect(error)
+                pause_ms = self._pace.first_pause * 1000 if letter is not None else pause_ms
+            except PlutoError:  # it can't be read now
                 pause_ms = self._pace.first_pause * 1000
             except Exception:
                 log.exception("notify URL %s: delivery failed unexpectedly", self.courier.name)
@@ -201,16 +211,15 @@ class Lane:
             return None, min((letter.due - now for letter in letters), default=None)
 
     def _read_more(self) -> None:
-        """Fills the memory from the file, as far as there is room. Raises sqlite3.Error."""
+        """Fills the memory from the file, as far as there is room. Raises PlutoError."""
         with self._lock:
             if not self._is_more_in_file or len(self._letters) > self._pace.in_memory // 2:
                 return
             self._is_more_in_file = False  # unless `put` says meanwhile that there is
             limit = self._pace.in_memory + len(self._records)
-        assert self._store.history is not None
         try:
-            found = self._store.history.ledger(lambda ledger: list(ledger.waiting(self.courier.target, limit)))
-        except sqlite3.Error:
+            found = self._store.read(lambda ledger: list(ledger.waiting(self.courier.target, limit)))
+        except PlutoError:
             self._is_more_in_file = True
             raise
         with self._lock:
@@ -282,16 +291,16 @@ class Outbox:
 
     def __init__(
         self,
-        store: Store,
-        urls: Iterable[str] = (),
+        store: Keeping,
+        couriers: Iterable[Courier] = (),
         pace: Pace | None = None,
         *,
+        may_send: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = steady_ms,
         wall: Callable[[], int] = wall_ms,
     ) -> None:
         pace, self._wall = pace or Pace(), wall
-        couriers = couriers_of(urls, pace.limit)
-        self._lanes = [Lane(courier, store, pace, clock, wall) for courier in couriers]
+        self._lanes = [Lane(courier, store, pace, may_send, clock, wall) for courier in couriers]
 
     def start(self) -> None:
         """Raises CantNotify: Apprise is not installed, or doesn't understand a URL."""
@@ -309,7 +318,7 @@ class Outbox:
         """Keeps what was raised, as REST writes it, with its deliveries: in one transaction."""
         id, at = raised["id"], raised["at"]
         if dropped := ledger.keep_raised(id, at, raised, [lane.delivery_of(id, at) for lane in self._lanes]):
-            log.error("%d alerts that waited for their delivery are dropped: too many wait", dropped)
+            log.error(TOO_MANY_WAIT, dropped)
 
     def put(self, raised: Mapping[str, Any], may_be_lost: bool) -> None:
         """What was raised, as REST writes it, once it is kept, or can't be now. Any thread."""
@@ -332,7 +341,7 @@ class Outbox:
         return [lane.figures for lane in self._lanes]
 
 
-def couriers_of(urls: Iterable[str], limit: float) -> list[Courier]:
+def couriers_of(urls: Iterable[str], limit: float = Pace.limit) -> list[Courier]:
     """One for each URL; one that is named twice counts once."""
     couriers: dict[str, Courier] = {}
     for ordinal, url in enumerate(urls, 1):
@@ -342,7 +351,8 @@ def couriers_of(urls: Iterable[str], limit: float) -> list[Courier]:
 
 
 def begin(couriers: list[Courier]) -> None:
-    """Starts all, and waits until each knows its URL. Raises CantNotify; none runs then."""
+    """Starts those that don't know their URL, and waits until they do. Raises CantNotify; none runs then."""
+    couriers = [courier for courier in couriers if not courier.knows_url]
     try:
         for courier in couriers:
             courier.start()

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from alerts.courier import Courier
 from alerts.messages import trial_message
-from alerts.outbox import Pace, begin, couriers_of
+from alerts.outbox import begin, couriers_of
 from quotes import PlutoError
 from settings import add_options, forget_secrets, settings_of
 
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     add_options(parser, ["notify"])
     settings = settings_of(parser, parser.parse_args(arguments))
     forget_secrets()
-    couriers = couriers_of(settings.notify_urls, Pace().limit)
+    couriers = couriers_of(settings.notify_urls)
     if not couriers:
         parser.error("there is no notify URL: set PLUTO_NOTIFY or --notify (docs/alerts.md has examples)")
     try:

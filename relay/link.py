@@ -21,7 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from redis.retry import Retry
 
 from quotes import PlutoError, Quote, Ticker, steady_ms
-from relay.scripts import BEGIN, KEYS, PRELUDE, SCRIPTS, How, change_args
+from relay.scripts import BEGIN, KEYS, PRELUDE, How, change_args
 
 log = logging.getLogger("pluto.relay")
 
@@ -126,7 +126,7 @@ class Link:
             client_name=f"pluto-{settings.name}",
             redis_connect_func=self._on_connect,
         )
-        self._scripts = {text: self.redis.register_script(PRELUDE + text) for text in SCRIPTS}
+        self._scripts: dict[str, Any] = {}  # by their text
         self._begin = self.redis.register_script(BEGIN)
 
     def _on_connect(self, connection: Any) -> None:
@@ -151,6 +151,8 @@ class Link:
 
     def run(self, script: str, *args: str | int) -> Any:
         """Raises EpochEnded and RedisError."""
+        if script not in self._scripts:
+            self._scripts[script] = self.redis.register_script(PRELUDE + script)
         answer = self._scripts[script](keys=KEYS, args=[self.epoch, *args])
         self.check()
         if answer is None:

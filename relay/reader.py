@@ -106,6 +106,12 @@ class Reader:
         with self._lock:
             self._tracked.discard(ticker)
 
+    def tell_again(self) -> None:
+        """Tells the quotes of all tickers that this process tracks, in their order among later ones."""
+        with self._lock:
+            for ticker in self._tracked & self._mirror.keys():
+                self._say(self._mirror[ticker])
+
     def quote(self, ticker: Ticker) -> Quote | None:
         return self._mirror.get(ticker)
 

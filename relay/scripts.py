@@ -28,8 +28,10 @@ from itertools import chain
 
 from quotes import NOT_OPENED, Quote, Source, State, Ticker
 
-KEYS = [f"{{pluto}}:{name}" for name in ("state", "quotes", "proofs", "leases", "scrapers", "stream")]
-STATE, QUOTES, PROOFS, LEASES, SCRAPERS, STREAM = KEYS
+_NAMES = ("state", "quotes", "proofs", "leases", "scrapers", "stream")
+_NAMES_OF_ALERTS = ("desks", "alerts", "judged", "raised", "rung", "waiting", "notes")  # see relay.ledger
+KEYS = [f"{{pluto}}:{name}" for name in _NAMES + _NAMES_OF_ALERTS]
+STATE, QUOTES, PROOFS, LEASES, SCRAPERS, STREAM, *ALERT_KEYS = KEYS
 
 PRELUDE = """
 local state, quotes, proofs, leases, scrapers, stream = unpack(KEYS)
@@ -163,8 +165,6 @@ if ARGV[3] ~= 'remove' then
 end
 return {append(fields, ARGV[2]), refused}
 """
-
-SCRIPTS = (PUBLISH, TICK, CLAIM, RELEASE, CHANGE)
 
 
 class How(StrEnum):

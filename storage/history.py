@@ -19,7 +19,7 @@ from quotes import PlutoError, State, Ticker
 from storage.candles import HOUR, MINUTE, SECOND, Candle, Rollup, widened
 from storage.changes import Change, change_of, state_of
 from storage.file import candle_of
-from storage.ledger import Ledger
+from storage.ledger import FileLedger, Ledger
 from storage.schema import connect_reader
 
 FOR_EVER = 1 << 62  # ms, later than all
@@ -115,7 +115,7 @@ class History:
     def ledger(self, query: Callable[[Ledger], T]) -> T:
         """What a query finds in what alerts keep."""
         with closing(connect_reader(self._path, self._patience)) as connection:
-            return query(Ledger(connection))
+            return query(FileLedger(connection))
 
     @contextmanager
     def _reading(self, ticker: Ticker) -> Iterator[Reader | None]:

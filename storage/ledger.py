@@ -1,8 +1,8 @@
 """The ledger: all that alerts keep, which is the alerts, what was raised, and what came of each delivery.
 
-This file owns the one door between alerts and where they are kept: what else keeps them has the same methods. A ledger
-is open for one transaction, and each of its methods is a part of that. It decides nothing about alerts. The store's
-thread writes; any thread that has a reader may read.
+This file owns the one door between alerts and where they are kept, and the ledger in the store's file; that in Redis is
+in `relay.ledger`. A ledger is open for one transaction, and each of its methods is a part of that. It decides nothing
+about alerts. The store's thread writes; any thread that has a reader may read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from quotes import State
 from storage.changes import STATES
@@ -75,8 +75,43 @@ class Delivery(NamedTuple):
     error: str = ""
 
 
-class Ledger:
-    """What alerts keep in the store's file, within a transaction of this connection."""
+class Ledger(Protocol):
+    """What alerts keep, within one transaction."""
+
+    def alerts(self) -> list[AlertRow]:
+        """In the order of their making."""
+
+    def keep_alert(self, row: AlertRow) -> None:
+        """Adds the alert, or what has become of it."""
+
+    def forget_alert(self, id: str) -> None: ...
+
+    def last_live_price(self, ticker: str) -> str | None:
+        """The ticker's last live price that is kept."""
+
+    def keep_raised(self, id: str, at: int, fields: Mapping[str, Any], deliveries: Iterable[Delivery]) -> int:
+        """Adds what has rung at `at`, in ms since the epoch, with its deliveries; what is there already stays.
+
+        Returns how many others had to go although deliveries waited, if that is known already.
+        """
+
+    def raised(self, limit: int) -> list[dict[str, Any]]:
+        """What was raised, the newest first, as JSON objects with their deliveries."""
+
+    def keep_delivery(self, delivery: Delivery) -> None:
+        """What has become of one that is kept."""
+
+    def waiting(self, target: str, limit: int) -> Iterable[tuple[dict[str, Any], Delivery]]:
+        """What waits to be delivered to the target, the oldest first, each with what was raised."""
+
+    def count_waiting(self, target: str) -> int: ...
+
+    def give_up_others(self, targets: Collection[str], at: int, error: str) -> None:
+        """Deliveries that wait for other targets than these have failed."""
+
+
+class FileLedger:
+    """The ledger in the store's file, within a transaction of this connection."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
@@ -89,24 +124,18 @@ class Ledger:
         return [AlertRow(id, json.loads(fields), bool(armed), raised_at) for id, fields, armed, raised_at in rows]
 
     def keep_alert(self, row: AlertRow) -> None:
-        """Adds the alert, or what has become of it."""
         self._execute(KEEP, (row.id, _json(row.fields), row.armed, row.raised_at))
 
     def forget_alert(self, id: str) -> None:
         self._execute("DELETE FROM alert WHERE id = ?", (id,))
 
     def last_live_price(self, ticker: str) -> str | None:
-        """The ticker's last live price that is kept."""
         row = self._execute(LAST_LIVE, (ticker,)).fetchone()
         return None if row is None else row[0]
 
     # --- what was raised ----------------------------------------------------------------------------------------------
 
     def keep_raised(self, id: str, at: int, fields: Mapping[str, Any], deliveries: Iterable[Delivery]) -> int:
-        """Adds what has rung at `at`, in ms since the epoch, with its deliveries; what is there already stays.
-
-        Returns how many others had to go although deliveries waited.
-        """
         self._execute("INSERT OR IGNORE INTO raised (id, at, fields) VALUES (?, ?, ?)", (id, at, _json(fields)))
         rows = "INSERT OR IGNORE INTO delivery VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         self._execute_many(rows, deliveries)
@@ -114,21 +143,18 @@ class Ledger:
         return self._execute(DROP_OLD, (MAX_UNDELIVERED,)).rowcount
 
     def raised(self, limit: int) -> list[dict[str, Any]]:
-        """What was raised, the newest first, as JSON objects with their deliveries."""
         rows = self._execute(RAISED, (limit,))
         return [_with_deliveries(list(group)) for _, group in groupby(rows, lambda row: row[0])]
 
     # --- deliveries ---------------------------------------------------------------------------------------------------
 
     def keep_delivery(self, delivery: Delivery) -> None:
-        """What has become of one that is kept."""
         raised, target, _, *rest = delivery
         self._execute(KEEP_DELIVERY, (*rest, raised, target))
 
     def waiting(self, target: str, limit: int) -> Iterator[tuple[dict[str, Any], Delivery]]:
-        """What waits to be delivered to the target, the oldest first, each with what was raised."""
         for fields, *columns in self._execute(WAITING, (target, limit)):
-            yield json.loads(fields), _delivery(columns)
+            yield json.loads(fields), delivery_of(columns)
 
     def count_waiting(self, target: str) -> int:
         count: int = self._execute(
@@ -137,19 +163,22 @@ class Ledger:
         return count
 
     def give_up_others(self, targets: Collection[str], at: int, error: str) -> None:
-        """Deliveries that wait for other targets than these have failed."""
         others = f"state = 'waiting' AND target NOT IN ({','.join('?' * len(targets))})"
         change = "UPDATE delivery SET state = 'failed', at = ?, next_try_at = NULL, error = ? WHERE"
         self._execute(f"{change} {others}", (at, error, *targets))
 
 
 def _with_deliveries(rows: list[tuple[Any, ...]]) -> dict[str, Any]:
-    fields: dict[str, Any] = json.loads(rows[0][1])
-    deliveries = [_delivery(columns) for _, _, *columns in rows if columns[0] is not None]
-    return fields | ({"deliveries": [_fields(delivery) for delivery in deliveries]} if deliveries else {})
+    deliveries = [delivery_of(columns) for _, _, *columns in rows if columns[0] is not None]
+    return with_deliveries(json.loads(rows[0][1]), deliveries)
 
 
-def _delivery(columns: Iterable[Any]) -> Delivery:
+def with_deliveries(raised: dict[str, Any], deliveries: list[Delivery]) -> dict[str, Any]:
+    """What was raised as a JSON object with what came of it."""
+    return raised | ({"deliveries": [_fields(delivery) for delivery in deliveries]} if deliveries else {})
+
+
+def delivery_of(columns: Iterable[Any]) -> Delivery:
     delivery = Delivery(*columns)
     return delivery._replace(state=DeliveryState(delivery.state))
 

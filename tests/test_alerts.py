@@ -20,7 +20,7 @@ from stores import BTC, ETH, live
 
 from alerts.book import MAX_ALERTS, MAX_PER_TICKER, Alerts, Fate, TooManyAlerts
 from alerts.fields import Raised
-from alerts.outbox import Outbox, Pace
+from alerts.outbox import Outbox, Pace, couriers_of
 from quotes import Quote, State, Ticker
 from storage.history import History
 from storage.remembered import Remembered
@@ -49,7 +49,8 @@ class Session:
         self.rang: list[tuple[Raised, bool]] = []
         self.kept_when_told: list[int] = []
         self.store = Store(StoreSettings(path, patience=0.05, turn=0.05), Remembered(lambda quote: None))
-        self.outbox = Outbox(self.store, urls, pace, wall=lambda: self.wall)
+        couriers = couriers_of(urls, (pace or Pace()).limit)
+        self.outbox = Outbox(self.store, couriers, pace, wall=lambda: self.wall)
         self.alerts = Alerts(
             self.store,
             self.told,
@@ -115,7 +116,7 @@ def test_an_alert_rings_on_the_first_live_price_once_it_is_on_the_disk(path: Pat
         run.put(replace(live("106"), simulated=True), "107", "108")
         assert run.wait_for(1) == ["107"]
         assert run.kept_when_told == [1]
-        assert run.alerts.list == []
+        assert run.alerts.all() == []
         (kept,) = run.raised()
         assert {"ticker": "BTCUSD", "priceText": "107", "note": "sell", "simulated": False, "gap": True}.items() <= (
             kept.items()
@@ -149,9 +150,9 @@ def test_a_restart_forgets_nothing_and_a_crossing_crosses_it_only_if_asked(path:
         assert sorted(run.wait_for(1), key=str) == ["97"]
         wait_until(lambda: run.store.written >= 3, what="the prices are kept")
     with session(path, wall=2_000_001) as run:
-        assert len(run.alerts.list) == 5
+        assert len(run.alerts.all()) == 5
         run.alerts.look()
-        assert len(run.alerts.list) == 4
+        assert len(run.alerts.all()) == 4
         run.put("101")
         run.wait_for(3)
         assert sorted((raised.alert.condition, raised.alert.note, raised.gap) for raised, _ in run.rang) == [
@@ -204,12 +205,12 @@ def test_a_fresh_file_has_the_alerts(path: Path) -> None:
         path.unlink()
         wait_until(lambda: path.exists() and run.store.state is StoreState.RUNNING, what="a fresh file")
     with session(path) as run:
-        assert [alert.id for alert in run.alerts.list] == [id]
+        assert [alert.id for alert in run.alerts.all()] == [id]
         assert run.alerts.delete("unknown") is None
         writing = run.alerts.delete(id)
         wait_until(lambda: writing is not None and writing.fate is Fate.KEPT, what="it is deleted")
     with session(path) as run:
-        assert run.alerts.list == []
+        assert run.alerts.all() == []
 
 
 @pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
@@ -275,7 +276,7 @@ def judge_and_wait(path: Path) -> None:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     run.put("101")
-    assert run.alerts.list == []
+    assert run.alerts.all() == []
     print("judged", flush=True)
     signal.pause()
 

@@ -22,7 +22,7 @@ from alerts.outbox import NO_LONGER_SET, Pace, begin, couriers_of
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceClientSync
 from proto.crypto.v1.crypto_service_pb2 import DELIVERY_STATE_DELIVERED, GetRaisedAlertsRequest
 from settings import Settings, read_settings
-from storage.ledger import Delivery, DeliveryState, Ledger
+from storage.ledger import Delivery, DeliveryState, FileLedger
 from storage.schema import connect
 from store import StoreState
 
@@ -162,7 +162,7 @@ def test_what_was_raised_is_kept_until_it_is_delivered_as_far_as_there_is_room(
     monkeypatch.setattr("storage.ledger.MAX_RAISED", 3)
     monkeypatch.setattr("storage.ledger.MAX_UNDELIVERED", 5)
     with closing(connect(path, 1.0)) as connection:
-        ledger, waiting = Ledger(connection), Delivery("", "target", "1: JSON", DeliveryState.WAITING, 0, 0)
+        ledger, waiting = FileLedger(connection), Delivery("", "target", "1: JSON", DeliveryState.WAITING, 0, 0)
 
         def keep(number: int, state: DeliveryState) -> int:
             delivery = waiting._replace(raised=str(number), state=state)

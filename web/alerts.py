@@ -33,4 +33,4 @@ def remove_alert(id: str) -> Response:
 
 @alert_routes.get("/api/alerts/raised")
 def get_raised() -> Response:
-    return jsonify(raised=raised_alerts(parts().store, limit_of(request.args.get("limit", ""))))
+    return jsonify(raised=raised_alerts(parts().alerts, limit_of(request.args.get("limit", ""))))

@@ -30,7 +30,7 @@ from protobuf.wkt import Any as AnyMessage
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
-from alerts.book import Alerts
+from alerts.book import AlertDesk
 from broadcast import MAX_RATE, Batch, Broadcaster, Entry, Format, Subscription, filter_of, interval_of
 from proto.crypto.v1 import crypto_service_pb2 as pb
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceSync, CryptoPriceServiceWSGIApplication
@@ -285,7 +285,7 @@ class Service(CryptoPriceServiceSync):
     """The ten calls."""
 
     def __init__(
-        self, watchlist: Watchlist, broadcaster: Broadcaster, source: QuoteSource, store: Store, alerts: Alerts
+        self, watchlist: Watchlist, broadcaster: Broadcaster, source: QuoteSource, store: Store, alerts: AlertDesk
     ) -> None:
         self._watchlist, self._broadcaster, self._source, self._store = watchlist, broadcaster, source, store
         self._alerts = alerts
@@ -354,7 +354,7 @@ class Service(CryptoPriceServiceSync):
         with self._answering(context):
             limit = limit_of(str(request.limit) if request.limit else "")
             context.response_headers["cache-control"] = "no-store"
-            raised = [raised_alert(fields) for fields in raised_alerts(self._store, limit)]
+            raised = [raised_alert(fields) for fields in raised_alerts(self._alerts, limit)]
             return pb.GetRaisedAlertsResponse(raised=raised)
 
     def stream_prices(self, request: pb.StreamPricesRequest, context: Context) -> Iterator[pb.PriceUpdate]:
@@ -409,7 +409,7 @@ class ConnectApplication:
     """The service as a WSGI application for all addresses that begin with `path`."""
 
     def __init__(
-        self, watchlist: Watchlist, broadcaster: Broadcaster, source: QuoteSource, store: Store, alerts: Alerts
+        self, watchlist: Watchlist, broadcaster: Broadcaster, source: QuoteSource, store: Store, alerts: AlertDesk
     ) -> None:
         service = Service(watchlist, broadcaster, source, store, alerts)
         codecs = [ListingCodec(codec, service) for codec in google_protobuf_codecs()]

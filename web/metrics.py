@@ -223,6 +223,13 @@ def _alerts(figures: Figures) -> Iterator[Metric]:
         waiting.add_metric([lane.name], lane.waiting)
         oldest.add_metric([lane.name], lane.oldest_s)
     yield from (deliveries, waiting, oldest)
+    if alerts.lease is not None:
+        yield GaugeMetricFamily(
+            "pluto_alert_lease_held", "1 while this process judges and delivers all alerts.", alerts.lease.is_held
+        )
+        yield CounterMetricFamily(
+            "pluto_alert_leases_taken", "Times that this process began to judge all alerts.", alerts.lease.taken
+        )
 
 
 def _http(figures: Figures) -> Iterator[Metric]:

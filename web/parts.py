@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from alerts.book import Alerts
+from alerts.book import AlertDesk
 from broadcast import Broadcaster
 from quotes import QuoteSource
 from settings import Settings
@@ -38,7 +38,7 @@ class Parts:
     supervisor: Supervisor
     access: Access
     store: Store
-    alerts: Alerts
+    alerts: AlertDesk
     simulator: Simulator | None = None
     relay: Relay | None = None
     place: Place | None = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from storage.candles import INTERVALS, Candle
 from storage.changes import UNRECORDED, Change
 from storage.history import Cursor, History, Page, Range
 from storage.intake import wall_ms
-from store import NoStore, Store, StoreState
+from store import Store, StoreState, ask
 
 DEFAULT_LIMIT, MAX_LIMIT = 1_000, 5_000  # items of one answer
 CSV_PAGE = 1_000  # rows read at once
@@ -40,10 +39,6 @@ T = TypeVar("T")
 
 class InvalidRange(PlutoError):
     code = "invalid_range"
-
-
-class HistoryUnreadable(PlutoError):
-    code = "history_unreadable"
 
 
 @dataclass(frozen=True)
@@ -196,21 +191,22 @@ def until_kept(store: Store) -> None:
 
 def off_hub(store: Store, read: Callable[[History], T]) -> T:
     """What `read` returns, on a thread of the pool. Raises NoStore, HistoryUnreadable."""
-    history = store.history
-    if history is None:
-        raise NoStore("Pluto runs with --no-store and keeps no history. Start it without that.")
+    return on_pool(lambda: ask(store, read))
 
-    def attempt() -> T | sqlite3.Error:
+
+def on_pool(call: Callable[[], T]) -> T:
+    """What `call` returns, on a thread of the pool: it may block. Raises the PlutoErrors that it raises."""
+
+    def attempt() -> T | PlutoError:
         """The pool would print what is raised there."""
         try:
-            return read(history)
-        except sqlite3.Error as error:
+            return call()
+        except PlutoError as error:
             return error
 
-    value: T | sqlite3.Error = gevent.get_hub().threadpool.apply(attempt)
-    if isinstance(value, sqlite3.Error):
-        store.suspect(value)
-        raise HistoryUnreadable(f"The history can't be read: {value}. Try again in a moment.")
+    value: T | PlutoError = gevent.get_hub().threadpool.apply(attempt)
+    if isinstance(value, PlutoError):
+        raise value
     return value
 
 

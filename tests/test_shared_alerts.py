@@ -1,0 +1,366 @@
+"""Alerts that several processes share over a real Redis: one judges at a time, and nothing that was kept is lost."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from desks import ABOVE, Desk, desk
+from receivers import HttpReceiver, receiving
+from redis_server import RedisServer, redis_server
+from relays import Told, live, scraping, settings_for
+from running import Pluto, running_pluto, wait_until
+from test_relay import change, owns
+
+import relay.alerts
+import relay.ledger
+import storage.ledger
+from alerts.book import TooManyAlerts
+from quotes import SourceBusy, Ticker
+from relay.ledger import LEAVE, TAKE, WRITE, RedisLedger
+from relay.link import Link
+from relay.scripts import How
+from storage.history import History
+from storage.ledger import AlertRow, Delivery, DeliveryState, FileLedger
+from storage.schema import connect
+from watchlist import NotTracked
+
+BTC, ETH = Ticker("BTCUSD"), Ticker("ETHUSD")
+
+
+@pytest.fixture(scope="module")
+def running_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running_redis: RedisServer) -> RedisServer:
+    running_redis.client.flushall()
+    return running_redis
+
+
+@pytest.fixture
+def source(server: RedisServer) -> Iterator[Told]:
+    """The scraper of a process that owns BTCUSD and ETHUSD."""
+    change(server, How.ADD, BTC, ETH)
+    with scraping(settings_for(server.url, "scraper")) as (source, publisher):
+        owns(publisher, BTC, ETH)
+        yield source
+
+
+def holder_of(*desks: Desk) -> Desk:
+    wait_until(lambda: any(desk.is_holder for desk in desks), what="one has the lease")
+    return next(desk for desk in desks if desk.is_holder)
+
+
+def wait_to_track(*desks: Desk) -> None:
+    wait_until(lambda: all(desk.tracked == {BTC, ETH} for desk in desks), what="all track both")
+
+
+def copy_of(path: Path) -> list[AlertRow]:
+    """The alerts that a store's file has."""
+    try:
+        return History(path, 1.0).ledger(lambda ledger: ledger.alerts())
+    except sqlite3.Error:
+        return []
+
+
+# --- making, ringing, telling -----------------------------------------------------------------------------------------
+
+
+def test_an_alert_is_made_on_one_process_and_rings_on_all(
+    server: RedisServer, source: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay.alerts, "MAX_PER_TICKER", 3)
+    path = tmp_path / "pluto.db"
+    with desk(server, "left", path=path) as left, desk(server, "right") as right:
+        wait_to_track(left, right)
+        source.show(live(BTC, 99))
+        holder = holder_of(left, right)
+        other = right if holder is left else left
+        first, deleted, repeated = other.make(), other.make(), holder.make(repeat=True, note="é")
+        with pytest.raises(TooManyAlerts, match="BTCUSD has"):
+            other.make()
+        with pytest.raises(NotTracked):
+            other.make(ticker="NEVERUSD")
+        assert left.ids == right.ids == [first, deleted, repeated]
+        assert other.alerts.delete(deleted) is not None
+        assert other.alerts.delete(deleted) is None
+        source.show(live(BTC, 101))
+        wait_until(lambda: len(left.rang) == len(right.rang) == 2, what="both are told")
+        assert left.announced == right.announced == list(reversed(left.alerts.raised(10)))
+        assert set(left.rang) == {first, repeated}
+        assert left.ids == right.ids == [repeated]
+        source.show(live(ETH, 1000))
+        other.make(ticker="ETHUSD")
+        wait_until(lambda: len(left.rang) == len(right.rang) == 3, what="a price that stands is judged")
+        source.show(live(BTC, 90))
+        wait_until(lambda: [row.armed for row in copy_of(path)] == [True], what="the file has what became of it")
+        assert copy_of(path)[0].raised_at == next(ring["at"] for ring in left.announced if ring["alert"] == repeated)
+
+
+# --- the lease --------------------------------------------------------------------------------------------------------
+
+
+def test_never_do_two_judge_and_each_ring_comes_once(server: RedisServer, source: Told) -> None:
+    held, is_over = [], threading.Event()
+    with ExitStack() as layers:
+        desks = [layers.enter_context(desk(server, name)) for name in ("one", "two", "three")]
+        wait_to_track(*desks)
+
+        def look() -> None:
+            while not is_over.wait(0.001):
+                held.append(sum(desk.is_holder for desk in desks))
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        chance, made = random.Random(1), []
+        for number in range(4):
+            holder = holder_of(*desks)
+            source.show(live(BTC, 99))
+            made.append(chance.choice(desks).make())
+            holder.alerts.stop()  # it frees the lease: another one has it at once
+            source.show(live(BTC, 101 + number))
+            desks.remove(holder)
+            desks.append(layers.enter_context(desk(server, f"more {number}".replace(" ", "-"))))
+            wait_until(lambda: made[-1] in desks[0].rang, what="the next holder judges it")
+        is_over.set()
+        looking.join()
+        assert desks[0].rang == made
+        assert [ring["alert"] for ring in reversed(desks[0].alerts.raised(10))] == made
+    assert max(held) == 1
+
+
+def test_the_lease_goes_to_a_process_that_can_deliver(server: RedisServer) -> None:
+    link = Link(settings_for(server.url, "any"), Counter())
+    link.begin()
+
+    def take(name: str, fence: int, notifies: int) -> int:
+        return int(link.run(TAKE, name, fence, 60_000, notifies, "{}")[1])
+
+    first = take("left", 0, 0)
+    assert take("right", 0, 0) == 0
+    assert take("left", first, 0) == first
+    assert take("right", 0, 1) == 0
+    assert take("left", first, 0) == 0, "it leaves it to the one with a notify URL"
+    second = take("right", 0, 1)
+    assert second > first
+    assert link.run(WRITE, first, "[]", 1, 1) == ["lost", 0]
+    link.run(LEAVE, "right", first)
+    assert take("left", 0, 0) == 0, "the end of an earlier term doesn't end a later one"
+    link.run(LEAVE, "right", second)
+    third = take("left", 0, 0)
+    assert third > second
+    assert take("left", 0, 0) > third, "a process that has ended its term gets another one"
+    link.redis.close()
+
+
+def test_without_redis_nobody_judges_and_nothing_is_made(server: RedisServer, source: Told) -> None:
+    with desk(server, "one") as one:
+        wait_to_track(one)
+        source.show(live(BTC, 99))
+        holder_of(one)
+        early, late = one.make(), one.make(value="200")
+        server.pause()
+        try:
+            one.tell(live(BTC, 101))
+            wait_until(lambda: not one.is_holder, what="the lease ends by the process's own clock")
+            for call in (one.alerts.all, one.make):  # the second one isn't even tried
+                with pytest.raises(SourceBusy, match=r"now: Redis at .* doesn't answer within 3 s"):
+                    call()
+            one.tell(live(BTC, 201))
+        finally:
+            server.resume()
+        holder_of(one)
+        wait_until(lambda: one.ids == [late], what="what was judged in time is kept")
+        source.show(live(BTC, 202))
+        wait_until(lambda: len(one.announced) == 2, what="it judges again")
+        assert [(ring["alert"], ring["priceText"]) for ring in one.announced] == [(early, "101"), (late, "202")]
+
+
+@contextmanager
+def web_process(server: RedisServer, log: Path, url: str) -> Iterator[Pluto]:
+    options = ("--role", "web", "--redis", server.url)
+    with running_pluto(*options, log=str(log), PLUTO_NOTIFY=url) as pluto:
+        wait_until(lambda: pluto.http.get("/api/tickers").json()["tickers"] == [BTC, ETH], what="it has the list")
+        yield pluto
+
+
+def is_holder(pluto: Pluto) -> bool:
+    return "pluto_alert_lease_held 1.0" in pluto.http.get("/metrics").text
+
+
+def post(pluto: Pluto, value: str) -> str:
+    answer = pluto.http.post("/api/alerts", json={**ABOVE, "value": value}).raise_for_status().json()
+    assert answer["message"] == f"Alert made: BTCUSD above {value}."
+    return str(answer["alert"]["id"])
+
+
+def raised(pluto: Pluto) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = pluto.http.get("/api/alerts/raised").raise_for_status().json()["raised"]
+    return found
+
+
+def test_a_killed_holder_loses_nothing_and_a_stopped_one_does_nothing(
+    server: RedisServer, source: Told, tmp_path: Path
+) -> None:
+    receiver = HttpReceiver("hang")
+    with receiving(receiver) as (url,), ExitStack() as layers:
+        one, two = (layers.enter_context(web_process(server, tmp_path / name, url)) for name in ("one", "two"))
+        wait_until(lambda: is_holder(one) or is_holder(two), what="one has the lease")
+        if is_holder(two):
+            one, two = two, one
+        first = post(two, "100")
+        source.show(live(BTC, 101))
+        wait_until(lambda: receiver.bodies, what="a first try")
+        one.process.kill()
+        wait_until(lambda: is_holder(two), what="the lease moves")
+        wait_until(lambda: raised(two)[0]["deliveries"][0]["state"] == "delivered", what="it is delivered by the other")
+        assert receiver.ids == [raised(two)[0]["id"]] * 2
+
+        three = layers.enter_context(web_process(server, tmp_path / "three", url))
+        receiver.ways = [500]
+        second, third = post(three, "200"), post(three, "300")
+        source.show(live(BTC, 201))
+        wait_until(lambda: len(raised(two)) == 2 and raised(two)[0]["deliveries"][0]["tries"] == 1, what="a try failed")
+        two.process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: is_holder(three), what="the lease moves")
+        source.show(live(BTC, 301))
+        wait_until(lambda: len(receiver.bodies) == 5, what="the next one delivers what waited and what rings")
+        two.process.send_signal(signal.SIGCONT)
+        said = "this process no longer judges and delivers the alerts"
+        wait_until(lambda: said in (tmp_path / "two").read_text(), what="the stopped one knows")
+        assert is_holder(three)
+        assert not is_holder(two)
+        rings = raised(three)
+        assert raised(two) == rings
+        assert [ring["alert"] for ring in rings] == [third, second, first]
+        assert [delivery["state"] for ring in rings for delivery in ring["deliveries"]] == ["delivered"] * 3
+        assert Counter(receiver.ids) == {rings[0]["id"]: 1, rings[1]["id"]: 2, rings[2]["id"]: 2}
+
+
+# --- a Redis that was emptied -----------------------------------------------------------------------------------------
+
+
+def test_an_emptied_redis_gets_the_alerts_back(
+    server: RedisServer, source: Told, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "pluto.db"
+    with desk(server, "one", path=path) as one:
+        wait_to_track(one)
+        holder_of(one)
+        made = [one.make(), one.make(condition="crosses", across_gaps=True)]
+        wait_until(lambda: one.alerts.figures.held == 2, what="the process has read of both")
+        server.client.flushall()
+        wait_until(lambda: server.client.hlen("{pluto}:alerts") == 2, what="Redis has them again")
+        assert "Redis had no alerts: this process has refilled it with 2" in caplog.text
+        wait_until(lambda: one.is_holder and one.ids == made, what="the process goes on")
+        wait_until(lambda: [row.id for row in copy_of(path)] == made, what="the file has a copy")
+    server.client.flushall()
+    change(server, How.ADD, BTC, ETH)
+    with desk(server, "two", path=path) as two:
+        wait_until(lambda: server.client.hlen("{pluto}:alerts") == 2, what="Redis has them from the file")
+        wait_until(lambda: source.show(live(BTC, 101)) or two.rang, what="they are judged")
+        assert two.rang == made[:1]
+        assert two.alerts.delete(made[1]) is not None
+        wait_until(lambda: copy_of(path) == [], what="the copy has none, too")
+    server.client.hdel("{pluto}:state", "epoch")
+    with desk(server, "three", path=path) as three:
+        holder_of(three)
+        assert three.ids == [], "an empty list is a list"
+
+
+def test_the_copy_in_the_file_goes_on_with_the_next_worker_that_writes_it(
+    server: RedisServer, source: Told, tmp_path: Path
+) -> None:
+    path = tmp_path / "pluto.db"
+    with desk(server, "one", path=path, crew="crew") as one, desk(server, "two", path=path, crew="crew") as two:
+        wait_to_track(one, two)
+        made = [one.make(), two.make(value="200"), one.make(value="300")]
+        wait_until(lambda: [row.id for row in copy_of(path)] == made, what="the first one writes")
+        two.alerts.delete(made[0])
+        one.store.stop()
+        wait_until(lambda: [row.id for row in copy_of(path)] == made[1:], what="the second one has taken over")
+        two.alerts.delete(made[1])
+        wait_until(lambda: [row.id for row in copy_of(path)] == made[2:], what="and goes on")
+
+
+def test_a_redis_that_writes_its_disk_loses_nothing_by_a_kill(tmp_path: Path) -> None:
+    with redis_server(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+        change(server, How.ADD, BTC, ETH)
+        with scraping(settings_for(server.url, "scraper")) as (source, publisher), desk(server, "one") as one:
+            owns(publisher, BTC, ETH)
+            wait_to_track(one)
+            holder_of(one)
+            made = [one.make(), one.make(value="200")]
+            source.show(live(BTC, 101))
+            wait_until(lambda: one.rang == made[:1], what="one rings")
+            raised = one.alerts.raised(10)
+            server.kill()
+            server.start()
+            wait_until(lambda: one.alerts.figures.lease == (True, 2), what="another term begins")
+            assert one.ids == made[1:]
+            assert one.alerts.raised(10) == raised
+            wait_until(lambda: source.show(live(BTC, 201)) or one.rang == made, what="the other one rings")
+
+
+# --- the ledger -------------------------------------------------------------------------------------------------------
+
+
+def test_the_ledger_in_redis_keeps_what_the_one_in_a_file_keeps(
+    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (storage.ledger, relay.ledger):
+        monkeypatch.setattr(module, "MAX_RAISED", 4)
+        monkeypatch.setattr(module, "MAX_UNDELIVERED", 9)
+    connection = connect(tmp_path / "pluto.db", 1.0)
+    connection.execute("PRAGMA synchronous = OFF")
+    link = Link(settings_for(server.url, "ledger"), Counter())
+    link.begin()
+    _, fence, _ = link.run(TAKE, "ledger", 0, 60_000, 1, "{}")
+    in_file, chance = FileLedger(connection), random.Random(2)
+
+    def write(*calls: tuple[str, *tuple[Any, ...]]) -> str:
+        in_redis = RedisLedger(link)
+        dropped = 0
+        for name, *args in calls:
+            getattr(in_redis, name)(*args)
+            dropped += getattr(in_file, name)(*args) or 0
+        outcome: str
+        outcome, count = link.run(WRITE, fence, *in_redis.written)
+        assert count == dropped
+        return outcome
+
+    fields = {"ticker": "BTCUSD", "note": "é"}
+    server.client.hset("{pluto}:alerts", "a", "1 BTCUSD 1 - {}")
+    in_file.keep_alert(AlertRow("a", fields, True, None))
+    for number in range(60):
+        id, at = f"{number:016x}", 1_000 + number
+        deliveries = [Delivery(id, target, target, DeliveryState.WAITING, 0, at) for target in ("t1", "t2")]
+        raised = "keep_raised", id, at, {"id": id, "alert": "a", "at": at}, deliveries[: chance.randrange(3)]
+        assert write(raised, ("keep_alert", AlertRow("a", fields, False, at))) == "kept"
+        assert write(raised) == "kept", "what is there stays"
+        ended = [chance.choice(["t1", "t2"]), chance.choice(["delivered", "failed", "waiting"])]
+        for waiting in list(in_file.waiting(ended[0], 2))[: chance.randrange(3)]:
+            write(("keep_delivery", waiting[1]._replace(state=DeliveryState(ended[1]), tries=number, error="é")))
+        write(raised)  # the file is tidied only then
+        in_redis = RedisLedger(link)
+        assert in_redis.raised(20) == in_file.raised(20)
+        assert in_redis.alerts() == in_file.alerts()
+        for target in ("t1", "t2"):
+            assert list(in_redis.waiting(target, 3)) == list(in_file.waiting(target, 3))
+            assert in_redis.count_waiting(target) == in_file.count_waiting(target)
+    write(("forget_alert", "a"))
+    assert write(("keep_raised", "f" * 16, 1, {"alert": "a"}, [])) == "void"
+    assert link.run(WRITE, int(fence) - 1, "[]", 1, 1) == ["lost", 0]
+    link.redis.close()
+    connection.close()
