@@ -268,6 +268,7 @@ def test_a_killed_supervisor_takes_its_workers_along(tmp_path: Path) -> None:
         processes = crew.processes()
         assert not any("redis" in text for process in processes.values() for text in told_openly(process))
         crew.pluto.process.kill()
+        crew.pluto.process.wait(5)
         wait_until(lambda: alive(list(processes.values())) == [], 2.0, what="no worker outlives it")
         with socket.create_server(("127.0.0.1", int(port))):
             pass
