@@ -270,8 +270,13 @@ def test_a_killed_supervisor_takes_its_workers_along(tmp_path: Path) -> None:
         crew.pluto.process.kill()
         crew.pluto.process.wait(5)
         wait_until(lambda: alive(list(processes.values())) == [], 2.0, what="no worker outlives it")
-        with socket.create_server(("127.0.0.1", int(port))):
-            pass
+        wait_until(lambda: is_free(int(port)), 2.0, what="the port is free")
+
+
+def is_free(port: int) -> bool:
+    with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        return True
+    return False
 
 
 TAKE_TERMINAL = (
