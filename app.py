@@ -73,6 +73,7 @@ CANT_START, GAVE_UP = 1, 3  # exit codes; 2 is argparse's, for a wrong setting
 OF_SCRAPERS = ("/health", "/livez", "/readyz", "/metrics", "/api/performance")  # all that --role scraper answers
 ONLY_SCRAPES = "This process only scrapes. Ask one that runs with --role web or all."
 CATCH_UP_S = 1.0  # for Redis to tell all that it has
+LEAVE_GRACE_S = 0.1  # for clients that have just connected to begin
 STOP_GRACE_S = 0.3  # for streams to send their last event
 
 T = TypeVar("T")
@@ -411,8 +412,10 @@ def _catch_up(parts: Parts) -> None:
 
 
 def _leave_port(servers: list[Server]) -> None:
+    """New clients go to other workers from now on. Those that have just come still get an answer, and its end."""
     for server in servers:
         server.leave_port()
+    gevent.sleep(LEAVE_GRACE_S)
 
 
 def _start_store(parts: Parts) -> list[Ticker]:
