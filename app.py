@@ -21,8 +21,9 @@ import os
 import secrets
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -71,6 +72,8 @@ PROJECT = Path(__file__).parent
 CANT_START, GAVE_UP = 1, 3  # exit codes; 2 is argparse's, for a wrong setting
 OF_SCRAPERS = ("/health", "/livez", "/readyz", "/metrics", "/api/performance")  # all that --role scraper answers
 ONLY_SCRAPES = "This process only scrapes. Ask one that runs with --role web or all."
+CATCH_UP_S = 1.0  # for Redis to tell all that it has
+LEAVE_GRACE_S = 0.1  # for clients that have just connected to begin
 STOP_GRACE_S = 0.3  # for streams to send their last event
 
 T = TypeVar("T")
@@ -328,8 +331,7 @@ def run(settings: Settings, console: Console, place: Place | None = None) -> Non
     listeners = _listeners(settings, place)
     bound, port = listeners[0].getsockname()[:2]
     with ExitStack() as layers:
-        is_simulated = settings.demo and settings.role != "web"
-        simulator = layers.enter_context(Simulator().running()) if is_simulated else None
+        simulator = layers.enter_context(_simulator(settings))
         if simulator is not None:
             settings = replace(settings, source_url=simulator.url)
         open_files = raise_limit()  # after the simulator's start, which keeps the old limit
@@ -343,6 +345,7 @@ def run(settings: Settings, console: Console, place: Place | None = None) -> Non
         layers.callback(parts.alerts.stop)
         source.start()
         layers.callback(source.stop)
+        _catch_up(parts)
         servers = layers.enter_context(serving(listeners, create_app(parts)))
         broadcaster.start()
         layers.callback(broadcaster.stop)
@@ -405,9 +408,24 @@ def serving(listeners: list[socket.socket], app: Flask) -> Iterator[list[Server]
         gevent.joinall([gevent.spawn(server.stop, timeout=STOP_GRACE_S) for server in servers])
 
 
+def _simulator(settings: Settings) -> AbstractContextManager[Simulator | None]:
+    return Simulator().running() if settings.demo and settings.role != "web" else nullcontext()
+
+
+def _catch_up(parts: Parts) -> None:
+    """Before it serves, a process has what the clients of others have, who may come next. It doesn't wait long."""
+    reads_stream = parts.relay is not None and parts.relay.reader is not None
+    deadline = time.monotonic() + CATCH_UP_S
+    while reads_stream and not parts.broadcaster.table.stream and time.monotonic() < deadline:
+        gevent.sleep(0.005)
+        parts.broadcaster.flush()
+
+
 def _leave_port(servers: list[Server]) -> None:
+    """New clients go to other workers from now on. Those that have just come still get an answer, and its end."""
     for server in servers:
         server.leave_port()
+    gevent.sleep(LEAVE_GRACE_S)
 
 
 def _start_store(parts: Parts) -> list[Ticker]:

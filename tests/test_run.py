@@ -801,7 +801,7 @@ def test_compose_runs_several_machines_with_settings_and_a_proxy_that_are_there(
     text, nginx = (ROOT / "compose.yaml").read_text(), (ROOT / "examples" / "nginx.conf").read_text()
     variables = {variable for _, variable, _, _ in settings_table()} | {"PLUTO_NAME", "PLUTO_CERTIFICATES"}
     assert set(re.findall(r"PLUTO_[A-Z_]+", text)) <= variables
-    replaced = re.findall(r's/([^/"]+)/', text)
+    replaced = re.findall(r'-e "s/([^/"]+)/', text)
     assert len(replaced) == 2
     for pattern in replaced:
         assert re.search(pattern, nginx), pattern

