@@ -90,9 +90,9 @@ def scraping(settings: RelaySettings) -> Iterator[tuple[Told, Publisher]]:
 
 
 @contextmanager
-def reading(settings: RelaySettings) -> Iterator[tuple[Table, Reader]]:
+def reading(settings: RelaySettings, table: Table | None = None) -> Iterator[tuple[Table, Reader]]:
     """It tracks what Redis has, as the watchlist of a web process does."""
-    table = Table()
+    table = table or Table()
 
     def follow() -> None:
         tickers = set(reader.tickers())
