@@ -354,11 +354,19 @@ class Table:
             return None
         before, quote = entry.quote, self._as_of(quote, self._clock())
         if quote == before:
-            entry.quote = quote
-            self._note_origin(quote)
+            self._keep(quote, entry)
             return None
         self._set(quote, entry.tracked)
         return before
+
+    def _keep(self, quote: Quote, entry: Entry) -> None:
+        """The entry's quote once more: with a later proof, or at another position. No client is told."""
+        if quote.position == entry.quote.position:
+            entry.quote = quote
+        else:
+            self._entries[quote.ticker] = self._entry(quote, entry.sequence, entry.tracked)
+            self.version += 1
+        self._note_origin(quote)
 
     def expire(self) -> None:
         """Turns every live price whose proof has run out into a stale one."""
@@ -376,12 +384,14 @@ class Table:
         return quote.as_of(now, self.why_expired(quote.ticker)) if quote.has_expired(now) else quote
 
     def _set(self, quote: Quote, tracked: int) -> None:
-        sequence = self.sequence + 1
-        number = max(quote.position or 0, self.position) if self.stream else sequence
-        text = json.dumps(wire_fields(quote, number), separators=(",", ":"), ensure_ascii=False)
-        self._entries[quote.ticker] = Entry(quote, sequence, tracked, text, number)
+        self._entries[quote.ticker] = self._entry(quote, self.sequence + 1, tracked)
         self._note_origin(quote)
         self._mark()
+
+    def _entry(self, quote: Quote, sequence: int, tracked: int) -> Entry:
+        number = max(quote.position or 0, self.position) if self.stream else sequence
+        text = json.dumps(wire_fields(quote, number), separators=(",", ":"), ensure_ascii=False)
+        return Entry(quote, sequence, tracked, text, number)
 
     def _note_origin(self, quote: Quote) -> None:
         if quote.position is None:
@@ -1003,7 +1013,10 @@ class Broadcaster:
     def flush(self) -> bool:
         """Moves quotes from the hand-off into the table, and sends them. Returns whether anything changed."""
         now_ms = _now_ms()
-        for quote in self._take():
+        taken = self._take()
+        if self._mark_taken[0] != self.table.stream:
+            self.table.follow(self._mark_taken[0], 0)  # the numbers of the stream before mean nothing in this one
+        for quote in taken:
             if (before := self.table.put(quote)) is not None:
                 self._note_way(before, quote, now_ms)
         if not self._taken:

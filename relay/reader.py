@@ -192,6 +192,8 @@ class Reader:
             self._refill(known)
             raise EpochEnded  # and it is read again
         self._counters["relay_loads"] += 1
+        if epoch != self._epoch:
+            self._mark(epoch, 0)
         position, has_list_changed = int(sequence or 0), self._mirror.keys() != quotes.keys()
         for ticker in self._mirror.keys() - quotes.keys():
             self._drop(ticker)

@@ -1177,3 +1177,16 @@ def test_a_stream_whose_reader_is_killed_while_it_waits_frees_its_place(stage: S
     reader.kill()
     client.leave()
     assert broadcaster.clients.by_transport.total() == 0
+
+
+def test_a_quote_of_a_new_stream_has_its_number_there() -> None:
+    broadcaster = Broadcaster()  # not started: it flushes when we say so
+    broadcaster.add(BTC)
+    quote = Quote(BTC, State.LIVE, "100", 0.5, 1, Source.SOCKET, received_at=1, proven_until=math.inf)
+    for stream, position in (("old", 50), ("new", 3)):
+        broadcaster.mark(stream, 0)
+        broadcaster.put(replace(quote, position=position))
+        broadcaster.mark(stream, position)
+        broadcaster.flush()
+        (entry,) = broadcaster.table.entries
+        assert (entry.number, json.loads(entry.wire_json)["sequence"]) == (position, position)
