@@ -200,7 +200,7 @@ def test_our_json_and_our_protobuf_are_the_same_message(quote: Quote) -> None:
 
 
 def test_every_field_of_a_quote_has_its_field_in_the_message() -> None:
-    message = price_update(Entry(FULL, 7, tracked=1, wire_json=""))
+    message = price_update(Entry(FULL, 7, tracked=1, wire_json="", number=7))
     assert not price_update(Entry(QUOTES[1], 7, tracked=1, wire_json="")).HasField("change_percent")
     assert price_update(Entry(QUOTES[2], 7, tracked=1, wire_json="")).HasField("change_percent"), "0 is known"
     assert {field.name for field, _ in message.ListFields()} == {field.name for field in PriceUpdate.DESCRIPTOR.fields}

@@ -80,11 +80,10 @@ class Stage:
     def wait_for_owner(self, name: str, *tickers: str, limit_s: float = OWNED_LIMIT_S) -> None:
         wait_until(lambda: self.owners() == dict.fromkeys(tickers or TICKERS, name), limit_s, what=f"{name} owns all")
 
-    def wait_for_peers(self, *names: str) -> None:
-        """These scrapers are alive; each has ticked since it was started, or went on."""
+    def peers(self) -> set[str]:
+        """The scrapers that are alive, as Redis has them."""
         client: Any = self.redis.client
-        client.delete(SCRAPERS)
-        wait_until(lambda: client.hgetall(SCRAPERS).keys() == set(names), what=f"{names} are alive")
+        return set(client.hkeys(SCRAPERS))
 
     def track(self, *tickers: str) -> None:
         self.webs[0].http.put("/api/watchlist", json={"tickers": tickers or TICKERS}).raise_for_status()
@@ -171,10 +170,11 @@ def test_a_scraper_that_was_stopped_past_its_lease_gets_nothing_through(stage: S
             new.show(ticker, "200")
             stage.wait_for_owner("new", ticker, limit_s=10)
             stage.wait_for_price(ticker, "200")
+            wait_until(lambda: stage.peers() == {"new"})
             old.show(ticker, "101")
             old.process.send_signal(signal.SIGCONT)
             old.show(ticker, "102")
-            stage.wait_for_peers("new", "old")
+            wait_until(lambda: stage.peers() == {"new", "old"}, what="the stopped one has ticked")
             new.show(ticker, "201")
             stage.wait_for_price(ticker, "201")
             assert not published(stage, ticker, before) & {"101", "102"}, "the stopped one's prices are in no entry"
