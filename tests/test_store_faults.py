@@ -240,7 +240,7 @@ def test_a_damaged_page_sets_the_file_aside_whoever_meets_it(path: Path) -> None
         wait_until(lambda: two.store.files_set_aside, what="set aside")
         seen = count()
         wait_until(lambda: str(seen + 20) in prices_of(path))
-        assert two.store.state is StoreState.RUNNING
+        wait_until(lambda: two.store.state is StoreState.RUNNING)
     assert len(list(path.parent.glob("pluto.db.damaged-*Z"))) == 1
     with kept(path) as three:
         assert three.found == [BTC]
