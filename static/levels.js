@@ -16,6 +16,8 @@ export class Levels {
   #onDrop;
   #places = 0; // most decimals of a level
   #scale = null; // where prices stand: {yOf, priceAt, size}; null: there is no chart
+  #width = NaN; // of the overlay, px
+  #height = NaN;
   #lines = new Map(); // id → {element, id, value, words, before, y, timer}; `before` is the value it had before it moves
   #grip = null; // the line that the pointer holds: {line, from, offset, isMoved}
 
@@ -57,8 +59,9 @@ export class Levels {
     this.#overlay.hidden = !scale;
     if (!scale) return;
     const { width, height } = scale.size;
-    if (this.#overlay.clientWidth !== width) this.#overlay.style.width = `${width}px`;
-    if (this.#overlay.clientHeight !== height) this.#overlay.style.height = `${height}px`;
+    if (this.#width !== width) this.#overlay.style.width = `${width}px`;
+    if (this.#height !== height) this.#overlay.style.height = `${height}px`;
+    [this.#width, this.#height] = [width, height]; // Asking the element instead would make the browser lay out the page.
     for (const line of this.#lines.values()) this.#stand(line, height);
   };
 
