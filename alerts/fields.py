@@ -37,6 +37,8 @@ FIELDS = {
 """Each field, and the conditions that have it."""
 
 _DECIMAL = re.compile(r"(?:0|[1-9]\d*)(?:\.\d+)?", re.ASCII)
+_NO_TEXT = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but the newline, those that turn the direction of text, and half characters."""
 
 
 class InvalidAlert(PlutoError):
@@ -158,7 +160,7 @@ def _until(fields: Mapping[str, Any], now: int) -> int | None:
 
 def _note(fields: Mapping[str, Any]) -> str:
     note = fields.get("note", "")
-    if not isinstance(note, str) or len(note) > MAX_NOTE or not note.replace("\n", "").isprintable():
+    if not isinstance(note, str) or len(note) > MAX_NOTE or _NO_TEXT.search(note):
         raise InvalidAlert(f"note is a text of at most {MAX_NOTE} characters, without control characters.")
     return note
 

@@ -10,12 +10,12 @@ import { settings } from "./settings.js";
 import { store } from "./store.js";
 
 const MOST_SAID = 9; // unseen; more are "9+"
+const AGAIN_AFTER = 1_000; // ms
 
 const looks = Object.assign(document.createElement("link"), { rel: "stylesheet", href: "/static/alerts.css" });
 const styled = new Promise((resolve) => ["load", "error"].forEach((name) => looks.addEventListener(name, resolve)));
 document.head.append(looks);
-const templates = await (await fetch("/static/alerts.html")).text();
-document.body.append(...new DOMParser().parseFromString(templates, "text/html").querySelectorAll("template"));
+document.body.append(...new DOMParser().parseFromString(await templates(), "text/html").querySelectorAll("template"));
 await styled;
 
 customElements.define("alert-form", AlertForm);
@@ -28,6 +28,14 @@ export const showList = () => list.open();
 
 /** In the ticker's details, which are open. */
 export const make = () => document.querySelector("alert-form").begin();
+
+/** Asks until it has them: a module that fails once can't be had again before the page is loaded anew. */
+async function templates() {
+  const answer = await fetch("/static/alerts.html").catch(() => null);
+  if (answer?.ok) return answer.text();
+  await new Promise((resolve) => setTimeout(resolve, AGAIN_AFTER));
+  return templates();
+}
 
 /** A bell on each row whose ticker has alerts. */
 function paintBells() {

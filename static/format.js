@@ -9,6 +9,7 @@ let locale = "en-US";
 const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const CLOCK_SECONDS = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+const DATE = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
 const UTC_DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
 
 /** What each state is called on screen. */
@@ -122,9 +123,10 @@ export function dayWords(ms, isUtc = false) {
   return (isUtc ? UTC_DAY : DAY).format(ms);
 }
 
-/** "26 Nov 14:02". */
+/** "26 Nov 14:02", and the year if it isn't this one: "26 Nov 2031 14:02". */
 export function momentWords(ms) {
-  return `${DAY.format(ms)} ${CLOCK.format(ms)}`;
+  const isThisYear = new Date(ms).getFullYear() === new Date().getFullYear();
+  return `${(isThisYear ? DAY : DATE).format(ms)} ${CLOCK.format(ms)}`;
 }
 
 /** "14:02:11". */

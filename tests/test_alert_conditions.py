@@ -208,6 +208,11 @@ def test_an_alert_is_read_and_written_exactly() -> None:
     assert moves.cooldown == 300
 
 
+@pytest.mark.parametrize("note", ["👨‍👩‍👧", "prix\u00a0: 5", "非常\u3000高い", "می\u200cخواهم", "\U0001fae9"])
+def test_a_note_has_any_language(note: str) -> None:
+    assert alert_of({**GOOD, "note": note}, "a", 0).note == note
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -216,7 +221,8 @@ def test_an_alert_is_read_and_written_exactly() -> None:
         {"direction": "up"}, {"within": 60}, {"across_gaps": True}, {"cooldown": 60}, {"repeat": 1},
         {"repeat": True, "cooldown": 9}, {"repeat": True, "cooldown": True}, {"hysteresis": "51"}, {"hysteresis": 0.1},
         {"until": 1}, {"until": "yesterday"}, {"until": True}, {"until": 10**18}, {"note": "x" * 201},
-        {"note": "\x1b[31m"}, {"id": "mine"}, {"url": "json://x"},
+        {"note": "\x1b[31m"}, {"note": "a\rb"}, {"note": "\u202ea"}, {"note": "\ud800"},
+        {"id": "mine"}, {"url": "json://x"},
         {"condition": "moves", "value": "5"}, {"condition": "moves", "value": "100.1", "within": 60},
         {"condition": "moves", "value": "5", "within": 86_401}, {"condition": "state", "within": 60},
     ],

@@ -221,6 +221,13 @@ def test_without_a_store_the_form_says_so_and_without_pluto_the_list_does(page: 
         expect(page.get_by_role("dialog", name="Alerts").get_by_role("alert")).to_contain_text("Pluto doesn't answer")
 
 
+def test_alerts_come_although_a_part_of_them_failed_to_load(page: Page, server: QuoteServer) -> None:
+    page.route("**/static/alerts.html", lambda route: route.abort(), times=1)
+    page.goto(server.url)
+    page.get_by_role("button", name="Alerts").click()
+    expect(page.get_by_role("dialog", name="Alerts")).to_be_visible()
+
+
 def test_what_a_lost_connection_kept_back_is_told_once(browser_page: Page, server: QuoteServer) -> None:
     server.track("SOLUSD")
     server.put(("SOLUSD", "live", "5.00"))
