@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from quotes import NO_SIGN_OF_LIFE, Quote, Ticker, steady_ms
 from relay.link import FIRST_PAUSE_S, MAX_PAUSE_S, NO_REDIS, EpochEnded, Link, RelaySettings
-from relay.scripts import CHANGE, LEASES, PROOFS, QUOTES, STATE, STREAM, How, from_json
+from relay.scripts import BEGUN, CHANGE, LEASES, PROOFS, QUOTES, STATE, STREAM, How, from_json
 
 log = logging.getLogger("pluto.relay")
 
@@ -188,7 +188,7 @@ class Reader:
         self.link.check()
         if epoch != self.link.epoch:
             raise EpochEnded
-        if not listed and (known := sorted(self._mirror) or self.offered):
+        if known := self._known(epoch, listed):
             self._refill(known)
             raise EpochEnded  # and it is read again
         self._counters["relay_loads"] += 1
@@ -205,8 +205,14 @@ class Reader:
         self._end_entries(has_list_changed=has_list_changed)
         self._mark_position()
 
+    def _known(self, epoch: str, listed: str | None) -> list[Ticker]:
+        """What a Redis with this list lacks; a new process that knew none may have begun one in an emptied Redis."""
+        if not listed:
+            return sorted(self._mirror) or self.offered
+        return sorted(self._mirror) if listed == BEGUN and epoch != self._epoch else []
+
     def _refill(self, tickers: list[Ticker]) -> None:
-        """Redis has no list at all, not even an empty one: the first process that notices writes its own."""
+        """The first process that notices writes its own list."""
         sequence, _ = self.link.run(CHANGE, *self._settings.change(How.REFILL, tickers))
         if sequence:
             log.warning("Redis had no watchlist: this process has refilled it with %d tickers", len(tickers))

@@ -3,7 +3,8 @@
 This file owns the keys, the scripts, and how their arguments and answers are written. It connects to nothing and keeps
 no state, so any thread may use it. All keys share one slot, so that a cluster can hold them:
 
-    state      hash: `run` (of the server), `epoch`, `sequence`, `fence`, `listed` (there is a watchlist)
+    state      hash: `run` (of the server), `epoch`, `sequence`, `fence`, `listed` (there is a watchlist: 1, or `begun`
+               if it began with a change by a process that may have known no list)
     quotes     hash: ticker → "sequence JSON", its newest quote; its keys are the watchlist
     proofs     hash: ticker → the end of the newest proof, in ms of Redis' clock
     leases     hash: ticker → "fence scraper end"; a lease that has ended is free
@@ -140,8 +141,10 @@ return 1
 # ARGV: epoch, length of the stream, what to do, most tickers; then ticker and first quote of each. Returns the sequence
 # of the change, 0 if nothing changed, and the tickers for which there is no room.
 CHANGE = """
-if ARGV[3] == 'refill' and redis.call('HEXISTS', state, 'listed') == 1 then return {0, {}} end
-redis.call('HSET', state, 'listed', 1)
+local listed = redis.call('HGET', state, 'listed')
+if ARGV[3] == 'refill' and listed == '1' then return {0, {}} end
+if ARGV[3] == 'refill' or ARGV[3] == 'replace' then redis.call('HSET', state, 'listed', 1)
+elseif not listed then redis.call('HSET', state, 'listed', 'begun') end
 local fields, refused, named, count = {}, {}, {}, redis.call('HLEN', quotes)
 local function note(ticker, json) fields[#fields + 1], fields[#fields + 2] = ticker, json end
 for i = 5, #ARGV, 2 do named[ARGV[i]] = true end
@@ -168,12 +171,18 @@ return {append(fields, ARGV[2]), refused}
 
 
 class How(StrEnum):
-    """How a change of the watchlist is meant. `refill` does nothing if Redis has a list, even an empty one."""
+    """How a change of the watchlist is meant.
+
+    `refill` does nothing if Redis has a list, even an empty one; it adds to one that began with a single change.
+    """
 
     ADD = "add"
     REMOVE = "remove"
     REPLACE = "replace"
     REFILL = "refill"
+
+
+BEGUN = "begun"  # see `listed`
 
 
 # --- arguments and answers --------------------------------------------------------------------------------------------

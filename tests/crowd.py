@@ -110,13 +110,17 @@ class Client:
 
 
 class Crowd:
-    """Clients of one server and all they were told. `delays` counts, by transport and ms, from page to client."""
+    """Clients of one server and all they were told. `delays` counts, by transport and ms, from page to client.
 
-    def __init__(self, port: int) -> None:
+    With `may_renumber` the server's sequence may begin anew, as behind a Redis that was emptied: then an older quote is
+    one that Pluto also had earlier.
+    """
+
+    def __init__(self, port: int, *, may_renumber: bool = False) -> None:
         self.clients: list[Client] = []
         self.delays = {transport.name: array("q", bytes(8 * (DELAY_LIMIT_MS + 1))) for transport in TRANSPORTS}
         self.counters: Counter[str] = Counter()
-        self._port = port
+        self._port, self._may_renumber = port, may_renumber
         self._epoll = select.epoll()
         self._by_fd: dict[int, Client] = {}
         self._sightings: dict[tuple[object, ...], Sighting] = {}
@@ -204,8 +208,10 @@ class Crowd:
                 for fd, events in self._epoll.poll(POLL_S):
                     if (client := self._by_fd.get(fd)) is not None:
                         self._on_ready(client, events)
-        except BaseException as failure:  # the next who asks is told
+        except BaseException as failure:  # whoever asks now or next is told
             self._failure = failure
+            while self._orders:
+                self._orders.popleft()[1].set_exception(failure)
         finally:
             for client in self.clients:
                 if client.socket is not None:
@@ -281,7 +287,7 @@ class Crowd:
             self._come_back(client, "refused")
             return
         client.socket, client.has_asked = connection, False
-        client.view = View(client.view.table, client.view.last_id)
+        client.view = View(client.view.table if client.view.last_id else {}, client.view.last_id)
         self._by_fd[connection.fileno()] = client
         self._epoll.register(connection, select.EPOLLOUT)
 
@@ -358,12 +364,18 @@ class Crowd:
             view.table = {ticker: shown for ticker, shown in view.table.items() if ticker in tickers}
         news = [self._sighting(fields) for fields in message.get("updates", ())]
         for sighting in news:
-            if (before := view.table.get(sighting.ticker)) is not None and before.sequence > sighting.sequence:
+            if (before := view.table.get(sighting.ticker)) is not None and self._is_older(sighting, before):
                 raise OutOfOrder(f"{sighting} after {before}")
             view.table[sighting.ticker] = sighting
         view.last_id = message.get("id", view.last_id)
         view.has_begun |= "resumed" in message
         return news
+
+    def _is_older(self, sighting: Sighting, before: Sighting) -> bool:
+        has_fallen = before.sequence > sighting.sequence
+        if not self._may_renumber:
+            return has_fallen
+        return has_fallen and sighting.state == "live" and before.received_at > sighting.received_at
 
     def _sighting(self, fields: Mapping[str, Any]) -> Sighting:
         """The one object for this quote, by whatever transport it came."""
@@ -373,7 +385,7 @@ class Crowd:
             fields.get("priceText"),
             int(fields.get("timestamp", 0)),
             int(fields.get("receivedAt", 0)),
-            int(fields["sequence"]),
+            int(fields.get("sequence", 0)),  # protobuf leaves 0 out
         )
         return self._sightings.setdefault(key, Sighting(*key))
 
@@ -423,9 +435,9 @@ def _is_change(sighting: Sighting, before: Sighting | None) -> bool:
 
 
 @contextmanager
-def crowd_of(port: int, total: int = 0) -> Iterator[Crowd]:
+def crowd_of(port: int, total: int = 0, *, may_renumber: bool = False) -> Iterator[Crowd]:
     """A crowd that begins with so many clients."""
-    crowd = Crowd(port)
+    crowd = Crowd(port, may_renumber=may_renumber)
     crowd.start()
     try:
         crowd.join(total)

@@ -83,6 +83,19 @@ def test_redis_orders_the_changes_of_the_list_and_only_a_missing_one_is_refilled
         wait_until(lambda: table.quotes.keys() == {BTC})
 
 
+def test_a_list_that_a_new_process_begins_in_an_emptied_redis_gets_all_that_others_know(server: RedisServer) -> None:
+    with reading(settings_for(server.url, "web")) as (table, reader):
+        change(server, How.ADD, ETH, BTC)
+        wait_until(lambda: table.quotes.keys() == {ETH, BTC})
+        server.client.flushall()
+        change(server, How.ADD, SOL)
+        wait_until(lambda: reader.tickers() == [BTC, ETH, SOL])
+        change(server, How.REMOVE, ETH)
+        wait_until(lambda: table.quotes.keys() == {BTC, SOL})
+        change(server, How.REFILL, ETH)
+        assert in_redis(server.client).keys() == {BTC, SOL}
+
+
 def test_a_ticker_moves_when_the_new_page_is_live_and_the_old_one_publishes_until_then(
     server: RedisServer,
 ) -> None:

@@ -43,10 +43,11 @@ def websocket_request(last_id: str) -> bytes:
     return _request("GET", path, **headers, **{"Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg=="})
 
 
-def connect_request(codec: str, body: bytes) -> Callable[[str], bytes]:
-    """Asks for all states. Connect has no ids: who comes back is told everything."""
+def connect_request(content_type: str, body: bytes) -> Callable[[str], bytes]:
+    """Asks for all states. Connect and gRPC-Web have no ids: who comes back is told everything."""
     message = struct.pack(">BI", 0, len(body)) + body
-    headers = {"Connect-Protocol-Version": "1", "Content-Type": f"application/connect+{codec}"}
+    headers = {"Connect-Protocol-Version": "1"} if "connect" in content_type else {"X-Grpc-Web": "1"}
+    headers |= {"Content-Type": f"application/{content_type}"}
     request = _request("POST", CONNECT_PATH, **headers, **{"Content-Length": str(len(message))}) + message
     return lambda last_id: request
 
@@ -111,6 +112,7 @@ def decode_proto(data: bytes) -> dict[str, Any]:
 TRANSPORTS = (
     Transport("SSE", sse_request, read_sse),
     Transport("WebSocket", websocket_request, read_websocket),
-    Transport("Connect, binary", connect_request("proto", b"\x18\x01"), connect_reader(decode_proto)),
-    Transport("Connect, JSON", connect_request("json", b'{"allStates":true}'), connect_reader(json.loads)),
+    Transport("Connect, binary", connect_request("connect+proto", b"\x18\x01"), connect_reader(decode_proto)),
+    Transport("Connect, JSON", connect_request("connect+json", b'{"allStates":true}'), connect_reader(json.loads)),
+    Transport("gRPC-Web", connect_request("grpc-web+proto", b"\x18\x01"), connect_reader(decode_proto)),
 )
