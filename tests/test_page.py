@@ -685,6 +685,15 @@ def test_a_price_is_written_with_every_digit_and_cut_into_runs(visitor: Visitor)
     assert [run["text"] for run in runs[1] if run["faint"]] == ["0.00000"]
 
 
+def test_a_moment_of_another_year_says_which(visitor: Visitor) -> None:
+    words = visitor.blank().evaluate("""async () => {
+        const { momentWords } = await import("/static/format.js");
+        return [new Date(2099, 0, 1, 8), new Date().setHours(8, 0)].map(momentWords);
+    }""")
+    assert words[0] == "1 Jan 2099 08:00"
+    assert re.fullmatch(r"\d{1,2} \w{3,4} 08:00", words[1])
+
+
 def test_a_session_of_a_day_stays_bounded_and_in_order(visitor: Visitor) -> None:
     page = visitor.blank()
     session = page.evaluate("""async () => {
