@@ -195,8 +195,6 @@ class Reader:
         if epoch != self._epoch:
             self._mark(epoch, 0)
         position, has_list_changed = int(sequence or 0), self._mirror.keys() != quotes.keys()
-        if epoch != self._epoch:
-            self._mark(epoch, 0)
         for ticker in self._mirror.keys() - quotes.keys():
             self._drop(ticker)
         for ticker, value in quotes.items():
