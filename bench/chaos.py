@@ -2,10 +2,10 @@
 
     .venv/bin/python bench/chaos.py [--seconds 120] [--seed 1] [--logs FOLDER]
 
-Two scrapers with real browsers open pages of the simulator, two web workers serve 500 clients, and one Redis is between
-them, behind TCP proxies. Ten tickers change twice a second each, three more come and go. A client that is cut off comes
-back by itself: with the id of its last batch, or, by Connect and gRPC-Web, with a new stream. All kinds of harm happen
-once in a random order, then again until the time is up. In the end all is mended, and these must hold:
+Two scrapers with real browsers open pages of the simulator, two web workers with a store serve 500 clients, and one
+Redis is between them, behind TCP proxies. Ten tickers change twice a second each, three more come and go. A client that
+is cut off comes back by itself: with the id of its last batch or, by Connect and gRPC-Web, with a new stream. All kinds
+of harm happen once in a random order, then again until the time is up. Then all is mended, and these must hold:
 
 - All clients see all tickers live again. When prices stop, each client's table has what Redis has. (Connect tells
   nothing of removed tickers, so there it is no fault to show one.)
@@ -70,16 +70,19 @@ class Chaos:
         self.began = time.monotonic()
         self.lines = {name: FaultyLine(redis.port) for name in ("web workers", "scrapers")}
         self._logs, self._started = logs, 0
-        self.scrapers = [self._start_scraper(), self._start_scraper()]
-        self.web = self._pluto("web workers", "web", "--workers", "2", "--no-store")
+        self.scrapers = [self.start_scraper() for _ in range(2)]
+        self.web = self._pluto(
+            "web workers", "web", "--workers", "2", "--data", str(self.redis.folder), PLUTO_STORE="on"
+        )
 
-    def _start_scraper(self) -> Pluto:
-        return self._pluto("scrapers", "scraper", "--source-url", self.simulator.url)
-
-    def _pluto(self, line: str, role: str, *options: str) -> Pluto:
+    def _pluto(self, line: str, role: str, *options: str, **environment: str) -> Pluto:
         self._started += 1
-        url, log = f"redis://127.0.0.1:{self.lines[line].port}", self._logs / f"{self._started}-{role}.log"
-        return self.stack.enter_context(running_pluto("--role", role, *options, log=str(log), PLUTO_REDIS=url))
+        environment |= {"PLUTO_REDIS": f"redis://127.0.0.1:{self.lines[line].port}"}
+        environment["log"] = str(self._logs / f"{self._started}-{role}.log")
+        return self.stack.enter_context(running_pluto("--role", role, *options, **environment))
+
+    def start_scraper(self) -> Pluto:
+        return self._pluto("scrapers", "scraper", "--source-url", self.simulator.url)
 
     def tell(self, text: str) -> None:
         print(f"{time.monotonic() - self.began:6.1f} s  {text}", flush=True)
@@ -91,8 +94,7 @@ class Chaos:
         self.scrapers[number].process.kill()
         if left := psutil.wait_procs(family, timeout=LEFT_LIMIT_S)[1]:
             self.problems.append(f"a killed scraper left {len(left)} processes")
-        self.scrapers[number].process.wait()
-        self.scrapers[number] = self._start_scraper()
+        self.scrapers[number] = self.start_scraper()
         self.tell(f"scraper {number} started anew")
 
     def stop_scraper(self) -> None:
@@ -141,8 +143,8 @@ class Chaos:
     def change_list(self) -> None:
         """Adds or removes one of those that come and go; while Redis is away this may be refused."""
         ticker, method = self.random.choice(COMERS), self.random.choice(("POST", "DELETE"))
-        self.removals += [time.time() * 1000] * (method == "DELETE")
         path = "/api/tickers" if method == "POST" else f"/api/tickers/{ticker}"
+        self.removals += [time.time() * 1000] * (method == "DELETE")
         self.counters["changes made" if self.ask(method, path, {"ticker": ticker}) else "changes refused"] += 1
 
     def ask(self, method: str, path: str, body: object) -> bool:
@@ -171,8 +173,7 @@ class Chaos:
         return [client for client in crowd.clients if not client.is_told or shown_by(client, table) != table]
 
     def check_prices(self, crowd: Crowd) -> None:
-        told = {ticker: self.simulator.truth(ticker) for ticker in (*TICKERS, *COMERS)}
-        truth = {ticker: [Change(**change) for change in changes] for ticker, changes in told.items()}
+        truth = {it: [Change(**change) for change in self.simulator.truth(it)] for it in (*TICKERS, *COMERS)}
         sightings = [self.as_listed(sighting) for sighting in crowd.sightings()]
         found = list(wrongs(sightings, truth))
         live = sum(sighting.state == "live" for sighting in sightings)
@@ -236,8 +237,7 @@ def main() -> None:
         with suppress(AssertionError):  # of the crowd, and known already
             chaos.check_prices(crowd)
         chaos.counters += crowd.counters
-    psutil.wait_procs(chaos.processes, timeout=LEFT_LIMIT_S)
-    left = alive(list(chaos.processes))
+    left = alive(psutil.wait_procs(chaos.processes, timeout=LEFT_LIMIT_S)[1])
     chaos.tell(f"{len(left)} of {len(chaos.processes)} processes are left")
     chaos.problems += [f"left: process {process.pid}" for process in left]
     print(", ".join(f"{count} {name}" for name, count in chaos.counters.items()))

@@ -202,6 +202,7 @@ class Reader:
             self._put(Ticker(ticker), text, int(number), proofs.get(ticker))
         has_list_changed |= not self.has_loaded
         self._position, self._epoch, self.has_loaded = position, epoch, True
+        self._pulse, self._renewals = Pulse(position, proofs), []  # those of another epoch mean nothing
         self._end_entries(has_list_changed=has_list_changed)
         self._mark_position()
 
@@ -296,8 +297,11 @@ class Reader:
             self._tell_expired()
 
     def _renew_some(self) -> None:
-        """A few renewed proofs at a time, so that no change waits for a thousand of them."""
-        if not self._renewals:
+        """A few renewed proofs at a time, so that no change waits for a thousand of them.
+
+        They prove the prices in Redis at the pulse: never older ones, which this process still has.
+        """
+        if not self._renewals or self._position < self._pulse.sequence:
             return
         some, self._renewals = self._renewals[:RENEWALS], self._renewals[RENEWALS:]
         for ticker, proof in some:
