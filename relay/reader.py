@@ -188,7 +188,8 @@ class Reader:
         self.link.check()
         if epoch != self.link.epoch:
             raise EpochEnded
-        if known := self._known(epoch, listed):
+        is_begun = listed == BEGUN and epoch != self._epoch  # by a new process, which may have known no list
+        if (is_begun or not listed) and (known := sorted(self._mirror) or (not listed and self.offered)):
             self._refill(known)
             raise EpochEnded  # and it is read again
         self._counters["relay_loads"] += 1
@@ -205,12 +206,6 @@ class Reader:
         self._pulse, self._renewals = Pulse(position, proofs), []  # those of another epoch mean nothing
         self._end_entries(has_list_changed=has_list_changed)
         self._mark_position()
-
-    def _known(self, epoch: str, listed: str | None) -> list[Ticker]:
-        """What a Redis with this list lacks; a new process that knew none may have begun one in an emptied Redis."""
-        if not listed:
-            return sorted(self._mirror) or self.offered
-        return sorted(self._mirror) if listed == BEGUN and epoch != self._epoch else []
 
     def _refill(self, tickers: list[Ticker]) -> None:
         """The first process that notices writes its own list."""
@@ -297,10 +292,7 @@ class Reader:
             self._tell_expired()
 
     def _renew_some(self) -> None:
-        """A few renewed proofs at a time, so that no change waits for a thousand of them.
-
-        They prove the prices in Redis at the pulse: never older ones, which this process still has.
-        """
+        """A few at a time, so that no change waits for a thousand. They prove no price from before the pulse."""
         if not self._renewals or self._position < self._pulse.sequence:
             return
         some, self._renewals = self._renewals[:RENEWALS], self._renewals[RENEWALS:]
