@@ -24,6 +24,7 @@ from quotes import State, Ticker
 
 MAX_WINDOW = 1_000  # prices of a ticker that are kept each way for `moves`; beyond that every second one goes
 INFINITE = Decimal("Infinity")
+MAX_WAITING = 100  # prices of a ticker
 EXACT = Context(prec=100)  # more digits than any product of a price and a percentage has
 TROUBLED = {State.STALE, State.BLOCKED, State.ERROR}
 WELL = {State.LIVE, State.CLOSED}
@@ -206,35 +207,50 @@ class Past(NamedTuple):
 class Window:
     """The prices of one ticker, for all its `moves`: the newest, and the extremes of those before it.
 
-    `lows` and `highs` begin with the most extreme and leave out what a later one outdoes. They are bounded: of very
-    many they forget some. `number` is that of the newest. `gap_at` is when a gap ended last, and `gap_number` the first
-    price after it.
+    `number` is that of the newest. `gap_at` is when a gap ended last, and `gap_number` the first price after it.
     """
 
     def __init__(self) -> None:
-        self.lows: list[Past] = []
-        self.highs: list[Past] = []
         self.number, self.gap_number, self.gap_at = 0, 0, 0.0
         self._last: Decimal | None = None
+        self._waiting: list[Past] = []  # to be looked at together: most prices are never asked for
+        self._lows: list[Past] = []
+        self._highs: list[Past] = []
 
     def take(self, price: Decimal, now: float, gap: bool) -> None:
         """Any live price, or the last one of before the restart."""
-        last, lows, highs = self._last, self.lows, self.highs
+        last = self._last
         if price == last and not gap:
             return
         if last is not None:
-            while lows and lows[-1].price >= last:
+            self._waiting.append(Past(now, self.number, last))
+            if len(self._waiting) >= MAX_WAITING:
+                self._settle()
+        self.number, self._last = self.number + 1, price
+        if gap:
+            self.gap_number, self.gap_at = self.number, now
+
+    def extremes(self) -> tuple[list[Past], list[Past]]:
+        """Lows and highs: each begins with the most extreme, and leaves out what a later one outdoes.
+
+        They are bounded: of very many they forget some.
+        """
+        if self._waiting:
+            self._settle()
+        return self._lows, self._highs
+
+    def _settle(self) -> None:
+        lows, highs = self._lows, self._highs
+        for past in self._waiting:
+            while lows and lows[-1].price >= past.price:
                 lows.pop()
-            while highs and highs[-1].price <= last:
+            while highs and highs[-1].price <= past.price:
                 highs.pop()
-            past = Past(now, self.number, last)
             for kept in (lows, highs):
                 if len(kept) >= MAX_WINDOW:
                     del kept[1::2]
                 kept.append(past)
-        self.number, self._last = self.number + 1, price
-        if gap:
-            self.gap_number, self.gap_at = self.number, now
+        self._waiting.clear()
 
 
 def first_since(kept: list[Past], at: float, begin: int) -> Decimal | None:
@@ -262,7 +278,7 @@ class MoveJudge:
         window, since = self._window, now - self._within
         if gap and not self._across_gaps:
             self._begin = window.number
-        low, high = (first_since(kept, since, self._begin) for kept in (window.lows, window.highs))
+        low, high = (first_since(kept, since, self._begin) for kept in window.extremes())
         has_moved = low is not None and high is not None and not self._ceiling(low) > price > self._floor(high)
         if not has_moved or not self._cooldown.is_over(now):
             self._calm_between(price if low is None else min(price, low), price if high is None else max(price, high))
