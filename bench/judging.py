@@ -3,7 +3,8 @@
     .venv/bin/python bench/judging.py                 half a minute
     .venv/bin/python bench/judging.py --seconds 4     a short round, to check that it works
 
-Prices are random walks that sometimes cross the alerts' levels. In one process, seconds with all alerts take turns with
+Prices are random walks that sometimes cross the alerts' levels. The first ones, of which many are new extremes, aren't
+counted: a Pluto that has run for minutes has them behind it. In one process, seconds with all alerts take turns with
 seconds without any. Alerts are judged on the scraper's thread, which takes turns with the hub's: their CPU time is the
 most that the hub can lose. Prints that time as a share of a core, and exits with 1 if the alerts cost more than LIMIT.
 On a busy machine the share is larger.
@@ -29,6 +30,7 @@ from store import Store, StoreSettings
 
 TICKERS = [Ticker(f"T{number}USD") for number in range(50)]
 RATE = 20  # prices a second of each
+WARM_UP = 2_000  # prices of each, as fast as they can be judged
 A_TICKER = MAX_ALERTS // len(TICKERS)
 LIMIT = 0.02  # a share of a core
 
@@ -75,20 +77,25 @@ def book(folder: Path, *, filled: bool) -> tuple[Store, Alerts, list[object]]:
     return store, alerts, rang
 
 
+def price_each(alerts: Alerts, walk: dict[Ticker, int], chance: random.Random, spent: Spent) -> None:
+    """One price of each ticker."""
+    now = round(time.time() * 1000)
+    for ticker in TICKERS:
+        walk[ticker] = walk[ticker] + chance.choice((-31, -7, 7, 31))
+        price = f"{walk[ticker] // 100}.{walk[ticker] % 100:02d}"
+        quote = Quote(ticker, State.LIVE, price, 0.5, now, Source.SOCKET, now, now, proven_until=math.inf)
+        before = time.thread_time()
+        alerts.put(quote)
+        spent.cpu += time.thread_time() - before
+        spent.quotes += 1
+
+
 def round_of(alerts: Alerts, walk: dict[Ticker, int], chance: random.Random, spent: Spent) -> None:
-    """Puts the prices of one second, at their real pace."""
+    """A second of prices, at their pace."""
     began = time.monotonic()
     for turn in range(RATE):
         time.sleep(max(0.0, began + turn / RATE - time.monotonic()))
-        now = round(time.time() * 1000)
-        for ticker in TICKERS:
-            walk[ticker] = walk[ticker] + chance.choice((-31, -7, 7, 31))
-            price = f"{walk[ticker] // 100}.{walk[ticker] % 100:02d}"
-            quote = Quote(ticker, State.LIVE, price, 0.5, now, Source.SOCKET, now, now, proven_until=math.inf)
-            before = time.thread_time()
-            alerts.put(quote)
-            spent.cpu += time.thread_time() - before
-            spent.quotes += 1
+        price_each(alerts, walk, chance, spent)
     time.sleep(max(0.0, began + 1 - time.monotonic()))
 
 
@@ -101,6 +108,9 @@ def main() -> int:
         without, empty, _ = book(Path(folder), filled=False)
         store, full, rang = book(Path(folder), filled=True)
         walks = [dict.fromkeys(TICKERS, 100_000) for _ in range(2)]
+        for alerts, walk in zip((empty, full), walks, strict=True):
+            for _ in range(WARM_UP):
+                price_each(alerts, walk, chance, Spent())
         spent = [Spent(), Spent()]
         for _ in range(options.seconds // 2):
             round_of(empty, walks[0], chance, spent[0])
