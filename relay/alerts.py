@@ -41,7 +41,7 @@ from quotes import Quote, SourceBusy, Ticker
 from relay.holder import Holder
 from relay.ledger import ALERTS, DELETE, LISTED, MAKE, NOTES, REFILL, RedisLedger, rest_of, row_of
 from relay.link import FIRST_PAUSE_S, MAX_PAUSE_S, EpochEnded, Link, RelaySettings
-from relay.scripts import STATE
+from relay.scripts import BEGUN, STATE
 from storage.intake import wall_ms
 from storage.ledger import AlertRow, Ledger
 from store import Store
@@ -181,16 +181,26 @@ class SharedAlerts:
                 raise SourceBusy(f"Alerts can't be {done} now: {trouble}.{more}") from None
 
     def _begin(self, link: Link) -> None:
-        """Begins a connection. A Redis that has no list at all, not even an empty one, gets the one that we have."""
+        """Begins a connection. Redis gets the alerts that it lacks."""
         link.begin()
-        if not (rows := self._known()) or link.redis.hexists(STATE, LISTED):
+        if not (rows := self._lacking(link)):
             return
         if link.run(REFILL, *chain(*((row.id, rest_of(row)) for row in rows))):
             log.warning(
-                "Redis had no alerts: this process has refilled it with %d; what was raised, and what waited to be "
+                "Redis lacked the alerts: this process has refilled it with %d; what was raised, and what waited to be "
                 "delivered, is lost",
                 len(rows),
             )
+
+    def _lacking(self, link: Link) -> list[AlertRow]:
+        """All that we know, if Redis has no list at all, not even an empty one.
+
+        Also what we know of the former epoch, if a process that may have known none has begun the list.
+        """
+        listed: Any = link.redis.hget(STATE, LISTED)
+        if not listed:
+            return self._known()
+        return list(self._rows.values()) if listed == BEGUN and link.epoch != self._epoch else []
 
     def _known(self) -> list[AlertRow]:
         return list(self._rows.values()) if self._is_listed else self._offered

@@ -3,7 +3,8 @@
 This file owns these keys, the scripts, and the ledger of alerts in Redis. It decides nothing about alerts, and starts
 no thread: a ledger belongs to the thread that has its link. The keys, beside those of `relay.scripts`:
 
-    state      also: `alerts` ("fence holder end", the lease), `alerts_listed` (there is a list), `notes` (the last one)
+    state      also: `alerts` ("fence holder end", the lease), `alerts_listed` (there is a list: 1, or
+               `begun` if it began with an alert of a process that may have known no list), `notes` (the last one)
     desks      hash: process → "end notifies", its heartbeat; `notifies` is 1 if it has notify URLs
     alerts     hash: alert → "number ticker armed raised_at JSON"
     judged     JSON: the last live price of each ticker with alerts, as the holder of the lease has judged it
@@ -117,7 +118,7 @@ for _, value in ipairs(redis.call('HVALS', alerts)) do
 end
 if redis.call('HLEN', alerts) >= tonumber(ARGV[2]) then return 'all' end
 if count >= tonumber(ARGV[3]) then return 'ticker' end
-redis.call('HSET', state, 'alerts_listed', 1)
+redis.call('HSETNX', state, 'alerts_listed', 'begun')
 keep(ARGV[5], ARGV[6])
 return ''
 """
@@ -126,11 +127,12 @@ return ''
 # ARGV: epoch, id. Returns whether there was such an alert.
 DELETE = ALERT_PRELUDE + "return drop(ARGV[2])"
 
-# ARGV: epoch; then id and rest of each. Returns whether there was no list at all.
+# ARGV: epoch; then id and rest of each. Returns whether there was no list at all, or one that began with an alert.
 REFILL = (
     ALERT_PRELUDE
     + """
-if redis.call('HSETNX', state, 'alerts_listed', 1) == 0 then return 0 end
+if redis.call('HGET', state, 'alerts_listed') == '1' then return 0 end
+redis.call('HSET', state, 'alerts_listed', 1)
 for i = 2, #ARGV, 2 do keep(ARGV[i], ARGV[i + 1]) end
 return 1
 """

@@ -23,9 +23,10 @@ from test_relay import change, owns
 import relay.alerts
 import relay.ledger
 import storage.ledger
-from alerts.book import TooManyAlerts
+from alerts.book import TooManyAlerts, new_row
+from alerts.fields import alert_of
 from quotes import SourceBusy, Ticker
-from relay.ledger import LEAVE, TAKE, WRITE, RedisLedger
+from relay.ledger import LEAVE, MAKE, TAKE, WRITE, RedisLedger, rest_of
 from relay.link import Link
 from relay.scripts import How
 from storage.history import History
@@ -251,6 +252,21 @@ def test_a_killed_holder_loses_nothing_and_a_stopped_one_does_nothing(
 # --- a Redis that was emptied -----------------------------------------------------------------------------------------
 
 
+def test_an_emptied_redis_gets_the_alerts_back_although_a_new_process_has_made_one(
+    server: RedisServer, source: Told
+) -> None:
+    with desk(server, "one") as one:
+        wait_to_track(one)
+        one.make()
+        wait_until(lambda: one.alerts.figures.held == 1, what="the process has read of it")
+        server.client.flushall()
+        link = Link(settings_for(server.url, "new"), Counter())
+        link.begin()
+        row = new_row(alert_of({"ticker": BTC, "condition": "above", "value": "9000"}, "0" * 16, 1))
+        assert link.run(MAKE, 1000, 100, BTC, row.id, rest_of(row)) == ""
+        wait_until(lambda: server.client.hlen("{pluto}:alerts") == 2, what="Redis has both")
+
+
 def test_an_emptied_redis_gets_the_alerts_back(
     server: RedisServer, source: Told, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -262,7 +278,7 @@ def test_an_emptied_redis_gets_the_alerts_back(
         wait_until(lambda: one.alerts.figures.held == 2, what="the process has read of both")
         server.client.flushall()
         wait_until(lambda: server.client.hlen("{pluto}:alerts") == 2, what="Redis has them again")
-        assert "Redis had no alerts: this process has refilled it with 2" in caplog.text
+        assert "Redis lacked the alerts: this process has refilled it with 2" in caplog.text
         wait_until(lambda: one.is_holder and one.ids == made, what="the process goes on")
         wait_until(lambda: [row.id for row in copy_of(path)] == made, what="the file has a copy")
     server.client.flushall()
