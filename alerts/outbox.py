@@ -225,8 +225,12 @@ class Lane:
         with self._lock:
             for raised, delivery in found:
                 known = delivery.raised in self._letters or delivery.raised in self._records
-                if not known and len(self._letters) < self._pace.in_memory:
-                    self._letters[delivery.raised] = self._letter_of(raised, delivery)
+                if known:
+                    continue
+                if len(self._letters) >= self._pace.in_memory:
+                    self._is_more_in_file = True
+                    break
+                self._letters[delivery.raised] = self._letter_of(raised, delivery)
             self._is_more_in_file = self._is_more_in_file or len(found) == limit
 
     def _letter_of(self, raised: Mapping[str, Any], delivery: Delivery) -> Letter:
