@@ -390,7 +390,7 @@ def _check(settings: Settings) -> None:
     if settings.redis:
         from relay.link import check_redis
 
-        check_redis(settings.redis)
+        check_redis(settings.redis, simulated=settings.demo)
 
 
 @contextmanager

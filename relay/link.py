@@ -29,6 +29,8 @@ STREAM_LENGTH = 10_000  # entries, about
 NOT_YET = "Redis has not been reached yet"
 CALL_LIMIT_S = 3.0  # for an answer of Redis; more than any XREAD waits
 NO_REDIS = "Redis, which brings the prices, can't be reached"  # for clients, who needn't know where it is
+SIMULATED_THERE = "has the simulated prices of a demo: give real ones another Redis, or another database of this one"
+REAL_THERE = "has real prices: give a demo another Redis, or another database of this one, such as redis://host:6379/1"
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 1.0  # before another try to reach Redis
 MAX_PROOF_MS = 60_000  # no proof holds longer; keeps a jump of Redis' clock from prolonging one
 
@@ -63,6 +65,10 @@ class RedisRefused(PlutoError):
 
 class EpochEnded(RedisError):
     """Redis was emptied or restarted since this connection began."""
+
+
+class OtherPrices(RedisError):
+    """Redis has simulated prices and ours are real, or the other way round."""
 
 
 class RedisClock:
@@ -116,6 +122,7 @@ class Link:
         self.epoch = ""
         self.round_trip_s = 0.0
         self._counters = counters
+        self._simulated = settings.simulated
         self._connects = self._begun = 0
         self.redis = redis.Redis.from_url(
             settings.url,
@@ -134,10 +141,13 @@ class Link:
         self._connects += 1
 
     def begin(self) -> None:
-        """Finds out which epoch it is. Raises RedisError."""
+        """Finds out which epoch it is. Raises OtherPrices and RedisError."""
         run, connects = self.redis.info("server")["run_id"], self._connects
         self.measure()
-        self.epoch = str(self._begin(keys=KEYS, args=[run, secrets.token_hex(4)]))
+        epoch, simulated = self._begin(keys=KEYS, args=[run, secrets.token_hex(4), int(self._simulated)])
+        if simulated != str(int(self._simulated)):
+            raise OtherPrices(SIMULATED_THERE if simulated == "1" else REAL_THERE)
+        self.epoch = str(epoch)
         self._begun = connects
         if self.trouble not in ("", NOT_YET):
             log.warning("Redis at %s is back", self.place)
@@ -181,9 +191,9 @@ class Link:
         self.redis.close()
 
 
-def check_redis(url: str) -> None:
+def check_redis(url: str, *, simulated: bool) -> None:
     """Raises RedisRefused if Redis answers and refuses us, so that a wrong password is told at once. Blocks."""
-    link = Link(RelaySettings(url, "check", 0, 0), Counter())
+    link = Link(RelaySettings(url, "check", 0, 0, simulated), Counter())
     try:
         link.begin()
     except RedisError as error:
@@ -201,13 +211,15 @@ def place_of(url: str) -> str:
 
 
 def is_refusal(error: RedisError) -> bool:
-    return isinstance(error, AuthenticationError | ResponseError) or "SSL" in str(error) or "ssl" in str(error)
+    return isinstance(error, AuthenticationError | ResponseError | OtherPrices) or "ssl" in str(error).lower()
 
 
 def sentence_of(error: RedisError, place: str) -> str:
     """Why Redis can't be used, without any secret."""
     if isinstance(error, AuthenticationError):
         return f"Redis at {place} refuses the password: correct it in PLUTO_REDIS"
+    if isinstance(error, OtherPrices):
+        return f"Redis at {place} {error}"
     if isinstance(error, ResponseError):
         return f"Redis at {place} refuses Pluto's command: {error}"
     if is_refusal(error):

@@ -3,8 +3,9 @@
 This file owns the keys, the scripts, and how their arguments and answers are written. It connects to nothing and keeps
 no state, so any thread may use it. All keys share one slot, so that a cluster can hold them:
 
-    state      hash: `run` (of the server), `epoch`, `sequence`, `fence`, `listed` (there is a watchlist: 1, or `begun`
-               if it began with a change by a process that may have known no list)
+    state      hash: `run` (of the server), `simulated` (whether the prices are), `epoch`, `sequence`, `fence`,
+               `listed` (there is a watchlist: 1, or `begun` if it began with a change by a process that may have known
+               no list)
     quotes     hash: ticker → "sequence JSON", its newest quote; its keys are the watchlist
     proofs     hash: ticker → the end of the newest proof, in ms of Redis' clock
     leases     hash: ticker → "fence scraper end"; a lease that has ended is free
@@ -58,12 +59,14 @@ end
 if redis.call('HGET', state, 'epoch') ~= ARGV[1] then return false end
 """
 
-# ARGV: the server's run, a new epoch. Returns the epoch. It comes first on every connection.
+# ARGV: the server's run, a new epoch, whether our prices are simulated. Returns the epoch, and whether those in Redis
+# are simulated. It comes first on every connection.
 BEGIN = """
 if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] or redis.call('HEXISTS', KEYS[1], 'epoch') == 0 then
   redis.call('HSET', KEYS[1], 'run', ARGV[1], 'epoch', ARGV[2])
 end
-return redis.call('HGET', KEYS[1], 'epoch')
+redis.call('HSETNX', KEYS[1], 'simulated', ARGV[3])
+return redis.call('HMGET', KEYS[1], 'epoch', 'simulated')
 """
 
 # ARGV: epoch, scraper, length of the stream; then ticker, fence, proof, JSON of each. Returns the refused tickers.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from redis_server import RedisServer, redis_server
@@ -13,7 +14,7 @@ from running import wait_until
 from broadcast import NOTHING, Since
 from broadcast import Table as BroadcastTable
 from quotes import Quote, State, Ticker
-from relay.link import Link, RedisClock
+from relay.link import Link, RedisClock, RedisRefused, check_redis
 from relay.publisher import Peer, Publisher, assign
 from relay.scripts import CHANGE, LEASES, How
 
@@ -210,3 +211,17 @@ def test_no_proof_gets_longer_by_translation_and_a_clock_that_was_set_is_measure
     assert clock.uncertainty == 1.0
     clock.note(3_000.0, 3_002.0, (3_600, 0))
     assert clock.ours(3_600_000) == 3_000.0
+
+
+def test_simulated_and_real_prices_never_share_a_redis(server: RedisServer) -> None:
+    real = settings_for(server.url, "real")
+    Link(real, Counter()).begin()
+    with pytest.raises(RedisRefused, match=r"has real prices: give a demo another Redis"):
+        check_redis(server.url, simulated=True)
+    with reading(replace(real, name="demo", simulated=True)) as (table, reader):
+        wait_until(lambda: "has real prices" in reader.link.trouble)
+        assert (reader.has_loaded, table.quotes) == (False, {})
+    server.client.flushall()
+    Link(replace(real, name="demo", simulated=True), Counter()).begin()
+    with pytest.raises(RedisRefused, match=r"has the simulated prices of a demo: give real ones another"):
+        check_redis(server.url, simulated=False)
