@@ -45,12 +45,12 @@ import psutil
 import redis
 from clients import Receipts, connected, percentile
 from redis_server import RedisServer, redis_server
-from relays import Table, Told, live, reading, scraping, settings_for
+from relays import Table, Told, change, live, reading, scraping, settings_for
 from running import Pluto, running_pluto, running_simulator, wait_until
 
 from quotes import Quote, Ticker
 from relay.publisher import Publisher
-from relay.scripts import CHANGE, How
+from relay.scripts import How
 
 RESULTS = Path(__file__).parent / "results"
 HEADER = b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -71,10 +71,8 @@ def tickers(count: int) -> list[Ticker]:
 
 def track(scraper: Told, publisher: Publisher, server: RedisServer, wanted: list[Ticker]) -> None:
     """Makes this the watchlist, and waits until the publisher owns it."""
-    settings = settings_for(server.url, FEEDER, capacity=MANY, max_tickers=MANY)
-    wait_until(lambda: not publisher.link.trouble)
-    publisher.link.run(CHANGE, *settings.change(How.REPLACE, wanted))
-    wait_until(lambda: len(publisher.owned) == len(wanted) and len(scraper.pages) == len(wanted), 20)
+    change(server, How.REPLACE, *wanted, max_tickers=MANY)
+    wait_until(lambda: publisher.owned.keys() == scraper.pages == set(wanted), 20)
 
 
 def redis_cpu_s(server: RedisServer) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from redis_server import RedisServer, redis_server
 from running import Pluto, Simulator, running_pluto, running_simulator
 
 from app import assemble, create_app
@@ -88,6 +89,19 @@ def own_tab(thrifty: BrowserContext) -> Iterator[Page]:
     yield tab
     tab.close()
     thrifty.clear_cookies()
+
+
+@pytest.fixture(scope="session")
+def running_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as redis:
+        yield redis
+
+
+@pytest.fixture
+def redis(running_redis: RedisServer) -> RedisServer:
+    """It is empty."""
+    running_redis.client.flushall()
+    return running_redis
 
 
 @pytest.fixture

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from redis_server import RedisServer
+from running import wait_until
+
 from quotes import Quote, Source, SourceState, State, Ticker, steady_ms
-from relay.link import RelaySettings
+from relay.link import Link, RelaySettings
 from relay.publisher import Publisher
 from relay.reader import Reader
-from relay.scripts import QUOTES, from_json
+from relay.scripts import CHANGE, QUOTES, How, from_json
 
 PROOF_MS = 15_000.0
 
@@ -124,3 +127,17 @@ def in_redis(client: Any) -> dict[str, tuple[State, str | None, int]]:
 
 def shown(table: Table) -> dict[str, tuple[State, str | None, int | None]]:
     return {ticker: (quote.state, quote.price_text, quote.position) for ticker, quote in dict(table.quotes).items()}
+
+
+def change(redis: RedisServer, how: How, *tickers: Ticker, max_tickers: int = 50) -> list[str]:
+    """Changes the list in Redis. Returns the tickers for which there is no room."""
+    settings = settings_for(redis.url, "changer", max_tickers=max_tickers)
+    link = Link(settings, Counter())
+    link.begin()
+    refused: list[str] = link.run(CHANGE, *settings.change(how, tickers))[1]
+    link.redis.close()
+    return refused
+
+
+def owns(publisher: Publisher, *tickers: Ticker) -> None:
+    wait_until(lambda: publisher.owned.keys() >= set(tickers), what=f"{tickers} are owned")

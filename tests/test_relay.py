@@ -3,56 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from redis_server import RedisServer, redis_server
-from relays import in_redis, live, reading, scraping, settings_for, shown
+from redis_server import RedisServer
+from relays import change, in_redis, live, owns, reading, scraping, settings_for, shown
 from running import wait_until
 
 from broadcast import NOTHING, Since
 from broadcast import Table as BroadcastTable
 from quotes import Quote, State, Ticker
 from relay.link import Link, RedisClock, RedisRefused, check_redis
-from relay.publisher import Peer, Publisher, assign
-from relay.scripts import CHANGE, LEASES, How
+from relay.publisher import Peer, assign
+from relay.scripts import LEASES, How
 
 BTC, ETH, SOL = Ticker("BTCUSD"), Ticker("ETHUSD"), Ticker("SOLUSD")
 
 
-@pytest.fixture(scope="module")
-def running_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def server(running_redis: RedisServer) -> RedisServer:
-    running_redis.client.flushall()
-    return running_redis
-
-
-def change(server: RedisServer, how: How, *tickers: Ticker, max_tickers: int = 50) -> list[str]:
-    """Changes the list in Redis. Returns the tickers for which there is no room."""
-    settings = settings_for(server.url, "changer", max_tickers=max_tickers)
-    link = Link(settings, Counter())
-    link.begin()
-    refused: list[str] = link.run(CHANGE, *settings.change(how, tickers))[1]
-    link.redis.close()
-    return refused
-
-
-def owns(publisher: Publisher, *tickers: Ticker) -> None:
-    wait_until(lambda: publisher.owned.keys() >= set(tickers), what=f"{tickers} are owned")
-
-
-def test_a_quote_reaches_every_reader_as_it_was_told(server: RedisServer) -> None:
-    change(server, How.ADD, BTC, ETH)
+def test_a_quote_reaches_every_reader_as_it_was_told(redis: RedisServer) -> None:
+    change(redis, How.ADD, BTC, ETH)
     with (
-        scraping(settings_for(server.url, "one")) as (source, publisher),
-        reading(settings_for(server.url, "left")) as (left, _),
-        reading(settings_for(server.url, "right")) as (right, _),
+        scraping(settings_for(redis.url, "one")) as (source, publisher),
+        reading(settings_for(redis.url, "left")) as (left, _),
+        reading(settings_for(redis.url, "right")) as (right, _),
     ):
         owns(publisher, BTC, ETH)
         quote = live(BTC, "0.00000812")
@@ -63,53 +36,53 @@ def test_a_quote_reaches_every_reader_as_it_was_told(server: RedisServer) -> Non
         assert proof is not None
         assert quote.proven_until is not None
         assert quote.proven_until - 50 < proof <= quote.proven_until, "a proof never gets longer on its way"
-        wait_until(lambda: shown(left) == shown(right) == in_redis(server.client), what="all have the same")
+        wait_until(lambda: shown(left) == shown(right) == in_redis(redis.client), what="all have the same")
         assert left.mark == right.mark
         assert left.mark[1] == left.quotes[ETH].position
 
 
-def test_redis_orders_the_changes_of_the_list_and_only_a_missing_one_is_refilled(server: RedisServer) -> None:
-    with reading(settings_for(server.url, "web")) as (table, reader):
-        assert change(server, How.ADD, ETH, BTC, SOL, max_tickers=2) == [SOL]
+def test_redis_orders_the_changes_of_the_list_and_only_a_missing_one_is_refilled(redis: RedisServer) -> None:
+    with reading(settings_for(redis.url, "web")) as (table, reader):
+        assert change(redis, How.ADD, ETH, BTC, SOL, max_tickers=2) == [SOL]
         wait_until(lambda: reader.tickers() == [BTC, ETH])
-        assert change(server, How.REPLACE, SOL, ETH, BTC, max_tickers=2) == [SOL], "those that stay keep their place"
-        assert change(server, How.REPLACE, SOL, ETH, max_tickers=2) == []
+        assert change(redis, How.REPLACE, SOL, ETH, BTC, max_tickers=2) == [SOL], "those that stay keep their place"
+        assert change(redis, How.REPLACE, SOL, ETH, max_tickers=2) == []
         wait_until(lambda: table.quotes.keys() == {ETH, SOL})
-        assert change(server, How.REMOVE, SOL, ETH, BTC) == []
+        assert change(redis, How.REMOVE, SOL, ETH, BTC) == []
         wait_until(lambda: not table.quotes)
-        change(server, How.REFILL, BTC)
-        assert in_redis(server.client) == {}, "an empty list is a list"
-        server.client.flushall()
-        change(server, How.REFILL, BTC)
+        change(redis, How.REFILL, BTC)
+        assert in_redis(redis.client) == {}, "an empty list is a list"
+        redis.client.flushall()
+        change(redis, How.REFILL, BTC)
         wait_until(lambda: table.quotes.keys() == {BTC})
 
 
-def test_a_list_that_a_new_process_begins_in_an_emptied_redis_gets_all_that_others_know(server: RedisServer) -> None:
-    with reading(settings_for(server.url, "web")) as (table, reader):
-        change(server, How.ADD, ETH, BTC)
+def test_a_list_that_a_new_process_begins_in_an_emptied_redis_gets_all_that_others_know(redis: RedisServer) -> None:
+    with reading(settings_for(redis.url, "web")) as (table, reader):
+        change(redis, How.ADD, ETH, BTC)
         wait_until(lambda: table.quotes.keys() == {ETH, BTC})
-        server.client.flushall()
-        change(server, How.ADD, SOL)
+        redis.client.flushall()
+        change(redis, How.ADD, SOL)
         wait_until(lambda: reader.tickers() == [BTC, ETH, SOL])
-        change(server, How.REMOVE, ETH)
+        change(redis, How.REMOVE, ETH)
         wait_until(lambda: table.quotes.keys() == {BTC, SOL})
-        change(server, How.REFILL, ETH)
-        assert in_redis(server.client).keys() == {BTC, SOL}
+        change(redis, How.REFILL, ETH)
+        assert in_redis(redis.client).keys() == {BTC, SOL}
 
 
 def test_a_ticker_moves_when_the_new_page_is_live_and_the_old_one_publishes_until_then(
-    server: RedisServer,
+    redis: RedisServer,
 ) -> None:
     both = {name: Peer(50, has_browser=True) for name in ("old", "new")}
     ticker = next(ticker for ticker, name in assign([BTC, ETH, SOL], both).items() if name == "new")
-    change(server, How.ADD, ticker)
+    change(redis, How.ADD, ticker)
     with (
-        scraping(settings_for(server.url, "old")) as (old, publisher),
-        reading(settings_for(server.url, "web")) as (table, _),
+        scraping(settings_for(redis.url, "old")) as (old, publisher),
+        reading(settings_for(redis.url, "web")) as (table, _),
     ):
         owns(publisher, ticker)
         old.show(live(ticker, 100))
-        with scraping(settings_for(server.url, "new")) as (new, successor):
+        with scraping(settings_for(redis.url, "new")) as (new, successor):
             wait_until(lambda: ticker in new.pages, what="the new page is opened")
             old.show(live(ticker, 101))
             wait_until(lambda: table.quotes[ticker].price_text == "101")
@@ -130,30 +103,30 @@ def test_a_ticker_moves_when_the_new_page_is_live_and_the_old_one_publishes_unti
     assert "103" not in {quote.price_text for quote in told}
 
 
-def test_a_fence_of_the_past_publishes_nothing(server: RedisServer) -> None:
-    change(server, How.ADD, BTC)
-    with scraping(settings_for(server.url, "one")) as (source, publisher):
+def test_a_fence_of_the_past_publishes_nothing(redis: RedisServer) -> None:
+    change(redis, How.ADD, BTC)
+    with scraping(settings_for(redis.url, "one")) as (source, publisher):
         owns(publisher, BTC)
         source.show(live(BTC, 100))
-        wait_until(lambda: in_redis(server.client)[BTC][1] == "100")
-        server.client.hset(LEASES, BTC, f"{publisher.owned[BTC] + 1} other 9999999999999")
-        before = in_redis(server.client)
+        wait_until(lambda: in_redis(redis.client)[BTC][1] == "100")
+        redis.client.hset(LEASES, BTC, f"{publisher.owned[BTC] + 1} other 9999999999999")
+        before = in_redis(redis.client)
         source.show(live(BTC, 101))
         wait_until(lambda: source.counters["relay_refused"] + source.counters["relay_leases_lost"] == 1)
-        assert in_redis(server.client) == before
+        assert in_redis(redis.client) == before
 
 
-def test_a_former_owners_price_holds_as_long_as_its_proof(server: RedisServer) -> None:
-    change(server, How.ADD, BTC)
-    with reading(settings_for(server.url, "web")) as (table, _):
-        with scraping(settings_for(server.url, "old")) as (old, publisher):
+def test_a_former_owners_price_holds_as_long_as_its_proof(redis: RedisServer) -> None:
+    change(redis, How.ADD, BTC)
+    with reading(settings_for(redis.url, "web")) as (table, _):
+        with scraping(settings_for(redis.url, "old")) as (old, publisher):
             owns(publisher, BTC)
             old.show(live(BTC, 100, proof_ms=2_500))
             wait_until(lambda: table.quotes[BTC].price_text == "100")
-        with scraping(settings_for(server.url, "new")) as (new, successor):
+        with scraping(settings_for(redis.url, "new")) as (new, successor):
             owns(successor, BTC)
             new.show(Quote(BTC, State.SNAPSHOT, "90"))
-            assert in_redis(server.client)[BTC][:2] == (State.LIVE, "100")
+            assert in_redis(redis.client)[BTC][:2] == (State.LIVE, "100")
             wait_until(lambda: table.quotes[BTC].state is State.SNAPSHOT, what="the proof has run out")
             new.show(Quote(BTC, State.ERROR, reason="no browser"))
             wait_until(lambda: table.quotes[BTC].state is State.ERROR)
@@ -213,15 +186,15 @@ def test_no_proof_gets_longer_by_translation_and_a_clock_that_was_set_is_measure
     assert clock.ours(3_600_000) == 3_000.0
 
 
-def test_simulated_and_real_prices_never_share_a_redis(server: RedisServer) -> None:
-    real = settings_for(server.url, "real")
+def test_simulated_and_real_prices_never_share_a_redis(redis: RedisServer) -> None:
+    real = settings_for(redis.url, "real")
     Link(real, Counter()).begin()
     with pytest.raises(RedisRefused, match=r"has real prices: give a demo another Redis"):
-        check_redis(server.url, simulated=True)
+        check_redis(redis.url, simulated=True)
     with reading(replace(real, name="demo", simulated=True)) as (table, reader):
         wait_until(lambda: "has real prices" in reader.link.trouble)
         assert (reader.has_loaded, table.quotes) == (False, {})
-    server.client.flushall()
+    redis.client.flushall()
     Link(replace(real, name="demo", simulated=True), Counter()).begin()
     with pytest.raises(RedisRefused, match=r"has the simulated prices of a demo: give real ones another"):
-        check_redis(server.url, simulated=False)
+        check_redis(redis.url, simulated=False)

@@ -16,9 +16,8 @@ import pytest
 from desks import ABOVE, Desk, desk
 from receivers import HttpReceiver, receiving
 from redis_server import RedisServer, redis_server
-from relays import Told, live, scraping, settings_for
+from relays import Told, change, live, owns, scraping, settings_for
 from running import Pluto, running_pluto, wait_until
-from test_relay import change, owns
 
 import relay.alerts
 import relay.ledger
@@ -37,23 +36,11 @@ from watchlist import NotTracked
 BTC, ETH = Ticker("BTCUSD"), Ticker("ETHUSD")
 
 
-@pytest.fixture(scope="module")
-def running_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
 @pytest.fixture
-def server(running_redis: RedisServer) -> RedisServer:
-    running_redis.client.flushall()
-    return running_redis
-
-
-@pytest.fixture
-def source(server: RedisServer) -> Iterator[Told]:
+def source(redis: RedisServer) -> Iterator[Told]:
     """The scraper of a process that owns BTCUSD and ETHUSD."""
-    change(server, How.ADD, BTC, ETH)
-    with scraping(settings_for(server.url, "scraper")) as (source, publisher):
+    change(redis, How.ADD, BTC, ETH)
+    with scraping(settings_for(redis.url, "scraper")) as (source, publisher):
         owns(publisher, BTC, ETH)
         yield source
 
@@ -79,11 +66,11 @@ def copy_of(path: Path) -> list[AlertRow]:
 
 
 def test_an_alert_is_made_on_one_process_and_rings_on_all(
-    server: RedisServer, source: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redis: RedisServer, source: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay.alerts, "MAX_PER_TICKER", 3)
     path = tmp_path / "pluto.db"
-    with desk(server, "left", path=path) as left, desk(server, "right") as right:
+    with desk(redis, "left", path=path) as left, desk(redis, "right") as right:
         wait_to_track(left, right)
         source.show(live(BTC, 99))
         holder = holder_of(left, right)
@@ -112,10 +99,10 @@ def test_an_alert_is_made_on_one_process_and_rings_on_all(
 # --- the lease --------------------------------------------------------------------------------------------------------
 
 
-def test_never_do_two_judge_and_each_ring_comes_once(server: RedisServer, source: Told) -> None:
+def test_never_do_two_judge_and_each_ring_comes_once(redis: RedisServer, source: Told) -> None:
     held, is_over = [], threading.Event()
     with ExitStack() as layers:
-        desks = [layers.enter_context(desk(server, name)) for name in ("one", "two", "three")]
+        desks = [layers.enter_context(desk(redis, name)) for name in ("one", "two", "three")]
         wait_to_track(*desks)
 
         def look() -> None:
@@ -132,7 +119,7 @@ def test_never_do_two_judge_and_each_ring_comes_once(server: RedisServer, source
             holder.alerts.stop()  # it frees the lease: another one has it at once
             source.show(live(BTC, 101 + number))
             desks.remove(holder)
-            desks.append(layers.enter_context(desk(server, f"more {number}".replace(" ", "-"))))
+            desks.append(layers.enter_context(desk(redis, f"more {number}".replace(" ", "-"))))
             wait_until(lambda: made[-1] in desks[0].rang, what="the next holder judges it")
         is_over.set()
         looking.join()
@@ -141,8 +128,8 @@ def test_never_do_two_judge_and_each_ring_comes_once(server: RedisServer, source
     assert max(held) == 1
 
 
-def test_the_lease_goes_to_a_process_that_can_deliver(server: RedisServer) -> None:
-    link = Link(settings_for(server.url, "any"), Counter())
+def test_the_lease_goes_to_a_process_that_can_deliver(redis: RedisServer) -> None:
+    link = Link(settings_for(redis.url, "any"), Counter())
     link.begin()
 
     def take(name: str, fence: int, notifies: int) -> int:
@@ -165,13 +152,13 @@ def test_the_lease_goes_to_a_process_that_can_deliver(server: RedisServer) -> No
     link.redis.close()
 
 
-def test_without_redis_nobody_judges_and_nothing_is_made(server: RedisServer, source: Told) -> None:
-    with desk(server, "one") as one:
+def test_without_redis_nobody_judges_and_nothing_is_made(redis: RedisServer, source: Told) -> None:
+    with desk(redis, "one") as one:
         wait_to_track(one)
         source.show(live(BTC, 99))
         holder_of(one)
         early, late = one.make(), one.make(value="200")
-        server.pause()
+        redis.pause()
         try:
             one.tell(live(BTC, 101))
             wait_until(lambda: not one.is_holder, what="the lease ends by the process's own clock")
@@ -180,7 +167,7 @@ def test_without_redis_nobody_judges_and_nothing_is_made(server: RedisServer, so
                     call()
             one.tell(live(BTC, 201))
         finally:
-            server.resume()
+            redis.resume()
         holder_of(one)
         wait_until(lambda: one.ids == [late], what="what was judged in time is kept")
         source.show(live(BTC, 202))
@@ -189,8 +176,8 @@ def test_without_redis_nobody_judges_and_nothing_is_made(server: RedisServer, so
 
 
 @contextmanager
-def web_process(server: RedisServer, log: Path, url: str) -> Iterator[Pluto]:
-    options = ("--role", "web", "--redis", server.url)
+def web_process(redis: RedisServer, log: Path, url: str) -> Iterator[Pluto]:
+    options = ("--role", "web", "--redis", redis.url)
     with running_pluto(*options, log=str(log), PLUTO_NOTIFY=url) as pluto:
         wait_until(lambda: pluto.http.get("/api/tickers").json()["tickers"] == [BTC, ETH], what="it has the list")
         yield pluto
@@ -212,11 +199,11 @@ def raised(pluto: Pluto) -> list[dict[str, Any]]:
 
 
 def test_a_killed_holder_loses_nothing_and_a_stopped_one_does_nothing(
-    server: RedisServer, source: Told, tmp_path: Path
+    redis: RedisServer, source: Told, tmp_path: Path
 ) -> None:
     receiver = HttpReceiver("hang")
     with receiving(receiver) as (url,), ExitStack() as layers:
-        one, two = (layers.enter_context(web_process(server, tmp_path / name, url)) for name in ("one", "two"))
+        one, two = (layers.enter_context(web_process(redis, tmp_path / name, url)) for name in ("one", "two"))
         wait_until(lambda: is_holder(one) or is_holder(two), what="one has the lease")
         if is_holder(two):
             one, two = two, one
@@ -228,7 +215,7 @@ def test_a_killed_holder_loses_nothing_and_a_stopped_one_does_nothing(
         wait_until(lambda: raised(two)[0]["deliveries"][0]["state"] == "delivered", what="it is delivered by the other")
         assert receiver.ids == [raised(two)[0]["id"]] * 2
 
-        three = layers.enter_context(web_process(server, tmp_path / "three", url))
+        three = layers.enter_context(web_process(redis, tmp_path / "three", url))
         receiver.ways = [500]
         second, third = post(three, "200"), post(three, "300")
         source.show(live(BTC, 201))
@@ -253,53 +240,53 @@ def test_a_killed_holder_loses_nothing_and_a_stopped_one_does_nothing(
 
 
 def test_an_emptied_redis_gets_the_alerts_back_although_a_new_process_has_made_one(
-    server: RedisServer, source: Told
+    redis: RedisServer, source: Told
 ) -> None:
-    with desk(server, "one") as one:
+    with desk(redis, "one") as one:
         wait_to_track(one)
         one.make()
         wait_until(lambda: one.alerts.figures.held == 1, what="the process has read of it")
-        server.client.flushall()
-        link = Link(settings_for(server.url, "new"), Counter())
+        redis.client.flushall()
+        link = Link(settings_for(redis.url, "new"), Counter())
         link.begin()
         row = new_row(alert_of({"ticker": BTC, "condition": "above", "value": "9000"}, "0" * 16, 1))
         assert link.run(MAKE, 1000, 100, BTC, row.id, rest_of(row)) == ""
-        wait_until(lambda: server.client.hlen("{pluto}:alerts") == 2, what="Redis has both")
+        wait_until(lambda: redis.client.hlen("{pluto}:alerts") == 2, what="Redis has both")
 
 
 def test_an_emptied_redis_gets_the_alerts_back(
-    server: RedisServer, source: Told, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    redis: RedisServer, source: Told, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "pluto.db"
-    with desk(server, "one", path=path) as one:
+    with desk(redis, "one", path=path) as one:
         wait_to_track(one)
         holder_of(one)
         made = [one.make(), one.make(condition="crosses", across_gaps=True)]
         wait_until(lambda: one.alerts.figures.held == 2, what="the process has read of both")
-        server.client.flushall()
-        wait_until(lambda: server.client.hlen("{pluto}:alerts") == 2, what="Redis has them again")
+        redis.client.flushall()
+        wait_until(lambda: redis.client.hlen("{pluto}:alerts") == 2, what="Redis has them again")
         assert "Redis lacked the alerts: this process has refilled it with 2" in caplog.text
         wait_until(lambda: one.is_holder and one.ids == made, what="the process goes on")
         wait_until(lambda: [row.id for row in copy_of(path)] == made, what="the file has a copy")
-    server.client.flushall()
-    change(server, How.ADD, BTC, ETH)
-    with desk(server, "two", path=path) as two:
-        wait_until(lambda: server.client.hlen("{pluto}:alerts") == 2, what="Redis has them from the file")
+    redis.client.flushall()
+    change(redis, How.ADD, BTC, ETH)
+    with desk(redis, "two", path=path) as two:
+        wait_until(lambda: redis.client.hlen("{pluto}:alerts") == 2, what="Redis has them from the file")
         wait_until(lambda: source.show(live(BTC, 101)) or two.rang, what="they are judged")
         assert two.rang == made[:1]
         assert two.alerts.delete(made[1]) is not None
         wait_until(lambda: copy_of(path) == [], what="the copy has none, too")
-    server.client.hdel("{pluto}:state", "epoch")
-    with desk(server, "three", path=path) as three:
+    redis.client.hdel("{pluto}:state", "epoch")
+    with desk(redis, "three", path=path) as three:
         holder_of(three)
         assert three.ids == [], "an empty list is a list"
 
 
 def test_the_copy_in_the_file_goes_on_with_the_next_worker_that_writes_it(
-    server: RedisServer, source: Told, tmp_path: Path
+    redis: RedisServer, source: Told, tmp_path: Path
 ) -> None:
     path = tmp_path / "pluto.db"
-    with desk(server, "one", path=path, crew="crew") as one, desk(server, "two", path=path, crew="crew") as two:
+    with desk(redis, "one", path=path, crew="crew") as one, desk(redis, "two", path=path, crew="crew") as two:
         wait_to_track(one, two)
         made = [one.make(), two.make(value="200"), one.make(value="300")]
         wait_until(lambda: [row.id for row in copy_of(path)] == made, what="the first one writes")
@@ -311,9 +298,9 @@ def test_the_copy_in_the_file_goes_on_with_the_next_worker_that_writes_it(
 
 
 def test_a_redis_that_writes_its_disk_loses_nothing_by_a_kill(tmp_path: Path) -> None:
-    with redis_server(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
-        change(server, How.ADD, BTC, ETH)
-        with scraping(settings_for(server.url, "scraper")) as (source, publisher), desk(server, "one") as one:
+    with redis_server(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as redis:
+        change(redis, How.ADD, BTC, ETH)
+        with scraping(settings_for(redis.url, "scraper")) as (source, publisher), desk(redis, "one") as one:
             owns(publisher, BTC, ETH)
             wait_to_track(one)
             holder_of(one)
@@ -321,8 +308,8 @@ def test_a_redis_that_writes_its_disk_loses_nothing_by_a_kill(tmp_path: Path) ->
             source.show(live(BTC, 101))
             wait_until(lambda: one.rang == made[:1], what="one rings")
             raised = one.alerts.raised(10)
-            server.kill()
-            server.start()
+            redis.kill()
+            redis.start()
             wait_until(lambda: one.alerts.figures.lease == (True, 2), what="another term begins")
             assert one.ids == made[1:]
             assert one.alerts.raised(10) == raised
@@ -333,14 +320,14 @@ def test_a_redis_that_writes_its_disk_loses_nothing_by_a_kill(tmp_path: Path) ->
 
 
 def test_the_ledger_in_redis_keeps_what_the_one_in_a_file_keeps(
-    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (storage.ledger, relay.ledger):
         monkeypatch.setattr(module, "MAX_RAISED", 4)
         monkeypatch.setattr(module, "MAX_UNDELIVERED", 9)
     connection = connect(tmp_path / "pluto.db", 1.0)
     connection.execute("PRAGMA synchronous = OFF")
-    link = Link(settings_for(server.url, "ledger"), Counter())
+    link = Link(settings_for(redis.url, "ledger"), Counter())
     link.begin()
     _, fence, _ = link.run(TAKE, "ledger", 0, 60_000, 1, "{}")
     in_file, chance = FileLedger(connection), random.Random(2)
@@ -357,7 +344,7 @@ def test_the_ledger_in_redis_keeps_what_the_one_in_a_file_keeps(
         return outcome
 
     fields = {"ticker": "BTCUSD", "note": "é"}
-    server.client.hset("{pluto}:alerts", "a", "1 BTCUSD 1 - {}")
+    redis.client.hset("{pluto}:alerts", "a", "1 BTCUSD 1 - {}")
     in_file.keep_alert(AlertRow("a", fields, True, None))
     for number in range(60):
         id, at = f"{number:016x}", 1_000 + number
