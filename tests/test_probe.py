@@ -279,6 +279,7 @@ def test_a_page_that_was_held_up_says_so_until_its_timers_are_on_time_again(prob
 def test_a_socket_that_closes_is_told_at_once_and_then_forgotten(probed: Probed) -> None:
     first, second = probed.open().connect(), probed.connect()
     first.say(quote({"lp": 1.5}))
+    probed.wait_for("frames")  # the sockets are told in the order in which they were first heard
     second.say(quote({"lp": 1.5}, session="qs_simple"))
     probed.wait_for("pulse", lambda told: len(told["sockets"]) == 2)
     since = len(probed.messages)
