@@ -25,6 +25,7 @@ class Line:
     def __init__(self, connection: socket.socket, key: str) -> None:
         self._connection = connection
         self.heard: list[str] = []
+        self.said = 0  # messages
         accept = base64.b64encode(hashlib.sha1(f"{key}{MAGIC}".encode()).digest()).decode()
         head = ("HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade")
         connection.sendall("\r\n".join([*head, f"Sec-WebSocket-Accept: {accept}", "", ""]).encode())
@@ -35,6 +36,7 @@ class Line:
         self.say_raw("".join(f"~m~{len(text)}~m~{text}" for text in texts))
 
     def say_raw(self, text: str) -> None:
+        self.said += 1
         self._send(TEXT, text.encode())
 
     def close(self, code: int = 1000) -> None:
