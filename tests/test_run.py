@@ -2,7 +2,8 @@
 
 Nothing here reaches the internet. PATH leads to one folder, `bin`, which holds only what a test puts there,
 so that each test decides which Pythons, browsers, packages and installers the machine has. What is slow or far away has
-a stand-in: one small wheel, made here, holds modules in the place of playwright, pytest, ruff, mypy and pip-audit.
+a stand-in: one small wheel, made here, holds modules in the place of playwright, pytest, ruff, mypy and pip-audit, and
+a virtual environment gets a link to the pip of the tests instead of one of its own.
 tests/bare_machine.sh and tests/container.sh try the same with a real apt, a real index and a real browser.
 """
 
@@ -17,6 +18,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import pip
 import pytest
 
 from settings import settings_table
@@ -26,7 +28,14 @@ ROOT = Path(__file__).parent.parent
 # What run.sh uses of the machine, apart from Python, browsers and installers.
 TOOLS = ["bash", "cat", "cksum", "dirname", "env", "flock", "grep", "id", "mkdir", "readlink", "rm", "tail", "uname"]
 
-REAL_PYTHON = f'exec "{os.path.realpath(sys.executable)}" "$@"'
+PYTHON = os.path.realpath(sys.executable)
+REAL_PYTHON = f"""
+if [[ "$1 $2" == "-m venv" ]]; then
+  "{PYTHON}" -m venv --without-pip "${{@:3}}"
+  exec "{shutil.which("ln")}" -s "{Path(pip.__file__).parent}" "${{@: -1}}"/lib/python*/site-packages
+fi
+exec "{PYTHON}" "$@"
+"""
 OLD_PYTHON = 'if [[ $1 == -V ]]; then echo "Python 3.9.2"; else exit 1; fi'
 NEWER_PYTHON = 'if [[ "$*" == *"<= (3, 14)"* ]]; then exit 1; elif [[ $1 == -m ]]; then echo "told to $*"; exit 1; fi'
 PYTHON_WITHOUT_VENV = f'if [[ "$*" == *ensurepip* ]]; then exit 1; fi; {REAL_PYTHON}'
@@ -92,13 +101,8 @@ class Machine:
         self.user: int | None = None  # that starts run.sh, where it isn't our own
 
     def furnish(self) -> None:
-        self.bin.mkdir(parents=True)
+        self.furnish_bin()
         self.folder.mkdir()
-        for tool in TOOLS:
-            if where := shutil.which(tool):
-                (self.bin / tool).symlink_to(where)
-        self.program("id", NOT_ROOT)
-        self.program("python3", REAL_PYTHON)
         shutil.copy(ROOT / "run.sh", self.folder)
         (self.folder / "app.py").write_text(APP)
         (self.folder / "tradingview").mkdir()
@@ -109,6 +113,23 @@ class Machine:
                 archive.writestr(name, text)
         digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
         self.require(f"stand-ins @ {wheel.as_uri()} --hash=sha256:{digest}")
+
+    def furnish_bin(self) -> None:
+        self.bin.mkdir(parents=True)
+        for tool in TOOLS:
+            if where := shutil.which(tool):
+                (self.bin / tool).symlink_to(where)
+        self.program("id", NOT_ROOT)
+        self.program("python3", REAL_PYTHON)
+
+    def copy(self, base: Path) -> "Machine":
+        """Another one with the same folder. Its `bin` has what every machine has, and chromium."""
+        machine = Machine(base)
+        machine.furnish_bin()
+        machine.program("chromium", BROWSER)
+        shutil.copytree(self.folder, machine.folder, symlinks=True)
+        (machine.venv / "browser").write_text(f"{machine.bin / 'chromium'}\n")
+        return machine
 
     def require(self, line: str) -> None:
         (self.folder / "requirements.txt").write_text(f"{line}\n")
@@ -214,19 +235,32 @@ def bare(tmp_path: Path) -> Machine:
 
 @pytest.fixture(scope="module")
 def first_start(tmp_path_factory: pytest.TempPathFactory) -> tuple[Machine, Outcome]:
+    """Root's, on a bare Debian. No other makes a virtual environment."""
     machine = Machine(tmp_path_factory.mktemp("first") / "machine")
     machine.furnish()
-    machine.program("chromium", BROWSER)
-    return machine, machine.run("--tickers", "BTCUSD ETHUSD")
+    machine.be("debian")
+    machine.program("id", ROOT_USER)
+    return machine, machine.run("--tickers", "BTCUSD ETHUSD", DRIVER=machine.lacking("libatomic1"))
 
 
 @pytest.fixture
 def ready(first_start: tuple[Machine, Outcome], tmp_path: Path) -> Machine:
     """Everything set up, by a first start; chromium is the browser."""
-    machine = Machine(tmp_path / "machine")
-    shutil.copytree(first_start[0].base, machine.base, symlinks=True)
-    (machine.venv / "browser").write_text(f"{machine.bin / 'chromium'}\n")
-    return machine
+    return first_start[0].copy(tmp_path / "machine")
+
+
+@pytest.fixture(scope="module")
+def set_up_for_tests(
+    first_start: tuple[Machine, Outcome], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Machine, Outcome]:
+    machine = first_start[0].copy(tmp_path_factory.mktemp("tests") / "machine")
+    return machine, machine.run("test", "-k", "one or two")
+
+
+@pytest.fixture
+def ready_for_tests(set_up_for_tests: tuple[Machine, Outcome], tmp_path: Path) -> Machine:
+    """The packages for tests are set up, too."""
+    return set_up_for_tests[0].copy(tmp_path / "machine")
 
 
 @pytest.fixture
@@ -257,14 +291,18 @@ def test_scripts_are_executable_and_parse(script: str) -> None:
     subprocess.run(["bash", "-n", ROOT / script], check=True)
 
 
-def test_the_first_start_sets_up_and_starts_the_app(first_start: tuple[Machine, Outcome]) -> None:
+def test_the_first_start_of_root_sets_up_all_that_a_bare_debian_lacks_and_starts_the_app(
+    first_start: tuple[Machine, Outcome],
+) -> None:
     machine, outcome = first_start
     assert outcome.code == 0, outcome.said
     assert [line.split(" with Python")[0] for line in outcome.said] == [
+        f"Installing {' '.join(EVERYTHING)} with apt (once, about a minute)…",
         "Making a virtual environment",
         "Setting up Python packages (once, about a minute)…",
     ]
     assert outcome.out == [f"app|{machine.base / 'home'}|--tickers|BTCUSD ETHUSD"]
+    assert found_browser(machine) == str(machine.bin / "chromium")
 
 
 def test_the_second_start_installs_nothing(ready: Machine) -> None:
@@ -341,11 +379,11 @@ def test_setup_starts_nothing(ready: Machine) -> None:
     assert (outcome.code, outcome.out, outcome.said) == (0, [], [])
 
 
-def test_test_hands_its_options_to_pytest(ready: Machine) -> None:
-    outcome = ready.run("test", "-k", "one or two")
+def test_test_hands_its_options_to_pytest(set_up_for_tests: tuple[Machine, Outcome]) -> None:
+    machine, outcome = set_up_for_tests
     assert outcome.said == ["Setting up Python packages (once, about a minute)…"]
-    assert outcome.out == [f"pytest|{ready.folder}|-k|one or two"]
-    assert ready.run().said == []  # what tests need includes what a start needs
+    assert outcome.out == [f"pytest|{machine.folder}|-k|one or two"]
+    assert machine.run().said == []  # what tests need includes what a start needs
 
 
 def test_doctor_hands_its_options_on_and_stays_in_the_users_folder(ready: Machine) -> None:
@@ -374,33 +412,27 @@ def test_a_notify_url_has_its_packages_installed_once_and_is_in_no_programs_argu
     assert len(ready.run("setup", PLUTO_NOTIFY="json://e").said) == 1
 
 
-def test_test_says_how_long_all_the_tests_take(ready: Machine) -> None:
-    assert ready.run("test").said[1:] == ["Running all the tests, which takes about 15 minutes…"]
-    assert ready.run("test", "-x").said == []
+def test_test_says_how_long_all_the_tests_take(ready_for_tests: Machine) -> None:
+    assert ready_for_tests.run("test").said == ["Running all the tests, which takes about 15 minutes…"]
+    assert ready_for_tests.run("test", "-x").said == []
 
 
-def test_check_runs_the_linters(ready: Machine) -> None:
-    assert ready.run("check").out == ["ruff check .", "ruff format --check .", "mypy"]
+def test_check_runs_the_linters(ready_for_tests: Machine) -> None:
+    assert ready_for_tests.run("check").out == ["ruff check .", "ruff format --check .", "mypy"]
 
 
 # --- Python and its packages --------------------------------------------------------------------------------
 
 
-def test_audit_says_what_was_found_or_that_nothing_could_be_looked_up(ready: Machine) -> None:
+def test_audit_says_what_was_found_or_that_nothing_could_be_looked_up(ready_for_tests: Machine) -> None:
     clean, vulnerable, offline = (
-        ready.run("audit", **found)
+        ready_for_tests.run("audit", **found)
         for found in ({}, {"FOUND": "Found 1 known vulnerability"}, {"FOUND": "Max retries exceeded with url: /pypi"})
     )
     assert clean.code == 0
     assert "--require-hashes" in clean.out[0]
     assert (vulnerable.code, vulnerable.said[-1]) == (1, "Found 1 known vulnerability")
     assert (offline.code, offline.said[-1].startswith("Not audited: ")) == (1, True)
-
-
-def test_changed_requirements_are_installed_at_the_next_start(ready: Machine) -> None:
-    ready.touch_requirements()
-    assert ready.run().said == ["Setting up Python packages (once, about a minute)…"]
-    assert ready.run().said == []
 
 
 def test_two_starts_at_once_set_up_once(ready: Machine) -> None:
@@ -412,13 +444,13 @@ def test_two_starts_at_once_set_up_once(ready: Machine) -> None:
     assert sum(len(outcome.said) for outcome in outcomes) == 1
 
 
-@pytest.mark.parametrize("hashes", ["", f"--hash=sha256:{64 * '0'}"])
-def test_a_failed_set_up_says_why_and_is_not_taken_for_done(ready: Machine, hashes: str) -> None:
+def test_a_failed_set_up_says_why_and_is_not_taken_for_done(ready: Machine) -> None:
     good = (ready.folder / "requirements.txt").read_text().strip()
-    ready.require(re.sub(r"--hash=\S+", hashes, good))
-    outcome = ready.run()
-    assert outcome.failed_saying(r"^Pluto's Python packages can't be installed: .*pip\.log")
-    assert any("hash" in line.lower() for line in outcome.said)
+    for hashes in ("", f"--hash=sha256:{64 * '0'}"):
+        ready.require(re.sub(r"--hash=\S+", hashes, good))
+        outcome = ready.run()
+        assert outcome.failed_saying(r"^Pluto's Python packages can't be installed: .*pip\.log")
+        assert any("hash" in line.lower() for line in outcome.said)
     ready.require(good)
     assert ready.run().said == ["Setting up Python packages (once, about a minute)…"]
 
@@ -559,10 +591,11 @@ def test_a_browser_that_vanished_is_looked_for_again(ready: Machine) -> None:
     assert found_browser(ready) == str(ready.bin / "google-chrome")
 
 
-def test_changed_requirements_have_the_browser_chosen_anew(ready: Machine) -> None:
+def test_changed_requirements_are_installed_at_the_next_start_and_have_the_browser_chosen_anew(ready: Machine) -> None:
     executable(ready.own_browser, BROWSER)  # another Playwright, with another Chromium of its own
     ready.touch_requirements()
-    assert ready.run().code == 0
+    assert ready.run().said == ["Setting up Python packages (once, about a minute)…"]
+    assert ready.run().said == []
     assert found_browser(ready) == str(ready.own_browser)
 
 
@@ -671,20 +704,6 @@ def lacks(*packages: str) -> str:
     names = " ".join(packages)
     command = rf"sudo apt update && sudo apt install --no-install-recommends {re.escape(names)}"
     return rf"^Pluto needs packages that this system lacks: run '{command}', then start again\.$"
-
-
-@pytest.mark.timeout(150)  # it makes a virtual environment
-def test_root_gets_all_that_a_bare_debian_lacks_at_once(bare: Machine) -> None:
-    bare.be("debian")
-    bare.program("id", ROOT_USER)
-    outcome = Outcome(bare.start(DRIVER=bare.lacking("libatomic1")), patience=140)
-    assert outcome.code == 0, outcome.said
-    assert [line.split(" with Python")[0] for line in outcome.said] == [
-        f"Installing {' '.join(EVERYTHING)} with apt (once, about a minute)…",
-        "Making a virtual environment",
-        "Setting up Python packages (once, about a minute)…",
-    ]
-    assert found_browser(bare) == str(bare.bin / "chromium")
 
 
 @pytest.mark.parametrize("sudo", [None, "exit 1"])
