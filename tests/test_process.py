@@ -13,8 +13,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -38,9 +39,56 @@ def run_to_end(*options: str, starter: str = "", **environment: str) -> subproce
     )
 
 
-def with_live_demo(pluto: Pluto) -> list[psutil.Process]:
+DEMO_TICKERS = ("BTCUSD", "ETHUSD", "SOLUSD")
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo, the seconds until it listened, its log, the folder of its temporary files and what was there before."""
+
+    pluto: Pluto
+    listened_after: float
+    log: Path
+    folder: Path
+    left: set[Path]
+
+
+@contextmanager
+def running_demo(folder: Path, log: Path, starter: str, *options: str) -> Iterator[Demo]:
+    left, began = set(folder.iterdir()), time.monotonic()
+    with running_pluto("--demo", *options, starter=starter, log=str(log), TMPDIR=str(folder)) as pluto:
+        yield Demo(pluto, time.monotonic() - began, log, folder, left)
+
+
+@pytest.fixture(scope="module")
+def temporary() -> Iterator[Path]:
+    """A folder with a short path, as the sockets in it need."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def narrow(temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """A demo that may open few files. The next one begins with its end."""
+    log = tmp_path_factory.mktemp("narrow") / "log"
+    with running_demo(temporary, log, "prlimit --nofile=256:256", "--tickers", "BTCUSD") as demo:
+        yield demo
+
+
+@pytest.fixture(scope="module")
+def demo(narrow: Demo, temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """A demo that may open more files than it does at first, started where the narrow one was killed."""
+    processes = with_live_demo(narrow.pluto, "BTCUSD")
+    narrow.pluto.process.kill()
+    wait_until(lambda: alive(processes) == [], timeout=10, what="SIGKILL leaves no process behind")
+    log = tmp_path_factory.mktemp("demo") / "log"
+    with running_demo(temporary, log, "prlimit --nofile=300:4096") as demo:
+        yield demo
+
+
+def with_live_demo(pluto: Pluto, *tickers: str) -> list[psutil.Process]:
     """Every process of a demo whose prices are live."""
-    for ticker in ("BTCUSD", "ETHUSD", "SOLUSD"):
+    for ticker in tickers or DEMO_TICKERS:
         assert pluto.wait_for(ticker, "live")["simulated"] is True
     processes = descendants(pluto.process.pid)
     names = " ".join(" ".join(process.cmdline()) for process in alive(processes))
@@ -56,75 +104,6 @@ def browser_of(pluto: Pluto) -> psutil.Process:
         for process in alive(descendants(pluto.process.pid))
         if "--remote-debugging-pipe" in process.cmdline() and "--type=" not in " ".join(process.cmdline())
     )
-
-
-@pytest.mark.parametrize("way", ["ctrl_c", "sigterm"])
-def test_a_signal_ends_everything_within_3_seconds(way: str, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    with running_pluto("--demo", log=str(log)) as pluto:
-        processes = with_live_demo(pluto)
-        started = time.monotonic()
-        with pluto.stream() as events:
-            next(events)
-            if way == "ctrl_c":  # a terminal tells all processes of the group, the browser's driver too
-                os.killpg(pluto.process.pid, signal.SIGINT)
-            else:
-                pluto.process.terminate()
-            told = list(events)
-        assert told[-1].event == "shutdown"
-        assert pluto.process.wait(10) == 0
-        assert time.monotonic() - started < 3
-        assert alive(processes) == []
-    news = "".join(event.data for event in told) + log.read_text()
-    assert "stale" not in news
-    assert "no browser" not in news
-
-
-@pytest.fixture
-def temporary() -> Iterator[Path]:
-    """A folder with a short path, as the sockets in it need."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
-def test_sigkill_leaves_no_process_behind_and_the_next_start_removes_its_files(temporary: Path) -> None:
-    with running_pluto("--demo", TMPDIR=str(temporary)) as pluto:
-        processes = with_live_demo(pluto)
-        pluto.process.kill()
-        wait_until(lambda: alive(processes) == [], timeout=10)
-    left = set(temporary.iterdir())
-    assert left
-    with running_pluto("--demo", TMPDIR=str(temporary)) as pluto:
-        wait_until(lambda: pluto.http.get("/readyz").status_code == 200)
-        assert left.isdisjoint(temporary.iterdir())
-    assert list(temporary.iterdir()) == []
-
-
-def nofile(process: psutil.Process) -> tuple[int, int]:
-    return process.rlimit(psutil.RLIMIT_NOFILE)
-
-
-def test_pluto_may_open_as_many_files_as_the_machine_lets_it_and_what_it_starts_as_many_as_before(
-    tmp_path: Path,
-) -> None:
-    log = tmp_path / "log"
-    with running_pluto("--demo", starter="prlimit --nofile=300:4096", log=str(log)) as pluto:
-        processes = {" ".join(process.cmdline()): process for process in with_live_demo(pluto)}
-        assert nofile(psutil.Process(pluto.process.pid)) == (4096, 4096)
-        for mark in ("-m simulator", "run-driver", "--type=zygote"):  # the browser itself raises its own, as ever
-            assert {nofile(process) for command, process in processes.items() if mark in command} == {(300, 4096)}, mark
-        assert "pluto_streams_limit 2976.0" in pluto.http.get("/metrics").text
-        with ExitStack() as clients:
-            streams = [clients.enter_context(stream_of(pluto)) for _ in range(400)]  # more than 300
-            assert all(stream.recv(12) == b"HTTP/1.1 200" for stream in streams)
-            assert pluto.http.get("/api/performance").json()["server"]["activeSSEClients"] == 400
-    assert "2976 streams at most, not --max-streams 10000: raise ulimit -n for more" in log.read_text()
-
-
-def test_with_too_few_files_it_says_so() -> None:
-    ended = run_to_end("--port", "0", starter="prlimit --nofile=100:200")
-    assert ended.returncode == 1
-    assert ended.stderr == "pluto: Only 200 files may be open at once, and Pluto needs 256: raise ulimit -n.\n"
 
 
 def stream_of(pluto: Pluto) -> socket.socket:
@@ -170,9 +149,13 @@ class Insistent:
             self._close(key)
 
 
-def test_a_killed_browser_is_started_again_though_clients_take_every_descriptor_they_can_get() -> None:
-    with ExitStack() as clients, running_pluto("--demo", starter="prlimit --nofile=256:256") as pluto:
-        with_live_demo(pluto)
+# --- what only runs: few demos, one after the other, each of which is harmed in several ways --------------------------
+
+
+def test_a_killed_browser_is_started_again_though_clients_take_every_descriptor_they_can_get(narrow: Demo) -> None:
+    pluto = narrow.pluto
+    with_live_demo(pluto, "BTCUSD")
+    with ExitStack() as clients:
         stream = clients.enter_context(pluto.stream())
         statuses = [clients.enter_context(stream_of(pluto)).recv(12) for _ in range(110)]
         assert statuses.count(b"HTTP/1.1 200") == 95, "streams leave room for requests"
@@ -186,20 +169,118 @@ def test_a_killed_browser_is_started_again_though_clients_take_every_descriptor_
             if any(update["state"] == "live" and update["receivedAt"] > killed_at + 500 for update in updates):
                 break
             assert time.time() * 1000 < killed_at + 20_000, "no price came again"
+    assert len(list(narrow.folder.iterdir())) == 1, "it leaves no files"
 
 
-def test_a_killed_simulator_is_started_again_at_its_address(tmp_path: Path) -> None:
-    with running_pluto("--demo", "--tickers", "BTCUSD", log=str(tmp_path / "log")) as pluto:
-        wait_until(lambda: pluto.http.get("/readyz").status_code == 200, timeout=30, what="there is a browser")
-        processes = alive(descendants(pluto.process.pid))
-        simulator = next(process for process in processes if "simulator" in process.cmdline())
-        simulator.kill()
-        wait_until(lambda: "the simulator has ended" in pluto.http.get("/readyz").text)
-        wait_until(lambda: pluto.http.get("/readyz").status_code == 200)
-        pluto.wait_for("BTCUSD", "live", 30)
-    said = (tmp_path / "log").read_text()
+def test_sigkill_leaves_no_process_behind_and_the_next_start_removes_its_files(demo: Demo) -> None:
+    wait_until(lambda: demo.pluto.http.get("/readyz").status_code == 200)
+    assert demo.left
+    assert demo.left.isdisjoint(demo.folder.iterdir())
+
+
+def test_it_listens_within_3_seconds_and_says_where(demo: Demo) -> None:
+    assert demo.listened_after < 3
+    assert demo.pluto.url.startswith("http://localhost:")
+    assert demo.pluto.http.get("/health").json()["simulated"] is True
+    loopbacks = ("127.0.0.1", "[::1]") if socket.has_dualstack_ipv6() else ("127.0.0.1",)
+    for address in loopbacks:
+        url = f"http://{address}:{demo.pluto.url.rpartition(':')[2]}/livez"
+        assert httpx.get(url).json() == {"status": "ok"}
+
+
+def nofile(process: psutil.Process) -> tuple[int, int]:
+    return process.rlimit(psutil.RLIMIT_NOFILE)
+
+
+def test_pluto_may_open_as_many_files_as_the_machine_lets_it_and_what_it_starts_as_many_as_before(demo: Demo) -> None:
+    pluto = demo.pluto
+    processes = {" ".join(process.cmdline()): process for process in with_live_demo(pluto)}
+    assert nofile(psutil.Process(pluto.process.pid)) == (4096, 4096)
+    for mark in ("-m simulator", "run-driver", "--type=zygote"):  # the browser itself raises its own, as ever
+        assert {nofile(process) for command, process in processes.items() if mark in command} == {(300, 4096)}, mark
+    assert "pluto_streams_limit 2976.0" in pluto.http.get("/metrics").text
+    with ExitStack() as clients:
+        streams = [clients.enter_context(stream_of(pluto)) for _ in range(400)]  # more than 300
+        assert all(stream.recv(12) == b"HTTP/1.1 200" for stream in streams)
+        assert pluto.http.get("/api/performance").json()["server"]["activeSSEClients"] == 400
+    assert "2976 streams at most, not --max-streams 10000: raise ulimit -n for more" in demo.log.read_text()
+
+
+def test_a_killed_renderer_is_replaced(demo: Demo) -> None:
+    def counters() -> dict[str, int]:
+        counted: dict[str, int] = demo.pluto.http.get("/api/performance").json()["scraper"]["counters"]
+        return counted
+
+    processes = alive(with_live_demo(demo.pluto))
+    before = counters()
+    for process in processes:
+        if "--type=renderer" in " ".join(process.cmdline()):
+            process.kill()
+    wait_until(lambda: counters().get("pages_crashed", 0) >= before.get("pages_crashed", 0) + len(DEMO_TICKERS))
+    with_live_demo(demo.pluto)
+    assert counters()["browser_starts"] == before["browser_starts"], "the browser itself lived on"
+
+
+def test_a_killed_simulator_is_started_again_at_its_address(demo: Demo) -> None:
+    processes = alive(with_live_demo(demo.pluto))
+    simulator = next(process for process in processes if "simulator" in process.cmdline())
+    simulator.kill()
+    wait_until(lambda: "the simulator has ended" in demo.pluto.http.get("/readyz").text)
+    wait_until(lambda: demo.pluto.http.get("/readyz").status_code == 200)
+    demo.pluto.wait_for("BTCUSD", "live", 30)
+    said = demo.log.read_text()
     assert "the simulator has ended (exit code -9)" in said
     assert "the simulator is back" in said
+
+
+def ended_within_3_seconds(pluto: Pluto, tell: Callable[[], None]) -> str:
+    """What its streams were told after `tell` has told it to end."""
+    processes = descendants(pluto.process.pid)
+    assert any("--remote-debugging-pipe" in process.cmdline() for process in alive(processes))
+    with pluto.stream() as events:
+        next(events)
+        told_at = time.monotonic()
+        tell()
+        told = list(events)
+    assert told[-1].event == "shutdown"
+    assert pluto.process.wait(10) == 0
+    assert time.monotonic() - told_at < 3
+    assert alive(processes) == []
+    return "".join(event.data for event in told)
+
+
+def test_ctrl_c_ends_everything_within_3_seconds_and_leaves_no_files(demo: Demo) -> None:
+    """A terminal tells all processes of the group, the browser's driver too."""
+    with_live_demo(demo.pluto)
+    log = demo.log.read_text()
+    told = ended_within_3_seconds(demo.pluto, lambda: os.killpg(demo.pluto.process.pid, signal.SIGINT))
+    news = told + demo.log.read_text().removeprefix(log)
+    assert "stale" not in news
+    assert "no browser" not in news
+    assert list(demo.folder.iterdir()) == []
+
+
+def test_an_unreachable_source_is_said_and_everything_else_works_until_sigterm_ends_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with running_pluto("--source-url", f"http://127.0.0.1:{port}", "--tickers", "BTCUSD") as pluto:
+        quote = pluto.wait_for("BTCUSD", "error")
+        assert quote["reason"] == f"127.0.0.1:{port} can't be reached: the connection was refused"
+        assert 0 < quote["nextTryAt"] - time.time() * 1000 <= 60_000
+        assert "price" not in quote
+        assert pluto.http.get("/").status_code == 200
+        assert pluto.http.get("/health").json()["status"] == "degraded"
+        assert pluto.add("ETHUSD").status_code == 201
+        assert "no browser" not in ended_within_3_seconds(pluto, pluto.process.terminate)
+
+
+# --- what ends at once, or is no process ------------------------------------------------------------------------------
+
+
+def test_with_too_few_files_it_says_so() -> None:
+    ended = run_to_end("--port", "0", starter="prlimit --nofile=100:200")
+    assert ended.returncode == 1
+    assert ended.stderr == "pluto: Only 200 files may be open at once, and Pluto needs 256: raise ulimit -n.\n"
 
 
 def test_an_ipv6_loopback_that_cannot_be_had_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
@@ -211,18 +292,6 @@ def test_an_ipv6_loopback_that_cannot_be_had_is_no_failure(caplog: pytest.LogCap
     assert listener.getsockname() == ("127.0.0.1", port)
     listener.close()
     assert f"not listening on [::1]:{port} (Address already in use)" in caplog.text
-
-
-def test_it_listens_within_3_seconds_and_says_where() -> None:
-    started = time.monotonic()
-    with running_pluto("--demo") as pluto:
-        assert time.monotonic() - started < 3
-        assert pluto.url.startswith("http://localhost:")
-        assert pluto.http.get("/health").json()["simulated"] is True
-        loopbacks = ("127.0.0.1", "[::1]") if socket.has_dualstack_ipv6() else ("127.0.0.1",)
-        for address in loopbacks:
-            url = f"http://{address}:{pluto.url.rpartition(':')[2]}/livez"
-            assert httpx.get(url).json() == {"status": "ok"}
 
 
 @pytest.mark.parametrize(
@@ -238,19 +307,6 @@ def test_it_listens_within_3_seconds_and_says_where() -> None:
 )
 def test_the_page_s_address_can_be_opened(host: str, called: str) -> None:
     assert host_in_url(host) == called
-
-
-def test_an_unreachable_source_is_said_and_everything_else_works() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    with running_pluto("--source-url", f"http://127.0.0.1:{port}", "--tickers", "BTCUSD") as pluto:
-        quote = pluto.wait_for("BTCUSD", "error")
-        assert quote["reason"] == f"127.0.0.1:{port} can't be reached: the connection was refused"
-        assert 0 < quote["nextTryAt"] - time.time() * 1000 <= 60_000
-        assert "price" not in quote
-        assert pluto.http.get("/").status_code == 200
-        assert pluto.http.get("/health").json()["status"] == "degraded"
-        assert pluto.add("ETHUSD").status_code == 201
 
 
 @pytest.mark.parametrize(
@@ -302,12 +358,8 @@ def test_a_wrong_setting_ends_the_program() -> None:
     assert ended.stderr.splitlines()[-1].endswith("--port: invalid int value: 'http'")
 
 
-@pytest.mark.parametrize(
-    ("options", "environment"),
-    [(["--browser", "/no/such/browser"], {}), ([], {"PLUTO_BROWSER": "/no/such/browser"})],
-)
-def test_a_browser_that_is_none_is_one_clear_sentence(options: list[str], environment: dict[str, str]) -> None:
-    ended = run_to_end("--port", "0", *options, **environment)
+def test_a_browser_that_is_none_is_one_clear_sentence() -> None:
+    ended = run_to_end("--port", "0", PLUTO_BROWSER="/no/such/browser")
     assert ended.returncode == 1
     assert ended.stderr.startswith("pluto: /no/such/browser is not an executable:")
     assert len(ended.stderr.splitlines()) == 1
@@ -369,36 +421,3 @@ def test_headed_is_chosen_where_there_is_a_display(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("DISPLAY")
     assert not Settings(browser_mode="auto").headed
     assert Settings(browser_mode="headed").headed
-
-
-# --- one demo, the last: it costs as long as it runs ------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[tuple[Pluto, Path]]:
-    """A demo, and the folder with the files of its browser."""
-    with tempfile.TemporaryDirectory() as folder, running_pluto("--demo", TMPDIR=folder) as pluto:
-        yield pluto, Path(folder)
-
-
-def test_a_killed_renderer_is_replaced(demo: tuple[Pluto, Path]) -> None:
-    pluto, _ = demo
-    processes = alive(with_live_demo(pluto))
-    before = pluto.http.get("/api/performance").json()["scraper"]["counters"]
-    for process in processes:
-        if "--type=renderer" in " ".join(process.cmdline()):
-            process.kill()
-    wait_until(lambda: pluto.http.get("/api/performance").json()["scraper"]["counters"].get("pages_crashed", 0) >= 3)
-    for ticker in ("BTCUSD", "ETHUSD", "SOLUSD"):
-        pluto.wait_for(ticker, "live")
-    after = pluto.http.get("/api/performance").json()["scraper"]["counters"]
-    assert after["browser_starts"] == before["browser_starts"], "the browser itself lived on"
-
-
-def test_a_killed_browser_is_started_again_and_leaves_no_files(demo: tuple[Pluto, Path]) -> None:
-    pluto, folder = demo
-    with_live_demo(pluto)
-    browser_of(pluto).kill()
-    wait_until(lambda: pluto.quote("BTCUSD")["state"] != "live")
-    assert pluto.wait_for("BTCUSD", "live")["simulated"] is True
-    assert len(list(folder.iterdir())) == 1
