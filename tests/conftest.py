@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ from running import Pluto, Simulator, running_pluto, running_simulator
 from app import assemble, create_app
 from settings import Settings
 from tradingview.browser import DISABLED_FEATURES, find_browser
+
+sys.dont_write_bytecode = False  # else each run compiles all the tests anew
 
 LONGEST = [
     f"test_{name}"
