@@ -20,7 +20,7 @@ import httpx
 import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from running import PROJECT, QuoteServer, alive, clean_environment, descendants, quote_server, wait_until
+from running import PROJECT, TLS, QuoteServer, alive, clean_environment, descendants, quote_server, wait_until
 
 from quotes import PlutoError
 from settings import Settings, hosts_of, origins_of, read_settings
@@ -451,14 +451,12 @@ def test_neither_a_right_nor_a_wrong_token_is_ever_written(tmp_path: Path) -> No
                     (line.split()[1] for line in said.read_text().splitlines() if line.startswith("  page")), ""
                 )
             )
-            assert httpx.get(f"{url}/api/tickers", headers=BEARER).status_code == 200
-            assert (
-                httpx.get(f"{url}/api/tickers?token={wrong}", headers={"Authorization": f"Bearer {wrong}"}).status_code
-                == 401
-            )
-            assert httpx.post(f"{url}/login", data={"token": wrong}).status_code == 401
-            assert httpx.post(f"{url}/login", data={"token": TOKEN}).status_code == 303
-            wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200, 20)
+            assert httpx.get(f"{url}/api/tickers", headers=BEARER, verify=TLS).status_code == 200
+            mistaken = {"Authorization": f"Bearer {wrong}"}
+            assert httpx.get(f"{url}/api/tickers?token={wrong}", headers=mistaken, verify=TLS).status_code == 401
+            assert httpx.post(f"{url}/login", data={"token": wrong}, verify=TLS).status_code == 401
+            assert httpx.post(f"{url}/login", data={"token": TOKEN}, verify=TLS).status_code == 303
+            wait_until(lambda: httpx.get(f"{url}/readyz", verify=TLS).status_code == 200, 20)
             processes = alive(descendants(process.pid))
             assert len(processes) >= 3, "simulator, driver and browser"
             for child in processes:

@@ -12,7 +12,7 @@ import pytest
 import websocket
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
-from running import QuoteServer, quote_server, wait_until
+from running import TLS, QuoteServer, quote_server, wait_until
 from test_openapi import matches
 
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceClientSync
@@ -61,7 +61,7 @@ def test_an_alert_is_made_rings_on_every_stream_and_is_kept(server: QuoteServer)
     assert server.http.get("/api/alerts").json() == {"alerts": [alert]}
     socket = websocket.create_connection(f"{server.url.replace('http', 'ws')}/api/ws?tickers=BTCUSD", timeout=10)
     others = websocket.create_connection(f"{server.url.replace('http', 'ws')}/api/ws?tickers=ETHUSD", timeout=10)
-    with httpx.stream("GET", f"{server.url}/api/stream", timeout=10) as events:
+    with httpx.stream("GET", f"{server.url}/api/stream", timeout=10, verify=TLS) as events:
         lines = events.iter_lines()
         next(line for line in lines if "batch_update" in line)
         server.put(("BTCUSD", "live", "100.0000000001"), ("BTCUSD", "live", "99"))

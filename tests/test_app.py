@@ -9,7 +9,7 @@ from datetime import datetime
 import httpx
 import pytest
 from flask import Flask
-from running import PROJECT, Pluto, Simulator, running_pluto
+from running import PROJECT, TLS, Pluto, Simulator, running_pluto
 from test_live import tracked
 
 import settings
@@ -138,7 +138,7 @@ def test_no_other_origin_may_read(pluto: Pluto, origin: str) -> None:
 
 
 def test_a_stream_has_the_headers_that_keep_it_flowing(pluto: Pluto) -> None:
-    with httpx.stream("GET", f"{pluto.url}/api/stream") as answer:
+    with httpx.stream("GET", f"{pluto.url}/api/stream", verify=TLS) as answer:
         assert answer.headers["content-type"] == "text/event-stream"
         assert answer.headers["cache-control"] == "no-cache"
         assert answer.headers["x-accel-buffering"] == "no"

@@ -24,7 +24,7 @@ from connectrpc.errors import ConnectError
 from connectrpc.protocol import ProtocolType
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from running import QuoteServer, quote_server, wait_until
+from running import TLS, QuoteServer, quote_server, wait_until
 
 from broadcast import Entry
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceClientSync
@@ -170,7 +170,7 @@ def raw_stream(*arguments: Any, **options: Any) -> Iterator[RawStream]:
 def post(server: QuoteServer, method: str, body: bytes, content_type: str, **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     headers = {"Content-Type": content_type, **named}
-    return httpx.post(f"{server.url}{SERVICE}/{method}", content=body, headers=headers, timeout=5.0)
+    return httpx.post(f"{server.url}{SERVICE}/{method}", content=body, headers=headers, timeout=5.0, verify=TLS)
 
 
 def streams(server: QuoteServer) -> int:
@@ -548,7 +548,9 @@ def test_a_stream_is_not_compressed_for_each_client(server: QuoteServer, content
 def test_a_stream_request_may_be_gzipped(server: QuoteServer) -> None:
     body = envelope(gzip.compress(b'{"tickers":["ETHUSD"],"allStates":true}'), flags=1)
     headers = {"Content-Type": TYPES[0], "Connect-Content-Encoding": "gzip"}
-    with httpx.stream("POST", f"{server.url}{SERVICE}/StreamPrices", content=body, headers=headers) as response:
+    with httpx.stream(
+        "POST", f"{server.url}{SERVICE}/StreamPrices", content=body, headers=headers, verify=TLS
+    ) as response:
         ((_, message),) = envelopes(next(response.iter_raw()))
     assert json.loads(message)["ticker"] == "ETHUSD"
 

@@ -24,7 +24,7 @@ import gevent
 import httpx
 import pytest
 from httpx_sse import connect_sse
-from running import PROJECT, Simulator, clean_environment, wait_until
+from running import PROJECT, TLS, Simulator, clean_environment, wait_until
 
 from web.logs import FORMATTERS, MAX_LINE, MAX_LINES, MAX_WAITING, LineHandler, Outlet, log_failure
 
@@ -197,7 +197,7 @@ def test_every_line_of_a_running_pluto_is_an_object_and_no_request_is_one() -> N
         url = f"http://127.0.0.1:{port}"
         headers = {"Authorization": "Bearer s3cr3t-1234", "Cookie": "session=s3cr3t-1234"}
         for path in ("/livez", "/api/nothing%0Aforged?token=s3cr3t-1234", "/api/tickers/%E2%80%AE%1B%5B2J"):
-            httpx.get(url + path, headers=headers)
+            httpx.get(url + path, headers=headers, verify=TLS)
         with socket.create_connection(("127.0.0.1", port)) as rude:
             rude.sendall(b"NO\x1bSENSE /?token=s3cr3t-1234 HTTP/9.9\r\nCookie: s3cr3t-1234\r\n\r\n")
             rude.settimeout(5)
@@ -330,7 +330,7 @@ def pluto_on(output: int, errors: int, *options: str) -> Iterator[tuple[subproce
     command = [sys.executable, str(PROJECT / "app.py"), "--port", str(port), "--browser-mode", "headless", *options]
     process = subprocess.Popen(command, stdout=output, stderr=errors, env=clean_environment(), start_new_session=True)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5.0) as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5.0, verify=TLS) as http:
             wait_until(lambda: answers(http), 20)
             yield process, http
     finally:

@@ -19,7 +19,7 @@ import pytest
 from flask import Flask
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from running import PROJECT, QuoteServer, quote_server, wait_until
+from running import PROJECT, TLS, QuoteServer, quote_server, wait_until
 
 from proto.crypto.v1.crypto_service_pb2 import DESCRIPTOR
 from quotes import Quote, Source, State, parse_ticker, wire_fields
@@ -103,7 +103,7 @@ def test_a_stream_s_messages_are_documented(server: QuoteServer) -> None:
     server.track("BTCUSD")
     server.put(("BTCUSD", "live", "67000.1"))
     wait_until(lambda: server.prices()["BTCUSD"] == "67000.1")
-    with httpx.stream("GET", f"{server.url}/api/stream", timeout=10) as answer:
+    with httpx.stream("GET", f"{server.url}/api/stream", timeout=10, verify=TLS) as answer:
         assert answer.headers["content-type"] in DOCUMENT["paths"]["/api/stream"]["get"]["responses"]["200"]["content"]
         messages = [json.loads(line[6:]) for line in islice(data_lines(answer), 3)]
     assert all(matches(message, "StreamMessage") for message in messages)
@@ -147,7 +147,7 @@ def test_without_a_browser_it_is_not_ready_as_documented(server: QuoteServer) ->
 
 def test_a_full_server_fails_as_documented(server: QuoteServer) -> None:
     wait_until(lambda: not any(server.server()["clients"].values()))
-    with httpx.stream("GET", f"{server.url}/api/stream", timeout=10) as first:
+    with httpx.stream("GET", f"{server.url}/api/stream", timeout=10, verify=TLS) as first:
         lines = first.iter_lines()
         next(lines)
         refused = server.http.get("/api/stream")

@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from running import PROJECT, Pluto, alive, clean_environment, descendants, running_pluto, wait_until
+from running import PROJECT, TLS, Pluto, alive, clean_environment, descendants, running_pluto, wait_until
 
 from app import host_in_url, main
 from settings import Settings
@@ -185,7 +185,7 @@ def test_it_listens_within_3_seconds_and_says_where(demo: Demo) -> None:
     loopbacks = ("127.0.0.1", "[::1]") if socket.has_dualstack_ipv6() else ("127.0.0.1",)
     for address in loopbacks:
         url = f"http://{address}:{demo.pluto.url.rpartition(':')[2]}/livez"
-        assert httpx.get(url).json() == {"status": "ok"}
+        assert httpx.get(url, verify=TLS).json() == {"status": "ok"}
 
 
 def nofile(process: psutil.Process) -> tuple[int, int]:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from running import QuoteServer, quote_server, wait_until
+from running import TLS, QuoteServer, quote_server, wait_until
 
 from web.http1 import MAX_BODY
 from web.server import Limits
@@ -91,7 +91,7 @@ def ask(server: QuoteServer, request: bytes) -> Answer:
 
 
 def figures(server: QuoteServer) -> dict[str, Any]:
-    figures: dict[str, Any] = httpx.get(f"{server.url}/api/performance").json()["server"]["http"]
+    figures: dict[str, Any] = httpx.get(f"{server.url}/api/performance", verify=TLS).json()["server"]["http"]
     return figures
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 import websocket
-from running import QuoteServer, quote_server, wait_until
+from running import TLS, QuoteServer, quote_server, wait_until
 from transports import CONNECT_PATH
 
 SO_ATTACH_FILTER = 26  # Linux: a program that says which packets a socket may hear
@@ -667,13 +667,13 @@ def test_websocket_is_for_known_origins_only(server: QuoteServer) -> None:
 def test_a_handshake_that_is_none_is_answered_in_words(
     server: QuoteServer, headers: dict[str, str], status: int
 ) -> None:
-    answer = httpx.get(f"{server.url}/api/ws", headers=headers)
+    answer = httpx.get(f"{server.url}/api/ws", headers=headers, verify=TLS)
     assert answer.status_code == status
     assert answer.json()["code"] == "no_websocket"
 
 
 def test_an_upgrade_anywhere_else_is_answered_in_words(server: QuoteServer) -> None:
-    answer = httpx.get(f"{server.url}/health", headers={"Upgrade": "websocket", "Connection": "Upgrade"})
+    answer = httpx.get(f"{server.url}/health", headers={"Upgrade": "websocket", "Connection": "Upgrade"}, verify=TLS)
     assert answer.status_code == 426
     assert "/api/ws" in answer.json()["message"]
 

@@ -11,7 +11,7 @@ from urllib.parse import quote as url_quote
 import httpx
 import pytest
 from connectrpc.errors import ConnectError
-from running import Pluto, QuoteServer, quote_server, wait_until
+from running import TLS, Pluto, QuoteServer, quote_server, wait_until
 
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceClientSync
 from proto.crypto.v1.crypto_service_pb2 import AddTickerRequest, StreamPricesRequest
@@ -80,7 +80,7 @@ def test_every_ticker_has_its_path_and_its_filter(server: QuoteServer, ticker: s
     server.track("BTCUSD", ticker)
     in_address = url_quote(ticker, safe="")
     assert server.http.get(f"/api/tickers/{in_address}").json()["ticker"] == ticker
-    with httpx.stream("GET", f"{server.url}/api/stream?tickers={in_address}", timeout=10) as answer:
+    with httpx.stream("GET", f"{server.url}/api/stream?tickers={in_address}", timeout=10, verify=TLS) as answer:
         read_until(answer.iter_lines(), {"type": "tickers", "tickers": [ticker]})
     assert server.http.delete(f"/api/tickers/{in_address}").json()["message"] == f"{ticker} is no longer tracked."
     assert server.prices().keys() == {"BTCUSD"}
@@ -109,7 +109,7 @@ def test_a_path_is_matched_as_it_was_sent(server: QuoteServer, path: str, status
 )
 def test_a_filter_says_which_of_its_tickers_are_not_tracked(server: QuoteServer, query: str) -> None:
     server.track("BTCUSD", "ETHUSD", "SOLUSD")
-    with httpx.stream("GET", f"{server.url}/api/stream?{query}", timeout=10) as answer:
+    with httpx.stream("GET", f"{server.url}/api/stream?{query}", timeout=10, verify=TLS) as answer:
         lines = answer.iter_lines()
         read_until(lines, {"type": "tickers", "tickers": ["BTCUSD", "ETHUSD"], "notTracked": ["FOO"]})
         server.track("FOO")

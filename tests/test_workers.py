@@ -19,7 +19,7 @@ import psutil
 import pytest
 from redis_server import redis_server
 from relays import Told, live, scraping, settings_for
-from running import PROJECT, Pluto, alive, clean_environment, descendants, running_pluto, wait_until
+from running import PROJECT, TLS, Pluto, alive, clean_environment, descendants, running_pluto, wait_until
 from test_process import run_to_end
 
 from app import _share as share_of
@@ -110,7 +110,7 @@ class Crew:
 
     def get(self, path: str) -> Any:
         """On a connection of its own, which any of the workers may get."""
-        return httpx.get(f"{self.pluto.url}{path}", timeout=5).raise_for_status().json()
+        return httpx.get(f"{self.pluto.url}{path}", timeout=5, verify=TLS).raise_for_status().json()
 
     def health(self) -> dict[str, Any]:
         """What both workers say of themselves, by their name."""
@@ -215,7 +215,7 @@ def each_has_an_address_of_its_own(crew: Crew) -> None:
     port = int(crew.pluto.url.rpartition(":")[2])
     for number in (1, 2):
         if f"port {port + number} can't be had" not in crew.log:  # another test may have it
-            told = httpx.get(f"http://localhost:{port + number}/health", timeout=5).json()
+            told = httpx.get(f"http://localhost:{port + number}/health", timeout=5, verify=TLS).json()
             assert told["worker"] == f"web {number}"
 
 
