@@ -727,7 +727,13 @@ class Scraper:
 
     def new_feed(self, ticker: Ticker) -> Feed:
         settings = self.settings
-        return Feed(ticker, simulated=settings.simulated, counters=self.counters, host=settings.host)
+        return Feed(
+            ticker,
+            simulated=settings.simulated,
+            counters=self.counters,
+            host=settings.host,
+            proof_factor=self.patience.proof_factor,
+        )
 
     def begin_stop(self) -> None:
         """Any thread: from now on the browser's end is expected. Ctrl-C in a terminal may have ended it already."""

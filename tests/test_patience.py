@@ -28,17 +28,21 @@ def simulator() -> Iterator[Simulator]:
         yield simulator
 
 
-LATE = {"VETUSD": "document_after_25_s", "HBARUSD": "price_after_25_s", "TRXUSD": "price_after_55_s"}
+LATE = {"VETUSD": "document_after_25_s", "HBARUSD": "price_after_25_s"}
+UNSEEN = ("TONUSD", "FTMUSD")  # these pages fill only when they are seen
 
 
 @pytest.fixture(scope="module")
-def late(simulator: Simulator) -> Watched:
-    """What was told of late pages, which came all at once, until each had shown a price."""
+def shared(simulator: Simulator) -> Iterator[Watched]:
+    """Late pages and pages that want to be seen, which came all at once beside a usual one, until all were live."""
+    for ticker in UNSEEN:
+        simulator.fault(ticker, "fills_when_seen")
     for ticker, fault in LATE.items():
         simulator.fault(ticker, fault)
-    with scraping(simulator.url, FIFTH, group_size=2) as watched, watched.tracking(*LATE):
-        watched.wait_until_live(*LATE, timeout=50)
-        return watched
+    patience = replace(FIFTH, not_found_retry=600.0, blocked_retry=600.0)
+    with scraping(simulator.url, patience) as watched, watched.tracking("BTCUSD", *LATE, *UNSEEN):
+        watched.wait_until_live("BTCUSD", *LATE, *UNSEEN, timeout=50)
+        yield watched
 
 
 def opened(watched: Watched) -> int:
@@ -54,28 +58,32 @@ def test_patience_for_a_price_grows_with_each_failure() -> None:
     assert (patience.first_price, patience.first_price_in_all, patience.frozen) == (20, 60, 12)
 
 
-def test_the_deadline_counts_from_the_document_not_from_the_request(late: Watched) -> None:
+def test_the_deadline_counts_from_the_document_not_from_the_request(shared: Watched) -> None:
     """Its document takes 5 s here: longer than a price may take after it."""
-    assert State.ERROR not in late.states_since(0, "VETUSD")
+    assert State.ERROR not in shared.states_since(0, "VETUSD")
 
 
-def test_a_page_that_is_slow_to_load_holds_up_others(simulator: Simulator) -> None:
-    """50 heavy pages, all opened at once, each missed its deadline."""
+def test_pages_that_have_no_price_yet_are_few_at_a_time(simulator: Simulator) -> None:
+    """One that never has a price holds others up for a while, one that is slow to load for longer.
+
+    50 heavy pages, all opened at once, each missed its deadline.
+    """
+    simulator.fault("SEIUSD", "unreadable_price")
     simulator.fault("EOSUSD", "document_after_25_s")  # 5 s here
-    patience = replace(FIFTH, first_price=8.0, max_loading=1, loading=0.2)
-    with scraping(simulator.url, patience) as watched, watched.tracking("EOSUSD", "XTZUSD"):
-        watched.wait_until_live("EOSUSD", "XTZUSD", timeout=40)
+    patience = replace(FIFTH, first_price=8.0, max_loading=1, loading=2.0)
+    tickers = ("SEIUSD", "EOSUSD", "XTZUSD")
+    with scraping(simulator.url, patience, opening_spacing=0.0) as watched, watched.tracking(*tickers):
+        watched.wait_for("EOSUSD", State.LIVE, timeout=40)
+        assert opened(watched) <= 3, "and the next one's"
+        watched.wait_until_live("XTZUSD", timeout=40)
         live = [quote.ticker for quote in watched.quotes if quote.state is State.LIVE]
         assert live[0] == "EOSUSD", "the other one's page opened after that"
-    simulator.clear("EOSUSD")
+        assert State.LIVE not in watched.states_since(0, "SEIUSD")
 
 
-@pytest.mark.parametrize(("ticker", "tries"), [("HBARUSD", 2), ("TRXUSD", 3)])
-def test_a_price_that_comes_late_is_waited_for_the_longer_the_oftener_it_failed(
-    late: Watched, simulator: Simulator, ticker: str, tries: int
-) -> None:
-    late.wait_for(ticker, State.ERROR, reason="the page shows no price that can be read")
-    assert simulator.pages()["loads"][f"BINANCE:{ticker}"] <= tries + 1
+def test_a_price_that_comes_late_is_waited_for_longer_after_a_failure(shared: Watched, simulator: Simulator) -> None:
+    shared.wait_for("HBARUSD", State.ERROR, reason="the page shows no price that can be read")
+    assert simulator.pages()["loads"]["BINANCE:HBARUSD"] <= 3
 
 
 def test_a_page_that_computes_while_it_loads_is_not_stopped_and_puts_nobody_apart(simulator: Simulator) -> None:
@@ -115,30 +123,38 @@ def test_slim_pages_give_way_where_they_show_no_price(simulator: Simulator, capl
         simulator.clear(ticker)
 
 
-def test_slim_pages_stay_where_one_has_shown_a_price(simulator: Simulator) -> None:
-    tickers = ("TONUSD", "FTMUSD")
-    for ticker in tickers:
-        simulator.fault(ticker, "fills_when_seen")
-    with scraping(simulator.url, FIFTH) as watched, watched.tracking("BTCUSD"):
-        watched.wait_until_live("BTCUSD")
-        with watched.tracking(*tickers):
-            watched.wait_until_live(*tickers, timeout=40)
-        assert "pages" not in watched.scraper.health
-        look = "() => getComputedStyle(document.body).display"
-        assert watched.run_in_page("BTCUSD", look) == "none"
-    for ticker in tickers:
-        simulator.clear(ticker)
+def test_slim_pages_stay_where_one_has_shown_a_price(shared: Watched) -> None:
+    for ticker in UNSEEN:
+        shared.wait_for(ticker, State.ERROR, reason="the page shows no price that can be read")
+    assert "pages" not in shared.scraper.health
+    look = "() => getComputedStyle(document.body).display"
+    assert shared.run_in_page("BTCUSD", look) == "none"
+    assert shared.run_in_page(UNSEEN[0], look) != "none"
 
 
 # --- pages that give no sign of life ----------------------------------------------------------------------------------
 
 
+SILENT = {"GRTUSD": "delayed", "ICPUSD": "price_after_25_s"}  # another silence: of late data, of a page that opens
+
+
 def test_a_page_whose_feed_gives_no_sign_of_life_is_opened_again_and_then_less_and_less_often(
     simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """And no other page that is silent."""
     caplog.set_level(logging.WARNING)
-    patience = replace(FIFTH, no_life=1.0, reopening_waits=(0.0, 40.0))
-    with scraping(simulator.url, patience) as watched, watched.tracking("XMRUSD"):
+    for ticker, fault in SILENT.items():
+        simulator.fault(ticker, fault)
+    patience = replace(
+        FIFTH,
+        proof_factor=0.3,  # 4.5 s
+        first_price=20.0,
+        first_price_in_all=20.0,
+        no_life=1.0,
+        no_life_of_element=0.5,
+        reopening_waits=(0.0, 40.0),
+    )
+    with scraping(simulator.url, patience) as watched, watched.tracking("XMRUSD", *SILENT):
         watched.wait_until_live("XMRUSD")
         simulator.fault("XMRUSD", "socket_silent")
         wait_until(lambda: watched.counters["pages_reopened"] == 1, timeout=40)
@@ -154,39 +170,19 @@ def test_a_page_whose_feed_gives_no_sign_of_life_is_opened_again_and_then_less_a
         quote = wait_until(planned)
         assert quote is not None
         assert 0 < (quote.next_try_at or 0) - time.time() * 1000 < 40_000
-        time.sleep(3.0)
+        time.sleep(2.0)
         assert watched.counters["pages_reopened"] == 1, "not sooner than it said"
-        simulator.clear("XMRUSD")
+        assert opened(watched) == 4, "the others' once"
+        watched.wait_for("GRTUSD", State.STALE, reason="delayed")
     lines = [record.getMessage() for record in caplog.records]
     assert lines.count("XMRUSD: its feed gives no sign of life; Pluto opens its page again") == 1
-
-
-def test_other_silences_open_no_page_again(simulator: Simulator) -> None:
-    """Delayed data, and a page that is still opening."""
-    silent = {"GRTUSD": "delayed", "ICPUSD": "price_after_25_s"}
-    for ticker, fault in silent.items():
-        simulator.fault(ticker, fault)
-    patience = replace(FIFTH, no_life=0.5, no_life_of_element=0.5, first_price=20.0, first_price_in_all=20.0)
-    with scraping(simulator.url, patience) as watched, watched.tracking(*silent):
-        wait_until(lambda: opened(watched) == 2, timeout=20)
-        time.sleep(6.0)
-        assert watched.counters["pages_reopened"] == 0
-        assert opened(watched) == 2
-    for ticker in silent:
-        simulator.clear(ticker)
 
 
 # --- a user who asks --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def slow_to_retry(simulator: Simulator) -> Iterator[Watched]:
-    with scraping(simulator.url, replace(FIFTH, not_found_retry=600.0, blocked_retry=600.0)) as watched:
-        yield watched
-
-
-def test_a_user_may_not_ask_again_and_again(slow_to_retry: Watched, simulator: Simulator) -> None:
-    watched = slow_to_retry
+def test_a_user_may_not_ask_again_and_again(shared: Watched, simulator: Simulator) -> None:
+    watched = shared
     simulator.fault("AXSUSD", "not_found")
     with watched.tracking("AXSUSD"):
         watched.wait_for("AXSUSD", State.NOT_FOUND)
@@ -200,12 +196,12 @@ def test_a_user_may_not_ask_again_and_again(slow_to_retry: Watched, simulator: S
     simulator.clear("AXSUSD")
 
 
-def test_a_user_may_ask_for_a_try_now(slow_to_retry: Watched, simulator: Simulator) -> None:
-    watched = slow_to_retry
+def test_a_user_may_ask_for_a_try_now(shared: Watched, simulator: Simulator) -> None:
+    watched = shared
     simulator.fault("SANDUSD", "not_found")
     simulator.fault("MANAUSD", "forbidden")
     sand, mana, btc = Ticker("SANDUSD"), Ticker("MANAUSD"), Ticker("BTCUSD")
-    with watched.tracking(sand, mana, btc):
+    with watched.tracking(sand, mana):
         watched.wait_for(sand, State.NOT_FOUND)
         watched.wait_for(mana, State.BLOCKED)
         watched.wait_until_live(btc)

@@ -24,11 +24,16 @@ LIVE_MARKS = ("", "realtime")  # the same for its marks beside the price
 
 
 class Document:
-    """`doubt` says why nothing is proven yet; `host` is the host from which it was requested."""
+    """`doubt` says why nothing is proven yet; `host` is the host from which it was requested.
 
-    def __init__(self, symbol: str, host: str, tally: Tally, doubt: str | None = None) -> None:
+    `proof_factor` is that of Proofs.
+    """
+
+    def __init__(
+        self, symbol: str, host: str, tally: Tally, doubt: str | None = None, proof_factor: float = 1.0
+    ) -> None:
         self.clock = PageClock()
-        self.proofs = Proofs(doubt)
+        self.proofs = Proofs(doubt, proof_factor)
         self.facts = Facts(symbol, host, tally)
         self.frames = Frames(symbol, tally)
         self.header: dict[str, Any] = {}  # of the price element

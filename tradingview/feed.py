@@ -46,15 +46,17 @@ class Feed:
     Pure: it has no clock and no browser. Times are ms: `at` by the page's clock, `now` by ours (it never jumps and
     counts sleep), `wall` since the epoch. Only a quote's own times come from `wall`. `counters` counts refused messages
     and prices, among others. One object serves a ticker until the ticker is removed or its page renewed. `host` is the
-    host from which Pluto requests its pages.
+    host from which Pluto requests its pages; `proof_factor` is that of Proofs.
     """
 
-    def __init__(self, ticker: Ticker, *, simulated: bool, counters: Counter[str], host: str = "") -> None:
+    def __init__(
+        self, ticker: Ticker, *, simulated: bool, counters: Counter[str], host: str = "", proof_factor: float = 1.0
+    ) -> None:
         self.ticker = ticker
         exchange, symbol = split_ticker(ticker)
         self.symbol = f"{exchange}:{symbol}"
         self.trouble: Trouble | None = None
-        self._host = host
+        self._host, self._proof_factor = host, proof_factor
         self._counters = counters
         self._tally = Tally(counters)
         self._site_ahead: float | None = None  # ms that the site's clock is ahead of ours
@@ -76,7 +78,7 @@ class Feed:
         self._late = 0.0  # how late the page's timers are
         self._caught_at = float("-inf")  # when the last backlog began to arrive, by our clock
         self._held_until: float | None = None  # until when the price was proven at that moment
-        self._document = Document(self.symbol, self._host, self._tally, doubt)
+        self._document = Document(self.symbol, self._host, self._tally, doubt, self._proof_factor)
         self._shown: tuple[Source, Reading] | None = None  # the reading shown, of this document
         self._is_disagreement_counted = False
 

@@ -28,6 +28,7 @@ class Patience:
     solving: float = 60.0  # since a check's iframe last loaded: a person may be solving it
     leisurely: float = 3.0  # a wall that reloads itself less often than this does no harm
     settled: float = 5.0  # a page that has shown prices for this long works
+    proof_factor: float = 1.0  # how many times as long as in proof.py a proof lasts; less: tests
     pulse: float = 2.0  # between two pulses of the probe
 
     most_slack: float = 8.0  # the highest factor by which patience for a price grows

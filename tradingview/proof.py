@@ -59,11 +59,12 @@ class Proofs:
     """Until when each strategy's price is proven.
 
     A proof that arrives after the last one has run out counts only SETTLING_MS later: messages may have been held up,
-    and Pluto reads the whole backlog first.
+    and Pluto reads the whole backlog first. All limits are multiplied by `factor`.
     """
 
-    def __init__(self, doubt: str | None) -> None:
+    def __init__(self, doubt: str | None, factor: float = 1.0) -> None:
         self.doubt = doubt  # why no proof counts yet
+        self._factor = factor
         self._until: dict[Source, float] = {}
         self._settling: dict[Source, tuple[float, float]] = {}  # when the proof begins to count, and its end
         self._counts_after: float | None = float("-inf")  # by the page's clock; None: the next message sets it
@@ -84,7 +85,7 @@ class Proofs:
         if self._counts_after is None or at <= self._counts_after:
             return
         self.settle(now)
-        until, end = self._until.get(source), moment + limit
+        until, end = self._until.get(source), moment + limit * self._factor
         if until is None or now <= until:
             self._until[source] = max(end, until or end)
             self.doubt = None
