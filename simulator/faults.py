@@ -144,7 +144,9 @@ SOCKETS = {
 }
 
 PAGES = {
-    "page_frozen": Fault("an endless loop in the open page; a reload ends it", once=True),
+    "page_frozen": Fault(
+        "an endless loop in the open page that leaves the processor idle; a reload ends it", once=True
+    ),
     "page_reloads": Fault("the open page reloads itself", once=True),
     "price_element_replaced": Fault("the open page's price moves into a new element", once=True),
     "classes_renamed": Fault("the header's classes and data-qa-id have other names; frames go on"),
@@ -202,8 +204,8 @@ MARKETS = {
 }
 
 HOSTILE = {  # attacks on the browser, from pages opened later: see hostile.js
-    "floods_messages": Fault("10,000 quote frames a second"),
-    "floods_console": Fault("10,000 lines of 1 kB a second in the console"),
+    "floods_messages": Fault("3,000 quote frames a second"),
+    "floods_console": Fault("3,000 lines of 1 kB a second in the console"),
     "huge_message": Fault("a quote frame of 10 MB"),
     "huge_price": Fault("a price and a title of 10 MB"),
     "huge_document": Fault("200,000 elements"),
@@ -215,7 +217,7 @@ HOSTILE = {  # attacks on the browser, from pages opened later: see hostile.js
     "leaves_by_refresh": Fault("goes to another port by meta refresh"),
     "reloads_without_end": Fault("loads itself again and again"),
     "downloads": Fault("offers downloads without end"),
-    "breeds_frames": Fault("adds and removes 10,000 iframes a second"),
+    "breeds_frames": Fault("adds and removes 3,000 iframes a second"),
     "forges_messages": Fault("all its messages and texts are about another symbol"),
     "names_itself_badly": Fault("a description that is far too long and full of control characters"),
     "sets_traps": Fault("beforeunload, permission prompts, print, 5,000 steps of history"),

@@ -60,7 +60,7 @@ PATIENCE = replace(
     frozen=8.0,
     ping_limit=20.0,
     heap_excess=60.0,
-    disturbance_burst=8.0,
+    disturbance_burst=4.0,
 )
 
 

@@ -5,7 +5,7 @@
   const { symbol, faults } = document.currentScript.dataset;
   const ELSEWHERE = "http://127.0.0.1:9/"; // the discard port: nothing listens there
   const always = (work, ms = 10) => setInterval(work, ms);
-  const often = (work) => always(() => { for (let count = 0; count < 100; count += 1) work(); });
+  const often = (work) => always(() => { for (let count = 0; count < 30; count += 1) work(); });
 
   /** Sends the page's scripts any quote, as if from its quote socket. */
   const socket = new WebSocket(`ws://${location.host}/message-pipe-ws/public`);
