@@ -22,31 +22,50 @@ import pytest
 from running import Simulator, alive, running_simulator, wait_until
 from scraping import BROWSER, DRIVER, LESS_PATIENT, RENDERER, Watched, processes_of, scraping
 
-from quotes import Quote, Source, State, Ticker
+from quotes import ANSWER_LIMIT_S, Quote, Source, SourceBusy, State, Ticker
 from scraper import Scraper, ScraperSettings
 from tradingview import browser
 from tradingview.feed import PageTrouble
 from tradingview.patience import Patience
 
+KEEPER = "ENAUSD"
+
 
 @pytest.fixture(scope="module")
 def shared(simulator: Simulator) -> Iterator[Watched]:
     """Groups of two, so that some share a renderer and others don't."""
-    with scraping(simulator.url, group_size=2) as watched:
+    with scraping(simulator.url, group_size=2, page_max_heap=40.0) as watched:
         yield watched
 
 
 @pytest.fixture
 def watched(shared: Watched) -> Watched:
-    """Without a page, and as quick to open one as at its start."""
-
-    def is_empty() -> bool:
-        session = shared.scraper.session
-        return session is not None and not session.groups.all
-
-    wait_until(is_empty, timeout=30, what="no page is left of the test before")
-    shared.scraper.pace.spacing = shared.scraper.settings.opening_spacing
+    """With one page, whose group, context and renderer the test's own page shares: so it costs half."""
+    shared.scraper.add(Ticker(KEEPER))
+    wait_until_open(shared, KEEPER)
+    shared.wait_until_live(KEEPER)
     return shared
+
+
+@pytest.fixture
+def empty(shared: Watched) -> Watched:
+    """Without a page."""
+    shared.scraper.remove(Ticker(KEEPER))
+    wait_until_open(shared)
+    return shared
+
+
+def wait_until_open(watched: Watched, *tickers: str) -> None:
+    """Until no other page is left of the test before; then pages open as quickly as at the scraper's start."""
+
+    def are_open() -> bool:
+        session = watched.scraper.session
+        if session is None or {*session.tabs} != {*tickers}:
+            return False
+        return [len(group.tabs) for group in list(session.groups.all)] == [1] * len(tickers)
+
+    wait_until(are_open, timeout=30, what="no page is left of the test before")
+    watched.scraper.pace.spacing = watched.scraper.settings.opening_spacing
 
 
 def warnings_about(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
@@ -140,21 +159,6 @@ def test_a_refusal_slows_every_opening_down(watched: Watched, simulator: Simulat
         simulator.clear("XMRUSD")
         watched.wait_until_live("XMRUSD")
         assert watched.scraper.pace.spacing < LESS_PATIENT.blocked_spacing
-
-
-def test_pages_that_have_no_price_yet_are_few_at_a_time(simulator: Simulator) -> None:
-    """But one that never has any holds nobody up for long."""
-    patience = replace(LESS_PATIENT, max_loading=1, loading=4.0)
-    simulator.fault("SEIUSD", "unreadable_price")
-    with (
-        scraping(simulator.url, patience, opening_spacing=0.0) as watched,
-        watched.tracking("SEIUSD", "TIAUSD", "STXUSD", "IMXUSD"),
-    ):
-        watched.wait_for("TIAUSD", State.LIVE)
-        assert watched.counters["pages_opened"] <= 3, "and the next one's"
-        watched.wait_until_live("STXUSD", "IMXUSD")
-        assert watched.now["SEIUSD"].state is not State.LIVE
-    simulator.clear("SEIUSD")
 
 
 def test_an_unreachable_host_is_an_error_until_it_can_be_reached() -> None:
@@ -352,10 +356,11 @@ def test_a_page_that_goes_elsewhere_on_its_host_is_an_error(watched: Watched) ->
 
 
 def test_a_page_with_an_endless_loop_is_stopped_and_put_apart_the_first_time(
-    watched: Watched, simulator: Simulator, caplog: pytest.LogCaptureFixture
+    empty: Watched, simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its neighbours pay once: a second loop keeps nobody else's price."""
     pair = ("INJUSD", "SEIUSD")  # of one renderer
+    watched = empty
     with watched.tracking(*pair):
         watched.wait_until_live(*pair)
         assert watched.group("INJUSD") is watched.group("SEIUSD")
@@ -375,8 +380,9 @@ def test_a_page_with_an_endless_loop_is_stopped_and_put_apart_the_first_time(
 
 
 def test_a_silent_page_beside_one_that_just_came_is_not_taken_for_an_endless_loop(
-    watched: Watched, simulator: Simulator, caplog: pytest.LogCaptureFixture
+    empty: Watched, simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
+    watched = empty
     with watched.tracking("ATOMUSD"):
         watched.wait_until_live("ATOMUSD")
         before = len(watched.quotes)
@@ -393,7 +399,8 @@ def test_a_silent_page_beside_one_that_just_came_is_not_taken_for_an_endless_loo
             assert not {State.STALE, State.ERROR} & watched.states_since(before, "FILUSD")
 
 
-def test_a_renderer_that_hangs_is_given_up(watched: Watched) -> None:
+def test_a_renderer_that_hangs_is_given_up(empty: Watched) -> None:
+    watched = empty
     with watched.tracking("TIAUSD", "STXUSD"):
         watched.wait_until_live("TIAUSD", "STXUSD")
         before = len(watched.quotes)
@@ -407,7 +414,8 @@ def test_a_renderer_that_hangs_is_given_up(watched: Watched) -> None:
             process.send_signal(signal.SIGCONT)
 
 
-def test_a_killed_renderer_takes_nobody_elses_price_away(watched: Watched) -> None:
+def test_a_killed_renderer_takes_nobody_elses_price_away(empty: Watched) -> None:
+    watched = empty
     tickers = ("IMXUSD", "LDOUSD", "CRVUSD", "SNXUSD")
     with watched.tracking(*tickers):
         watched.wait_until_live(*tickers)
@@ -433,8 +441,9 @@ def test_a_killed_renderer_takes_nobody_elses_price_away(watched: Watched) -> No
     ],
 )
 def test_a_browser_or_driver_that_is_killed_or_hangs_is_started_again(
-    watched: Watched, caplog: pytest.LogCaptureFixture, mark: str, number: signal.Signals, reason: str
+    empty: Watched, caplog: pytest.LogCaptureFixture, mark: str, number: signal.Signals, reason: str
 ) -> None:
+    watched = empty
     with watched.tracking("COMPUSD", "ZECUSD"):
         watched.wait_until_live("COMPUSD", "ZECUSD")
         time.sleep(LESS_PATIENT.good_session)
@@ -453,20 +462,35 @@ def test_a_browser_or_driver_that_is_killed_or_hangs_is_started_again(
 # --- renewal ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limit", [{"page_max_age": 2 / 3600}, {"page_max_heap": 0.001}])
-def test_pages_are_renewed_without_a_gap_or_a_duplicate(simulator: Simulator, limit: dict[str, Any]) -> None:
-    with scraping(simulator.url, **limit) as watched, watched.tracking("DASHUSD", "KAVAUSD"):
-        watched.wait_until_live("DASHUSD", "KAVAUSD")
-        before = len(watched.quotes)
-        wait_until(lambda: watched.counters["pages_recycled"] >= 2, timeout=30)
-        for ticker in ("DASHUSD", "KAVAUSD"):
-            assert watched.states_since(before, ticker) == {State.LIVE}
-            quotes = [quote for quote in watched.quotes[before:] if quote.ticker == ticker]
-            times = [quote.timestamp or 0 for quote in quotes]
-            assert times == sorted(times)
-            assert len(set(quotes)) == len(quotes)
-            assert max(later - earlier for earlier, later in pairwise(times)) < 3000
-        assert max(simulator.pages()["sockets"][f"BINANCE:{ticker}"] for ticker in ("DASHUSD", "KAVAUSD")) <= 2
+HOARD = "() => { window.hoard = Array.from({ length: 60 }, () => new Array(2 ** 18).fill(0.5)) }"  # 2 MB each
+
+
+def check_renewal(watched: Watched, simulator: Simulator, *tickers: str, script: str = "") -> None:
+    watched.wait_until_live(*tickers)
+    before, recycled = len(watched.quotes), watched.counters["pages_recycled"]
+    if script:
+        watched.run_in_page(tickers[0], script)
+    wait_until(lambda: watched.counters["pages_recycled"] >= recycled + 2, timeout=30)
+    for ticker in tickers:
+        assert watched.states_since(before, ticker) == {State.LIVE}
+        quotes = [quote for quote in watched.quotes[before:] if quote.ticker == ticker]
+        times = [quote.timestamp or 0 for quote in quotes]
+        assert times == sorted(times)
+        assert len(set(quotes)) == len(quotes)
+        assert max(later - earlier for earlier, later in pairwise(times)) < 3000
+    assert max(simulator.pages()["sockets"][f"BINANCE:{ticker}"] for ticker in tickers) <= 2
+
+
+def test_old_pages_are_renewed_without_a_gap_or_a_duplicate(simulator: Simulator) -> None:
+    with scraping(simulator.url, page_max_age=2 / 3600) as watched, watched.tracking("WIFUSDT", "JUPUSDT"):
+        check_renewal(watched, simulator, "WIFUSDT", "JUPUSDT")
+
+
+def test_pages_whose_heap_has_grown_are_renewed_without_a_gap_or_a_duplicate(
+    empty: Watched, simulator: Simulator
+) -> None:
+    with empty.tracking("DASHUSD", "KAVAUSD"):
+        check_renewal(empty, simulator, "DASHUSD", "KAVAUSD", script=HOARD)
 
 
 def test_a_browser_that_is_too_big_is_started_anew_and_then_pages_without_room_are_refused(
@@ -486,32 +510,11 @@ def test_a_browser_that_is_too_big_is_started_anew_and_then_pages_without_room_a
         assert watched.now["WIFUSDT"].state is State.ERROR
 
 
-def test_every_ticker_can_have_a_renderer_of_its_own(simulator: Simulator) -> None:
-    with scraping(simulator.url, group_size=1) as watched, watched.tracking("WIFUSDT", "JUPUSDT"):
-        watched.wait_until_live("WIFUSDT", "JUPUSDT")
-        before = len(watched.quotes)
-        watched.crash("WIFUSDT")
-        watched.wait_for("WIFUSDT", State.ERROR, reason="the page crashed", after=before)
-        watched.wait_until_live("WIFUSDT")
-        assert watched.states_since(before, "JUPUSDT") <= {State.LIVE}
+# --- headless, and time -----------------------------------------------------------------------------------------------
 
 
-# --- time -------------------------------------------------------------------------------------------------------------
-
-
-def test_after_the_machine_slept_nothing_is_live_until_it_is_proven(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The system's clock that counts sleep is replaced; all of Pluto runs on it as after a real sleep."""
-    true_clock, slept_s = time.clock_gettime, 3600.0
-    with scraping(simulator.url) as watched, watched.tracking("ENAUSD"):
-        watched.wait_until_live("ENAUSD")
-        before = len(watched.quotes)
-        monkeypatch.setattr(
-            time, "clock_gettime", lambda clock: true_clock(clock) + slept_s * (clock == time.CLOCK_BOOTTIME)
-        )
-        watched.wait_for("ENAUSD", State.STALE, reason="this computer was asleep", after=before)
-        watched.wait_until_live("ENAUSD")
+def test_headless_shows_nothing_to_nobody(watched: Watched) -> None:
+    assert watched.run_in_page(KEEPER, "() => getComputedStyle(document.body).display") == "none"
 
 
 def test_the_thread_says_that_it_runs(watched: Watched) -> None:
@@ -519,21 +522,26 @@ def test_the_thread_says_that_it_runs(watched: Watched) -> None:
     wait_until(lambda: watched.scraper.last_tick > ticked, timeout=3)
 
 
-# --- headed -----------------------------------------------------------------------------------------------------------
+def test_a_busy_scraper_is_not_waited_for_for_long(watched: Watched) -> None:
+    watched.session.loop.call(time.sleep, ANSWER_LIMIT_S + 0.5)
+    with pytest.raises(SourceBusy):
+        watched.scraper.why(Ticker(KEEPER))
 
 
-@pytest.mark.usefixtures("display")
-def test_headed_shows_the_page_as_it_is(simulator: Simulator) -> None:
-    with scraping(simulator.url, headed=True) as watched, watched.tracking("FLOKIUSDT"):
-        watched.wait_until_live("FLOKIUSDT")
-        look = "() => [getComputedStyle(document.body).display, document.querySelector('img').naturalWidth > 0]"
-        wait_until(lambda: watched.run_in_page("FLOKIUSDT", look) == ["block", True])
+def test_after_the_machine_slept_nothing_is_live_until_it_is_proven(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's clock that counts sleep is replaced; all of Pluto runs on it as after a real sleep.
 
-
-def test_headless_shows_nothing_to_nobody(watched: Watched) -> None:
-    with watched.tracking("SHIBUSD"):
-        watched.wait_until_live("SHIBUSD")
-        assert watched.run_in_page("SHIBUSD", "() => getComputedStyle(document.body).display") == "none"
+    The last one with this scraper: afterwards the clock goes back.
+    """
+    true_clock, slept_s = time.clock_gettime, 3600.0
+    before = len(watched.quotes)
+    monkeypatch.setattr(
+        time, "clock_gettime", lambda clock: true_clock(clock) + slept_s * (clock == time.CLOCK_BOOTTIME)
+    )
+    watched.wait_for(KEEPER, State.STALE, reason="this computer was asleep", after=before)
+    watched.wait_until_live(KEEPER)
 
 
 # --- finding a browser ------------------------------------------------------------------------------------------------

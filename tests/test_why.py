@@ -9,13 +9,11 @@ import pytest
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from running import Pluto, Simulator, wait_until
-from scraping import scraping
 from test_live import tracked
 from test_openapi import matches
 
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceClientSync
 from proto.crypto.v1.crypto_service_pb2 import RetryTickerRequest
-from quotes import ANSWER_LIMIT_S, SourceBusy, Ticker
 
 
 def why(pluto: Pluto, ticker: str) -> dict[str, Any]:
@@ -101,11 +99,3 @@ def test_a_wrong_clock_of_this_machine_is_told(pluto: Pluto, simulator: Simulato
         wait_until(lambda: pluto.http.get("/health").json().get("clock") == problem)
         assert why(pluto, "EOSUSDC")["clockProblem"] == problem
     simulator.clear("EOSUSDC")
-
-
-def test_a_busy_scraper_is_not_waited_for_for_long(simulator: Simulator) -> None:
-    with scraping(simulator.url) as watched, watched.tracking("XTZUSDC"):
-        wait_until(lambda: watched.scraper.session)
-        watched.session.loop.call(time.sleep, ANSWER_LIMIT_S + 0.5)
-        with pytest.raises(SourceBusy):
-            watched.scraper.why(Ticker("XTZUSDC"))
