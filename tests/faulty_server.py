@@ -11,8 +11,8 @@ Each line of standard input orders one fault:
     clock 3600    sets the time of day so many seconds ahead, for this process alone
     sleep 3600    moves the clock that counts the machine's sleep, for this process alone, as if it had slept
 
-FAULTY_PATIENCE in the environment, such as "hang=8,restart=12", replaces figures of the supervisor's Patience. Nothing
-else of Pluto is replaced.
+FAULTY_PATIENCE in the environment, such as "hang=8,restart=12", replaces figures of the supervisor's Patience, and
+SCRAPER_PATIENCE those of the scraper's. Nothing else of Pluto is replaced.
 """
 
 from __future__ import annotations
@@ -21,18 +21,25 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gevent
 
 import app
 from broadcast import Broadcaster
-from quotes import steady_ms
-from scraper import Scraper
+from quotes import Quote, steady_ms
+from scraper import Scraper, ScraperSettings
+from tradingview.patience import Patience as ScraperPatience
 from web.supervision import Patience, Supervisor
 
 true_time, true_clock = time.time, time.clock_gettime
 POLL_S = 0.01
+
+
+def figures_of(variable: str) -> dict[str, Any]:
+    figures = (figure.split("=") for figure in os.environ.get(variable, "").split(",") if figure)
+    return {name: float(number) for name, number in figures}
 
 
 class Unforeseen(BaseException):
@@ -43,6 +50,9 @@ class FaultyScraper(Scraper):
     """A scraper whose session ends as badly as it was told."""
 
     deaths_due = 0
+
+    def __init__(self, settings: ScraperSettings, emit: Callable[[Quote], None]) -> None:
+        super().__init__(settings, emit, ScraperPatience(**figures_of("SCRAPER_PATIENCE")))
 
     def _run_session(self) -> None:
         try:
@@ -58,8 +68,8 @@ class FaultySupervisor(Supervisor):
     """Is given the program's scraper and broadcaster, which is what the faults need."""
 
     def __init__(self, scraper: FaultyScraper, broadcaster: Broadcaster, *, name: str) -> None:
-        figures = (figure.split("=") for figure in os.environ.get("FAULTY_PATIENCE", "").split(",") if figure)
-        patience = Patience(**{name: type(getattr(Patience, name))(number) for name, number in figures})
+        figures = figures_of("FAULTY_PATIENCE")
+        patience = Patience(**{name: type(getattr(Patience, name))(number) for name, number in figures.items()})
         super().__init__(scraper, broadcaster, patience, name=name)
         obey = (gevent.get_hub().loop, scraper, broadcaster)
         threading.Thread(target=obey_orders, args=obey, daemon=True).start()
