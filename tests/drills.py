@@ -20,8 +20,9 @@ from pathlib import Path
 import psutil
 from crowd import Client, Crowd, Pace, crowd_of
 from running import Pluto, Simulator, descendants, running_pluto, running_simulator, wait_until
-from truth import Change, Sighting, wrongs
+from truth import TOLD_MS, Change, Sighting, wrongs
 
+from tradingview.proof import MIN_SOCKET_PROOF_MS
 from web.descriptors import KEPT_FREE
 
 COINS = "BTC ETH SOL BNB XRP ADA DOGE TRX AVAX DOT LINK TON LTC BCH ATOM UNI XLM NEAR APT SUI"
@@ -79,7 +80,10 @@ class Source:
 
 @dataclass
 class Stage:
-    """All that takes part. `disk` is where Pluto's browser keeps its files, when that could be made small."""
+    """All that takes part. `disk` is where Pluto's browser keeps its files, when that could be made small.
+
+    A proof lasts `proof_factor` times as long as usual.
+    """
 
     source: Source
     tickers: list[str]
@@ -87,6 +91,7 @@ class Stage:
     crowd: Crowd
     disk: Path | None
     settle_s: float
+    proof_factor: float
     known: set[str] = field(default_factory=set)
 
     def settle(self) -> None:
@@ -117,7 +122,8 @@ class Stage:
     def wrongs(self) -> list[str]:
         """What was wrong with what clients were shown since this was asked last."""
         sightings = map(_by_true_clock, self.crowd.sightings())
-        found = [wrong for wrong in wrongs(sightings, self.source.truth()) if wrong not in self.known]
+        fresh_ms = MIN_SOCKET_PROOF_MS * self.proof_factor + TOLD_MS
+        found = [wrong for wrong in wrongs(sightings, self.source.truth(), fresh_ms) if wrong not in self.known]
         self.known.update(found)
         return found
 
@@ -154,14 +160,18 @@ def _is(process: psutil.Process, part: str) -> bool:
 
 
 @contextmanager
-def staged(settle_s: float, *options: str, tickers: int = len(TICKERS), clients: int = CLIENTS) -> Iterator[Stage]:
+def staged(
+    settle_s: float, *options: str, tickers: int = len(TICKERS), clients: int = CLIENTS, proof_factor: float = 1.0
+) -> Iterator[Stage]:
     """Pluto with its tickers, all of them live at every client, and a few clients that read one byte a second."""
     tracked = TICKERS[:tickers]
     with ExitStack() as stack:
         source = Source(tracked)
         stack.callback(source.close)
         disk = stack.enter_context(small_disk())
-        environment = {} if disk is None else {"TMPDIR": str(disk)}
+        environment = {"SCRAPER_PATIENCE": f"proof_factor={proof_factor}"}
+        if disk is not None:
+            environment["TMPDIR"] = str(disk)
         pluto = stack.enter_context(
             running_pluto(
                 "--source-url", source.simulator.url, "--tickers", ",".join(tracked), "--log-level", "warning",
@@ -170,7 +180,7 @@ def staged(settle_s: float, *options: str, tickers: int = len(TICKERS), clients:
         )  # fmt: skip
         crowd = stack.enter_context(crowd_of(int(pluto.url.rpartition(":")[2]), clients))
         crowd.join(CRAWLERS, pace=CRAWL)
-        stage = Stage(source, tracked, pluto, crowd, disk, settle_s)
+        stage = Stage(source, tracked, pluto, crowd, disk, settle_s, proof_factor)
         stage.wait_until_well(0.0, START_LIMIT_S)
         yield stage
 
@@ -344,8 +354,6 @@ class Drill:
 
 SHORT = (
     Drill("renderer killed", lambda stage: kill(stage, "renderer")),
-    Drill("browser killed", lambda stage: kill(stage, "browser")),
-    Drill("driver killed", lambda stage: kill(stage, "driver")),
     Drill("renderer stopped for 8 s", lambda stage: stop(stage, "renderer", 8.0)),
     Drill("source down for 4 s", lambda stage: take_source_down(stage, 4.0)),
     Drill("hub blocked for 2 s", block_hub),
@@ -356,7 +364,10 @@ SHORT = (
     Drill("1000 clients come back at once", lambda stage: reconnect(stage, 1_000)),
 )
 LONG = (
-    *SHORT[:4],
+    SHORT[0],
+    Drill("browser killed", lambda stage: kill(stage, "browser")),
+    Drill("driver killed", lambda stage: kill(stage, "driver")),
+    SHORT[1],
     Drill("renderer stopped for 15 s", lambda stage: stop(stage, "renderer", 15.0)),
     Drill("renderer stopped for good", lambda stage: stop_for_good(stage, "renderer")),
     Drill("browser stopped for 15 s", lambda stage: stop(stage, "browser", 15.0)),
@@ -366,5 +377,5 @@ LONG = (
     Drill("renderer out of address space", starve_renderer),
     Drill("scraper thread blocked for 20 s", block_scraper),
     Drill("source down for 60 s", lambda stage: take_source_down(stage, 60.0)),
-    *SHORT[5:],
+    *SHORT[3:],
 )

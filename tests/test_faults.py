@@ -1,8 +1,8 @@
 """Whatever fails under load passes: all is well again within seconds, and no client was ever shown a wrong price.
 
 One Pluto with six tickers in two groups and 60 clients of every transport goes through the drills of `drills.py`, one
-after another; `bench/faults.py` runs the long ones, with 20 tickers. What jumps of the clock do to a page's own is
-tested on the feed alone, which is given its clocks.
+after another; `bench/faults.py` runs the long ones, with 20 tickers and proofs of full length. What jumps of the clock
+do to a page's own is tested on the feed alone, which is given its clocks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ JUMPS = st.integers(-86_400_000, 86_400_000)  # ms: up to a day
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    with staged(0.0, "--group-size", "4", tickers=6, clients=60) as stage:
+    with staged(0.0, "--group-size", "4", tickers=6, clients=60, proof_factor=0.4) as stage:  # 6 s
         yield stage
 
 
