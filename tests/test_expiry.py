@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import takewhile
@@ -206,6 +205,8 @@ def test_a_renewed_price_stays_live_on_every_transport_and_nothing_is_sent(serve
 
 # --- with a real page, while the scraper hangs or is dead -------------------------------------------------------------
 
+HANG_S = 9.0  # longer than a proof, which lasts 6 s here
+
 
 class Faulty(NamedTuple):
     """A Pluto whose faults are ordered, with one price that stands still: only heartbeats prove it."""
@@ -219,39 +220,25 @@ class Faulty(NamedTuple):
         return float(found[-1]) if found else 0.0
 
 
-@contextmanager
-def faulty_pluto(simulator: Simulator, log: Path) -> Iterator[Faulty]:
+@pytest.fixture(scope="module")
+def faulty(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
+    log = tmp_path_factory.mktemp("expiry") / "log"
     options = ("--source-url", simulator.url, "--tickers", TICKER)
-    with running_pluto(*options, program="tests/faulty_server.py", log=str(log), FAULTY_PATIENCE="restart=3") as pluto:
+    patience = {"FAULTY_PATIENCE": "restart=3", "SCRAPER_PATIENCE": "proof_factor=0.4"}
+    with running_pluto(*options, program="tests/faulty_server.py", log=str(log), **patience) as pluto:
         simulator.rate(TICKER, 0)
         yield Faulty(pluto, log)
 
 
-@pytest.fixture(scope="module")
-def faulty(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
-    with faulty_pluto(simulator, tmp_path_factory.mktemp("expiry") / "log") as faulty:
-        yield faulty
-
-
-def test_a_scraper_that_hangs_leaves_no_price_live_past_its_proof(simulator: Simulator, tmp_path: Path) -> None:
-    """Three at once, at three phases of a proof: there is one every two seconds."""
-
-    def hang_in_a_pluto(phase_s: float) -> None:
-        with faulty_pluto(simulator, tmp_path / f"{phase_s}.log") as faulty:
-            hang(faulty, phase_s)
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(hang_in_a_pluto, (0.0, 0.7, 1.4)))
-
-
-def hang(faulty: Faulty, phase_s: float) -> None:
-    """The scraper's thread hangs so long after a proof."""
+@pytest.mark.parametrize("phase_s", [0.0, 1.4])
+def test_a_scraper_that_hangs_leaves_no_price_live_past_its_proof(faulty: Faulty, phase_s: float) -> None:
+    """The scraper's thread hangs so long after a proof: there is one every two seconds."""
     faulty.pluto.wait_for(TICKER, "live")
     before = faulty.proven_until()
     with witnesses_of(faulty.pluto.url) as witnesses:
         wait_until(lambda: witnesses.all_are_told("live"))
         witnesses.ask_s = CALM_ASK_S
-        faulty.pluto.order("hang", 18, phase_s)
+        faulty.pluto.order("hang", HANG_S, phase_s)
         wait_until(lambda: faulty.proven_until() > before, what="it hangs")
         end = faulty.proven_until()
         wait_until(lambda: steady_ms() > end - EARLY_MS - 1000 * CALM_ASK_S, 15)
