@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,25 @@ def essence(report: dict[str, Any]) -> dict[str, Any]:
     return {"state": verdict["state"], "is_good": verdict["is_good"], "advice": verdict["advice"], "findings": findings}
 
 
+@pytest.fixture(scope="module")
+def examined(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, dict[str, Any]]]:
+    """What the doctor says of each report that is replayed, of all at the same time."""
+
+    def examine_again(path: Path) -> tuple[int, str, dict[str, Any]]:
+        ticker, again = read(path)["verdict"]["ticker"], tmp_path_factory.mktemp(path.stem) / "again.zip"
+        with running_simulator("--weight", "0", "--replay", str(path)) as site:
+            return examine(site.url, ticker, again, "--seconds", "3")
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip([path.stem for path in REPORTS], pool.map(examine_again, REPORTS), strict=True))
+
+
 @pytest.mark.parametrize("path", REPORTS, ids=lambda path: path.stem)
-def test_a_report_that_is_replayed_has_its_verdict_again(path: Path, tmp_path: Path) -> None:
+def test_a_report_that_is_replayed_has_its_verdict_again(
+    examined: dict[str, tuple[int, str, dict[str, Any]]], path: Path
+) -> None:
     recorded = read(path)
-    with running_simulator("--weight", "0", "--replay", str(path)) as site:
-        code, printed, again = examine(
-            site.url, recorded["verdict"]["ticker"], tmp_path / "again.zip", "--seconds", "3"
-        )
+    code, printed, again = examined[path.stem]
     assert essence(again) == essence(recorded), printed
     assert code == (0 if recorded["verdict"]["is_good"] else 1)
     assert recorded["verdict"]["advice"] in printed
