@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
 from typing import Any
 
@@ -36,6 +38,9 @@ LESS_PATIENT = Patience(
     blocked_retry=1.0,
     blocked_spacing=0.3,
 )
+Lines = list[str]
+starting = threading.Lock()
+
 RENDERER, BROWSER, DRIVER = "--type=renderer", "--remote-debugging-pipe", "run-driver"
 
 
@@ -43,7 +48,6 @@ class Watched:
     """A running scraper, and everything that it has emitted, without renewals: they only prolong a proof."""
 
     def __init__(self, settings: ScraperSettings, patience: Patience) -> None:
-        self.drivers_of_others = drivers()
         self.quotes: list[Quote] = []
         self.now: dict[str, Quote] = {}
         self.scraper = Scraper(settings, self._emit, patience)
@@ -110,6 +114,25 @@ class Watched:
         return self.scraper.session
 
 
+class Stories:
+    """What becomes of some pages: functions that are tests, but for their fixtures.
+
+    All are told at the same time, because they wait more than they compute.
+    """
+
+    def __init__(self) -> None:
+        self.all: list[Callable[..., None]] = []
+
+    def __call__(self, story: Callable[..., None]) -> Callable[..., None]:
+        self.all.append(story)
+        return story
+
+    def tell(self, *arguments: Any) -> dict[Callable[..., None], Future[None]]:
+        """Their outcomes, when all have ended."""
+        with ThreadPoolExecutor(len(self.all)) as pool:
+            return {story: pool.submit(story, *arguments) for story in self.all}
+
+
 @contextmanager
 def scraping(url: str, patience: Patience = LESS_PATIENT, **settings: Any) -> Iterator[Watched]:
     settings.setdefault("opening_spacing", 0.05)
@@ -124,6 +147,29 @@ def scraping(url: str, patience: Patience = LESS_PATIENT, **settings: Any) -> It
         assert psutil.wait_procs(processes, timeout=3)[1] == []
 
 
+@contextmanager
+def scraping_beside(url: str, patience: Patience = LESS_PATIENT, **settings: Any) -> Iterator[Watched]:
+    """The same beside others that start now: each sets the environment of this process, so they take turns."""
+    with ExitStack() as stack:
+        with starting:
+            watched = stack.enter_context(scraping(url, patience, **settings))
+            wait_until(lambda: watched.scraper.session, timeout=30, what="its browser has started")
+        yield watched
+
+
+@contextmanager
+def warnings_of(logger: str) -> Iterator[Lines]:
+    """What is logged inside as a warning or worse, in any thread."""
+    lines: Lines = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger(logger).addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logging.getLogger(logger).removeHandler(handler)
+
+
 def is_of(process: psutil.Process, *marks: str) -> bool:
     try:
         command = process.cmdline()
@@ -132,17 +178,9 @@ def is_of(process: psutil.Process, *marks: str) -> bool:
     return any(mark in part for part in command for mark in marks)
 
 
-def drivers() -> set[psutil.Process]:
-    """The drivers of all Playwrights in this process."""
-    return {process for process in psutil.Process().children() if is_of(process, DRIVER)}
-
-
 def processes_of(watched: Watched, mark: str) -> list[psutil.Process]:
     """The driver itself, the browser, or its renderers, of this scraper; all with an empty mark."""
-    found = [
-        process
-        for driver in drivers() - watched.drivers_of_others
-        for process in [driver, *driver.children(recursive=True)]
-        if is_of(process, mark)
-    ]
+    driver = None if watched.scraper._driver is None else watched.scraper._driver.process
+    family = [] if driver is None else [driver, *driver.children(recursive=True)]
+    found = [process for process in family if is_of(process, mark)]
     return [process for process in found if mark is not BROWSER or not is_of(process, "--type=")]
