@@ -5,14 +5,14 @@ One simulator with a light page; its times of faults are a fifth of the real one
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 
 import pytest
 from running import Simulator, running_simulator, wait_until
-from scraping import LESS_PATIENT, Watched, scraping
+from scraping import LESS_PATIENT, Lines, Stories, Watched, scraping, scraping_beside, warnings_of
 
 from quotes import InvalidTicker, Quote, RetriedTooSoon, RetryRefused, State, Ticker, parse_ticker
 from tradingview.patience import Patience
@@ -45,6 +45,9 @@ def shared(simulator: Simulator) -> Iterator[Watched]:
         yield watched
 
 
+apart = Stories()  # each has a scraper of its own
+
+
 def opened(watched: Watched) -> int:
     return watched.counters["pages_opened"]
 
@@ -63,7 +66,8 @@ def test_the_deadline_counts_from_the_document_not_from_the_request(shared: Watc
     assert State.ERROR not in shared.states_since(0, "VETUSD")
 
 
-def test_pages_that_have_no_price_yet_are_few_at_a_time(simulator: Simulator) -> None:
+@apart
+def pages_that_have_no_price_yet_are_few_at_a_time(simulator: Simulator, _: Lines) -> None:
     """One that never has a price holds others up for a while, one that is slow to load for longer.
 
     50 heavy pages, all opened at once, each missed its deadline.
@@ -72,7 +76,7 @@ def test_pages_that_have_no_price_yet_are_few_at_a_time(simulator: Simulator) ->
     simulator.fault("EOSUSD", "document_after_25_s")  # 5 s here
     patience = replace(FIFTH, first_price=8.0, max_loading=1, loading=2.0)
     tickers = ("SEIUSD", "EOSUSD", "XTZUSD")
-    with scraping(simulator.url, patience, opening_spacing=0.0) as watched, watched.tracking(*tickers):
+    with scraping_beside(simulator.url, patience, opening_spacing=0.0) as watched, watched.tracking(*tickers):
         watched.wait_for("EOSUSD", State.LIVE, timeout=40)
         assert opened(watched) <= 3, "and the next one's"
         watched.wait_until_live("XTZUSD", timeout=40)
@@ -105,11 +109,12 @@ def test_a_page_that_computes_while_it_loads_is_not_stopped_and_puts_nobody_apar
 # --- slim pages -------------------------------------------------------------------------------------------------------
 
 
-def test_slim_pages_give_way_where_they_show_no_price(simulator: Simulator, caplog: pytest.LogCaptureFixture) -> None:
+@apart
+def slim_pages_give_way_where_they_show_no_price(simulator: Simulator, lines: Lines) -> None:
     tickers = ("ARBUSD", "OPUSD", "ETCUSD")
     for ticker in tickers:
         simulator.fault(ticker, "fills_when_seen")
-    with scraping(simulator.url, FIFTH) as watched, watched.tracking(*tickers[:2]):
+    with scraping_beside(simulator.url, FIFTH) as watched, watched.tracking(*tickers[:2]):
         assert "pages" not in watched.scraper.health
         watched.wait_for(tickers[0], State.ERROR, reason="the page shows no price that can be read")
         watched.wait_until_live(*tickers[:2], timeout=40)
@@ -118,7 +123,7 @@ def test_slim_pages_give_way_where_they_show_no_price(simulator: Simulator, capl
         with watched.tracking(tickers[2]):
             watched.wait_until_live(tickers[2])
             assert opened(watched) == before + 1, "at the first try"
-    assert len([record for record in caplog.records if "slim pages showed no price" in record.getMessage()]) == 1
+    assert len([line for line in lines if "slim pages showed no price" in line]) == 1
     for ticker in tickers:
         simulator.clear(ticker)
 
@@ -138,11 +143,11 @@ def test_slim_pages_stay_where_one_has_shown_a_price(shared: Watched) -> None:
 SILENT = {"GRTUSD": "delayed", "ICPUSD": "price_after_25_s"}  # another silence: of late data, of a page that opens
 
 
-def test_a_page_whose_feed_gives_no_sign_of_life_is_opened_again_and_then_less_and_less_often(
-    simulator: Simulator, caplog: pytest.LogCaptureFixture
+@apart
+def a_page_whose_feed_gives_no_sign_of_life_is_opened_again_and_then_less_and_less_often(
+    simulator: Simulator, lines: Lines
 ) -> None:
     """And no other page that is silent."""
-    caplog.set_level(logging.WARNING)
     for ticker, fault in SILENT.items():
         simulator.fault(ticker, fault)
     patience = replace(
@@ -154,7 +159,7 @@ def test_a_page_whose_feed_gives_no_sign_of_life_is_opened_again_and_then_less_a
         no_life_of_element=0.5,
         reopening_waits=(0.0, 40.0),
     )
-    with scraping(simulator.url, patience) as watched, watched.tracking("XMRUSD", *SILENT):
+    with scraping_beside(simulator.url, patience) as watched, watched.tracking("XMRUSD", *SILENT):
         watched.wait_until_live("XMRUSD")
         simulator.fault("XMRUSD", "socket_silent")
         wait_until(lambda: watched.counters["pages_reopened"] == 1, timeout=40)
@@ -174,8 +179,19 @@ def test_a_page_whose_feed_gives_no_sign_of_life_is_opened_again_and_then_less_a
         assert watched.counters["pages_reopened"] == 1, "not sooner than it said"
         assert opened(watched) == 4, "the others' once"
         watched.wait_for("GRTUSD", State.STALE, reason="delayed")
-    lines = [record.getMessage() for record in caplog.records]
     assert lines.count("XMRUSD: its feed gives no sign of life; Pluto opens its page again") == 1
+
+
+@pytest.fixture(scope="module")
+def outcomes(simulator: Simulator) -> dict[Callable[..., None], Future[None]]:
+    with warnings_of("pluto") as lines:
+        return apart.tell(simulator, lines)
+
+
+@pytest.mark.timeout(120)  # for the first, that has them all
+@pytest.mark.parametrize("story", apart.all, ids=lambda story: story.__name__)
+def test_stories_of_pages(outcomes: dict[Callable[..., None], Future[None]], story: Callable[..., None]) -> None:
+    outcomes[story].result()
 
 
 # --- a user who asks --------------------------------------------------------------------------------------------------
