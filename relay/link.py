@@ -1,7 +1,7 @@
 """A connection to Redis: how it begins, how it fails, and Redis' clock beside ours.
 
 This file owns what is said when Redis can't be used, never with a secret, and notices that what a connection leads to
-is not the Redis it was. It knows no ticker. A Link belongs to one thread at a time.
+is not the Redis it was. It keeps no ticker. A Link belongs to one thread at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from redis.retry import Retry
 
 from quotes import PlutoError, Quote, Ticker, steady_ms
-from relay.scripts import BEGIN, KEYS, PRELUDE, How, change_args
+from relay.scripts import BEGIN, CHANGE, KEYS, PRELUDE, How, change_args
 
 log = logging.getLogger("pluto.relay")
 
@@ -122,7 +122,7 @@ class Link:
         self.epoch = ""
         self.round_trip_s = 0.0
         self._counters = counters
-        self._simulated = settings.simulated
+        self._settings = settings
         self._connects = self._begun = 0
         self.redis = redis.Redis.from_url(
             settings.url,
@@ -144,8 +144,8 @@ class Link:
         """Finds out which epoch it is. Raises OtherPrices and RedisError."""
         run, connects = self.redis.info("server")["run_id"], self._connects
         self.measure()
-        epoch, simulated = self._begin(keys=KEYS, args=[run, secrets.token_hex(4), int(self._simulated)])
-        if simulated != str(int(self._simulated)):
+        epoch, simulated = self._begin(keys=KEYS, args=[run, secrets.token_hex(4), int(self._settings.simulated)])
+        if simulated != str(int(self._settings.simulated)):
             raise OtherPrices(SIMULATED_THERE if simulated == "1" else REAL_THERE)
         self.epoch = str(epoch)
         self._begun = connects
@@ -168,6 +168,12 @@ class Link:
         if answer is None:
             raise EpochEnded
         return answer
+
+    def refill(self, tickers: list[Ticker]) -> None:
+        """Writes this list if Redis has none: the first process that does so wins."""
+        sequence, _ = self.run(CHANGE, *self._settings.change(How.REFILL, tickers))
+        if sequence:
+            log.warning("Redis had no watchlist: this process has refilled it with %d tickers", len(tickers))
 
     def measure(self) -> None:
         """Sets the clock."""

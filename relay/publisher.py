@@ -21,12 +21,13 @@ from redis.exceptions import RedisError
 
 from quotes import Quote, QuoteSource, SourceState, State, Ticker, steady_ms
 from relay.link import CALL_LIMIT_S, FIRST_PAUSE_S, MAX_PAUSE_S, Link, RelaySettings, sentence_of
-from relay.scripts import CLAIM, PUBLISH, RELEASE, TICK, from_json, pairs_of, text_of, to_json
+from relay.scripts import CLAIM, LISTED, PUBLISH, RELEASE, TICK, from_json, pairs_of, text_of, to_json
 
 log = logging.getLogger("pluto.relay")
 
 TICK_S = 1.0  # between two heartbeats and renewals
 LEASE_MS = 4_000
+REFILL_TICK = 3  # of an epoch: if no process that serves has refilled the list by then, none knows it
 BATCH = 250  # quotes in one entry
 MAX_WARMING = 8  # pages that a scraper opens at a time for tickers which another one still owns
 TAKEN_OVER = "the price is from before another scraper took over"
@@ -80,6 +81,9 @@ class Publisher:
         self.last_tick = time.monotonic()
         self._settings, self._counters = settings, self.scraper.counters
         self._due = 0.0  # monotonic s; the next tick
+        self._ticks = 0  # in this epoch
+        self._known: list[Ticker] = []  # the watchlist at the last tick
+        self._former: list[Ticker] = []  # that of the epoch before, until this one has a list
         self._lock = threading.Lock()  # of the next four
         self._newest: dict[Ticker, Quote] = {}  # of each open page
         self._changed: set[Ticker] = set()  # its newest quote isn't published
@@ -138,6 +142,7 @@ class Publisher:
         self.link.begin()
         if self.link.epoch != epoch:
             self.owned.clear()  # the fences of another epoch mean nothing
+            self._former, self._ticks = self._known, 0
         self._due = time.monotonic()
 
     def _turn(self) -> None:
@@ -206,7 +211,7 @@ class Publisher:
         settings, has_browser = self._settings, self.scraper.state is SourceState.RUNNING
         renewals = self._renewals()
         asked = steady_ms()
-        told, lost, alive, flat_leases, tickers = self.link.run(
+        told, lost, alive, flat_leases, tickers, listed = self.link.run(
             TICK, settings.name, settings.capacity, int(has_browser), LEASE_MS, *chain(*renewals)
         )
         self.link.note_time(asked, told)
@@ -217,6 +222,8 @@ class Publisher:
             name: Peer(int(capacity), has_browser == "1")
             for name, capacity, has_browser in zip(alive[::3], alive[1::3], alive[2::3], strict=True)
         }
+        if self._awaits_list(tickers, listed):
+            return
         leases = pairs_of(flat_leases)
         assigned = assign(tickers, self.peers, leases)
         mine = {ticker for ticker, name in assigned.items() if name == settings.name}
@@ -226,6 +233,19 @@ class Publisher:
         self._open_pages(mine, leases)
         self._speak_for(homeless)
         self._hasten(leases, int(told[0]) * 1000 + int(told[1]) // 1000)
+
+    def _awaits_list(self, tickers: list[str], listed: str) -> bool:
+        """A new epoch lacks what we know of the list: no page is closed until that is refilled, in the end by us."""
+        self._ticks += 1
+        if listed == LISTED or set(tickers) >= set(self._former):
+            self._former = []
+        if not self._former:
+            self._known = [Ticker(ticker) for ticker in tickers]
+            return False
+        if self._ticks >= REFILL_TICK:
+            self.link.refill(self._former)
+            self._former = []
+        return True
 
     def _renewals(self) -> list[tuple[str | int, ...]]:
         with self._lock:

@@ -190,7 +190,7 @@ class Reader:
             raise EpochEnded
         is_begun = listed == BEGUN and epoch != self._epoch  # by a new process, which may have known no list
         if (is_begun or not listed) and (known := sorted(self._mirror) or (not listed and self.offered)):
-            self._refill(known)
+            self.link.refill(known)
             raise EpochEnded  # and it is read again
         self._counters["relay_loads"] += 1
         if epoch != self._epoch:
@@ -206,12 +206,6 @@ class Reader:
         self._pulse, self._renewals = Pulse(position, proofs), []  # those of another epoch mean nothing
         self._end_entries(has_list_changed=has_list_changed)
         self._mark_position()
-
-    def _refill(self, tickers: list[Ticker]) -> None:
-        """The first process that notices writes its own list."""
-        sequence, _ = self.link.run(CHANGE, *self._settings.change(How.REFILL, tickers))
-        if sequence:
-            log.warning("Redis had no watchlist: this process has refilled it with %d tickers", len(tickers))
 
     def _take(self, position: int, values: Mapping[str, str]) -> bool:
         """Takes one entry; False if entries before it are missing."""

@@ -87,7 +87,7 @@ return refused
 """
 
 # ARGV: epoch, scraper, its capacity, whether it has a browser, length of a lease; then ticker, fence, proof of each
-# that it owns. Returns the time, the lost tickers, the scrapers that are alive, all leases, all tickers.
+# that it owns. Returns the time, the lost tickers, the scrapers that are alive, all leases, all tickers, `listed`.
 TICK = """
 local ends, lost, alive = now + ARGV[5], {}, {}
 redis.call('HSET', scrapers, ARGV[2], ends .. ' ' .. ARGV[3] .. ' ' .. ARGV[4])
@@ -109,7 +109,8 @@ for i = 1, #all, 2 do
     for _, value in ipairs({all[i], capacity, has_browser}) do alive[#alive + 1] = value end
   end
 end
-return {time, lost, alive, redis.call('HGETALL', leases), redis.call('HKEYS', quotes)}
+local listed = redis.call('HGET', state, 'listed') or ''
+return {time, lost, alive, redis.call('HGETALL', leases), redis.call('HKEYS', quotes), listed}
 """
 
 # ARGV: epoch, scraper, length of a lease; then of each ticker: itself, the fence of the lease that it may take over or
@@ -185,7 +186,7 @@ class How(StrEnum):
     REFILL = "refill"
 
 
-BEGUN = "begun"  # see `listed`
+LISTED, BEGUN = "1", "begun"  # see `listed`
 
 
 # --- arguments and answers --------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ class Relay:
     def offer(self, known: list[Ticker], asked: list[Ticker]) -> None:
         """Before the start: what a Redis without a list gets, and what is added to its list in any case."""
         assert self.reader is not None
-        self.reader.offered, self.reader.asked = known or asked, asked
+        self.reader.offered, self.reader.asked = known, asked
 
     def change(self, how: str, tickers: Sequence[Ticker]) -> list[Ticker]:
         """Changes the list for all processes, and waits until this one follows. Returns those beyond the limit.

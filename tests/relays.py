@@ -29,6 +29,7 @@ class Told:
         self.state = SourceState.RUNNING
         self.health: Mapping[str, str] = {}
         self.pages: set[Ticker] = set()
+        self.closed: list[Ticker] = []
 
     @property
     def last_tick(self) -> float:
@@ -40,6 +41,7 @@ class Told:
 
     def remove(self, ticker: Ticker) -> None:
         self.pages.discard(ticker)
+        self.closed.append(ticker)
 
     def why(self, ticker: Ticker) -> Mapping[str, Any] | None:
         return {"ticker": ticker} if ticker in self.pages else None

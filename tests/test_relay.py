@@ -70,6 +70,21 @@ def test_a_list_that_a_new_process_begins_in_an_emptied_redis_gets_all_that_othe
         assert in_redis(redis.client).keys() == {BTC, SOL}
 
 
+def test_a_list_that_only_scrapers_still_know_is_refilled_and_no_page_is_closed_meanwhile(redis: RedisServer) -> None:
+    change(redis, How.ADD, ETH, BTC)
+    with scraping(settings_for(redis.url, "one")) as (source, publisher):
+        owns(publisher, BTC, ETH)
+        source.show(live(BTC, 100))
+        wait_until(lambda: source.pages == {BTC, ETH} and in_redis(redis.client)[BTC][1] == "100")
+        redis.client.flushall()
+        change(redis, How.ADD, SOL)  # by a process that knows no list
+        wait_until(lambda: in_redis(redis.client).keys() == {BTC, ETH, SOL})
+        wait_until(lambda: in_redis(redis.client)[BTC][:2] == (State.LIVE, "100"))
+        change(redis, How.REMOVE, BTC)
+        wait_until(lambda: source.pages == {ETH, SOL}, what="nothing removed comes back")
+    assert source.closed == [BTC]
+
+
 def test_a_ticker_moves_when_the_new_page_is_live_and_the_old_one_publishes_until_then(
     redis: RedisServer,
 ) -> None:
