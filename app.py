@@ -39,7 +39,7 @@ from alerts.outbox import Outbox, couriers_of
 from broadcast import Broadcaster, StreamLimits
 from quotes import PlutoError, Quote, QuoteSource, Ticker
 from settings import VERSION, Settings, forget_secrets, read_settings
-from storage.remembered import Remembered
+from storage.remembered import BEFORE_RESTART, Remembered
 from storage.retention import Keep
 from storage.schema import path_of
 from store import Store, StoreSettings
@@ -95,14 +95,14 @@ def assemble(
 
     A change of the watchlist goes to the broadcaster, the store, the alerts and the source, in this order. A quote
     goes through `Remembered` (prices from before the restart) to the broadcaster, to the store, and to the alerts.
-    With --redis the source is the relay, which remembers prices itself.
+    With --redis the source is the relay; what is remembered is shown until Redis tells more.
 
     `bound` is the server's listening address. `open_files` is the browser's soft limit of descriptors; None: Pluto's
     own. `place` is this worker's, if there are several. `limits` overrides some of StreamLimits; only tests do.
     """
     stream_limits = StreamLimits(settings.max_streams, settings.max_streams_per_address, **limits)
     broadcaster = Broadcaster(stream_limits, simulated=settings.demo)
-    remembered = Remembered(_show_nothing if settings.redis else broadcaster.put)
+    remembered = Remembered(broadcaster.put, _why_remembered(settings))
     store = Store(_store_settings(settings, "" if place is None else place.crew), remembered)
     show = broadcaster.put if settings.redis else remembered.put
 
@@ -127,6 +127,15 @@ def assemble(
     return Parts(settings, watchlist, source, broadcaster, supervisor, access, store, alerts, relay=relay, place=place)
 
 
+def _why_remembered(settings: Settings) -> str:
+    """Why the prices from before the restart are still shown."""
+    if not settings.redis:
+        return BEFORE_RESTART
+    from relay.link import NO_REDIS
+
+    return NO_REDIS
+
+
 def _alerts(settings: Settings, store: Store, broadcaster: Broadcaster, relay: Relay | None) -> AlertDesk:
     """With --redis all processes that serve share them; one that only scrapes has none."""
     couriers = couriers_of(settings.notify_urls if settings.role != "scraper" else [])
@@ -138,10 +147,6 @@ def _alerts(settings: Settings, store: Store, broadcaster: Broadcaster, relay: R
     tell = partial(announce_fields, broadcaster)
     again = relay.reader.tell_again
     return SharedAlerts(relay.settings, store, tell, couriers, tell_again=again, counters=relay.counters)
-
-
-def _show_nothing(quote: Quote) -> None:
-    """Takes the place of the broadcaster where what is remembered isn't shown."""
 
 
 def _relay(
@@ -429,11 +434,14 @@ def _leave_port(servers: list[Server]) -> None:
 
 
 def _start_store(parts: Parts) -> list[Ticker]:
-    """Returns the watchlist from before the restart. Tickers that the store reads later are tracked then."""
+    """Returns the watchlist from before the restart. Tickers that the store reads later are tracked then, unless Redis
+    has the list.
+    """
     loop = gevent.get_hub().loop
 
     def restore(tickers: list[Ticker]) -> None:
-        loop.run_callback_threadsafe(_track, parts.watchlist, tickers)
+        if parts.relay is None:
+            loop.run_callback_threadsafe(_track, parts.watchlist, tickers)
 
     return parts.store.start(restore)
 
@@ -450,7 +458,7 @@ def _track_from_start(parts: Parts, stored: list[Ticker]) -> None:
     wanted = settings.start_tickers if settings.tickers or not stored else []
     if (relay := parts.relay) is not None:
         if relay.reader is not None:
-            watchlist.expect(stored)
+            watchlist.follow(stored)  # shown as stale until Redis tells its list
             relay.offer(stored, wanted)
     else:
         _track(watchlist, stored)

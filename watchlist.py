@@ -105,17 +105,13 @@ class Watchlist:
         )
 
     def follow(self, tickers: list[Ticker]) -> None:
-        """With a backing: it has exactly these tickers."""
+        """With a backing: it has exactly these tickers, or had them when this process last ran."""
         for ticker in [*self._tickers, *self._unplaced]:
             if ticker not in tickers:
                 self._remove(ticker)
         for ticker in tickers:
             if ticker not in self._tickers:
                 self._add(ticker)
-
-    def expect(self, tickers: list[Ticker]) -> None:
-        """With a backing: subscribers may know these from before the start. They are told which the backing lacks."""
-        self._unplaced.update(tickers)
 
     def begin(self, tickers: list[Ticker]) -> list[tuple[Ticker, TooManyTickers]]:
         """Tracks these from the start on. Returns those beyond the cap, each with the reason; subscribers keep them."""

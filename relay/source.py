@@ -20,7 +20,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from quotes import Quote, QuoteSource, RetryRefused, SourceBusy, SourceState, Ticker
-from relay.link import Link, RelaySettings
+from relay.link import NO_REDIS, Link, RelaySettings
 from relay.publisher import Publisher
 from relay.reader import Reader
 from relay.scripts import CHANGE, How
@@ -102,7 +102,11 @@ class Relay:
         """What its page has told, if the page is here; else which scraper has it."""
         if self.scraper is not None and (told := self.scraper.why(ticker)) is not None:
             return told
-        if self.reader is None or (quote := self.reader.quote(ticker)) is None:
+        if self.reader is None:
+            return None
+        if (quote := self.reader.quote(ticker)) is None:
+            if not self.reader.has_loaded:
+                raise SourceBusy(f"{NO_REDIS}. Try again in a moment.")
             return None
         why = {"ticker": ticker, "state": quote.state, "reason": quote.reason, "nextTryAt": quote.next_try_at}
         return why | {"scraper": self.reader.owners.get(ticker)}

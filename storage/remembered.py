@@ -11,21 +11,21 @@ from dataclasses import replace
 
 from quotes import Quote, State, Ticker
 
-REASON = "the price is from before the restart"
+BEFORE_RESTART = "the price is from before the restart"
 
 
 class Remembered:
-    """Stands before `show`, and adds the old price to a quote that has none."""
+    """Stands before `show`, and adds the old price to a quote that has none. `reason` goes with it."""
 
-    def __init__(self, show: Callable[[Quote], None]) -> None:
-        self._show = show
+    def __init__(self, show: Callable[[Quote], None], reason: str = BEFORE_RESTART) -> None:
+        self._show, self._reason = show, reason
         self._quotes: dict[Ticker, Quote] = {}
 
     def keep(self, quotes: Mapping[Ticker, Quote | None]) -> None:
         """Remembers these, from before the restart."""
         for ticker, quote in quotes.items():
             if quote is not None:
-                self._quotes[ticker] = replace(quote, state=State.STALE, reason=REASON, next_try_at=None)
+                self._quotes[ticker] = replace(quote, state=State.STALE, reason=self._reason, next_try_at=None)
 
     def add(self, ticker: Ticker) -> None:
         """The ticker is tracked again: its old price is shown at once."""

@@ -266,6 +266,29 @@ def test_while_redis_cant_be_reached_prices_become_stale_with_the_reason_and_the
         stage.wait_until_equal()
 
 
+def test_a_web_process_that_starts_without_redis_shows_its_stores_prices_as_stale(stage: Stage, tmp_path: Path) -> None:
+    options = ("--role", "web", "--store", "--data", str(tmp_path))
+    stage.track("BTCUSD", "ETHUSD")
+    with stage.scraper("one") as scraper:
+        scraper.show("BTCUSD", "100")
+        scraper.show("ETHUSD", "10")
+        with running_pluto(*options, PLUTO_REDIS=stage.redis.url) as pluto:
+            pluto.wait_for("BTCUSD", "live")
+            pluto.wait_for("ETHUSD", "live")
+        stage.webs[0].remove("ETHUSD")
+        stage.line.is_cut = True
+        with running_pluto(*options, PLUTO_REDIS=f"redis://127.0.0.1:{stage.line.port}") as pluto:
+            shown = {price["ticker"]: price for price in pluto.http.get("/api/tickers").json()["prices"]}
+            assert {ticker: price["priceText"] for ticker, price in shown.items()} == {"BTCUSD": "100", "ETHUSD": "10"}
+            assert {(price["state"], price["reason"]) for price in shown.values()} == {("stale", NO_REDIS)}
+            assert pluto.http.get("/api/tickers/BTCUSD/why").json()["code"] == "source_busy"
+            assert pluto.remove("BTCUSD").json()["code"] == "source_busy"
+            assert pluto.http.get("/readyz").status_code == 503
+            stage.line.is_cut = False
+            pluto.wait_for("BTCUSD", "live")
+            assert pluto.http.get("/api/tickers").json()["tickers"] == ["BTCUSD"]
+
+
 def test_a_slow_redis_delays_prices_and_makes_none_stale(stage: Stage) -> None:
     stage.line.delay_s = 0.15
     stage.track("BTCUSD")
