@@ -126,7 +126,10 @@ class QuoteSource(Protocol):
         """
 
     def retry(self, ticker: Ticker) -> str:
-        """Tries to get the ticker's price now. Returns what came of it; raises RetryRefused or RetriedTooSoon."""
+        """Tries to get the ticker's price now. Returns what came of it.
+
+        It may block as `why` may. Raises RetryRefused, RetriedTooSoon and SourceBusy.
+        """
 
     def start(self) -> None: ...
 
@@ -159,6 +162,13 @@ class RetriedTooSoon(PlutoError):
     def __init__(self, ticker: Ticker, wait_s: float) -> None:
         self.retry_after_s = max(1, math.ceil(wait_s))
         super().__init__(f"{ticker} was tried a moment ago. Try again in {self.retry_after_s} s.")
+
+
+def answer_without_try(ticker: Ticker, state: State) -> str:
+    """The answer to a user who wants a try, if the ticker's state needs none; else empty. Raises RetryRefused."""
+    if state is State.BLOCKED:
+        raise RetryRefused(f"TradingView blocks {ticker}; asking sooner would only prolong it.")
+    return f"{ticker} is live: its page is left as it is." if state is State.LIVE else ""
 
 
 class InvalidTicker(PlutoError):

@@ -47,6 +47,7 @@ from quotes import (
     SourceState,
     State,
     Ticker,
+    answer_without_try,
     slept_s,
     steady_ms,
 )
@@ -703,10 +704,8 @@ class Scraper:
         one, session = self.tickers.tracked().get(ticker), self.session
         if one is None or one.told is None or session is None:
             raise RetryRefused(f"{ticker} has no page yet. Pluto opens one by itself; a retry is not needed.")
-        if one.told.state is State.BLOCKED:
-            raise RetryRefused(f"TradingView blocks {ticker}; asking sooner would only prolong it.")
-        if one.told.state is State.LIVE:
-            return f"{ticker} is live: its page is left as it is."
+        if answer := answer_without_try(ticker, one.told.state):
+            return answer
         now = time.monotonic()
         if (wait := one.asked_at + self.patience.asked_retry - now) > 0:
             raise RetriedTooSoon(ticker, wait)

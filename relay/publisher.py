@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
-from quotes import Quote, QuoteSource, SourceState, State, Ticker, steady_ms
+from quotes import PlutoError, Quote, QuoteSource, SourceState, State, Ticker, steady_ms
 from relay.link import CALL_LIMIT_S, FIRST_PAUSE_S, MAX_PAUSE_S, Link, RelaySettings, sentence_of
 from relay.scripts import CLAIM, LISTED, PUBLISH, RELEASE, TICK, from_json, pairs_of, text_of, to_json
 
@@ -83,6 +83,7 @@ class Publisher:
         self._due = 0.0  # monotonic s; the next tick
         self._ticks = 0  # in this epoch
         self._known: list[Ticker] = []  # the watchlist at the last tick
+        self._asked: Mapping[str, str] = {}  # when a try of a ticker was last asked for, at the last tick
         self._former: list[Ticker] = []  # that of the epoch before, until this one has a list
         self._lock = threading.Lock()  # of the next four
         self._newest: dict[Ticker, Quote] = {}  # of each open page
@@ -211,7 +212,7 @@ class Publisher:
         settings, has_browser = self._settings, self.scraper.state is SourceState.RUNNING
         renewals = self._renewals()
         asked = steady_ms()
-        told, lost, alive, flat_leases, tickers, listed = self.link.run(
+        told, lost, alive, flat_leases, tickers, listed, asked_tries = self.link.run(
             TICK, settings.name, settings.capacity, int(has_browser), LEASE_MS, *chain(*renewals)
         )
         self.link.note_time(asked, told)
@@ -232,7 +233,9 @@ class Publisher:
         self._claim(mine | (homeless if settings.name == min(self.peers) else set()), leases)
         self._open_pages(mine, leases)
         self._speak_for(homeless)
-        self._hasten(leases, int(told[0]) * 1000 + int(told[1]) // 1000)
+        told_ms = int(told[0]) * 1000 + int(told[1]) // 1000
+        self._hasten(leases, told_ms)
+        self._try_again(pairs_of(asked_tries), told_ms)
 
     def _awaits_list(self, tickers: list[str], listed: str) -> bool:
         """A new epoch lacks what we know of the list: no page is closed until that is refilled, in the end by us."""
@@ -302,6 +305,16 @@ class Publisher:
         ends = (int(lease.rpartition(" ")[2]) for ticker, lease in leases.items() if ticker not in self.owned)
         soonest = min((end for end in ends if end >= told_ms), default=told_ms + 1000 * TICK_S)
         self._due = min(self._due, time.monotonic() + (soonest - told_ms) / 1000 + 0.01)
+
+    def _try_again(self, asked: Mapping[str, str], told_ms: int) -> None:
+        """Does what users want tried now, and have asked another process for."""
+        news, self._asked = asked.items() - self._asked.items(), asked
+        for ticker, at in news:
+            if ticker in self.owned and told_ms - int(at) < LEASE_MS:
+                try:
+                    self.scraper.retry(Ticker(ticker))
+                except PlutoError as refused:
+                    log.info("%s", refused)
 
     def _release(self) -> None:
         if self.link.trouble:

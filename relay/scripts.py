@@ -11,6 +11,7 @@ no state, so any thread may use it. All keys share one slot, so that a cluster c
     leases     hash: ticker → "fence scraper end"; a lease that has ended is free
     scrapers   hash: scraper → "end capacity has_browser", its heartbeat
     stream     capped stream: entry `sequence`-0 has `at` and the JSON of each changed ticker, empty for a removed one
+    retries    hash: ticker → when a user last asked its owner for a try, in ms of Redis' clock
 
 Every change is one entry, and every entry one number, so that a gap shows. A script does nothing if the caller knows
 another epoch: an emptied or restarted Redis begins a new one, and no number of the old one means anything there. Redis
@@ -30,13 +31,13 @@ from itertools import chain
 
 from quotes import NOT_OPENED, Quote, Source, State, Ticker
 
-_NAMES = ("state", "quotes", "proofs", "leases", "scrapers", "stream")
+_NAMES = ("state", "quotes", "proofs", "leases", "scrapers", "stream", "retries")
 _NAMES_OF_ALERTS = ("desks", "alerts", "judged", "raised", "rung", "waiting", "notes")  # see relay.ledger
 KEYS = [f"{{pluto}}:{name}" for name in _NAMES + _NAMES_OF_ALERTS]
-STATE, QUOTES, PROOFS, LEASES, SCRAPERS, STREAM, *ALERT_KEYS = KEYS
+STATE, QUOTES, PROOFS, LEASES, SCRAPERS, STREAM, _, *ALERT_KEYS = KEYS
 
 PRELUDE = """
-local state, quotes, proofs, leases, scrapers, stream = unpack(KEYS)
+local state, quotes, proofs, leases, scrapers, stream, retries = unpack(KEYS)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function lease_of(ticker)
@@ -48,7 +49,7 @@ local function append(fields, length)
   local sequence = redis.call('HINCRBY', state, 'sequence', 1)
   for i = 1, #fields, 2 do
     if fields[i + 1] == '' then
-      for _, key in ipairs({quotes, proofs, leases}) do redis.call('HDEL', key, fields[i]) end
+      for _, key in ipairs({quotes, proofs, leases, retries}) do redis.call('HDEL', key, fields[i]) end
     else
       redis.call('HSET', quotes, fields[i], sequence .. ' ' .. fields[i + 1])
     end
@@ -87,7 +88,8 @@ return refused
 """
 
 # ARGV: epoch, scraper, its capacity, whether it has a browser, length of a lease; then ticker, fence, proof of each
-# that it owns. Returns the time, the lost tickers, the scrapers that are alive, all leases, all tickers, `listed`.
+# that it owns. Returns the time, the lost tickers, the scrapers that are alive, all leases, all tickers, `listed`,
+# `retries`.
 TICK = """
 local ends, lost, alive = now + ARGV[5], {}, {}
 redis.call('HSET', scrapers, ARGV[2], ends .. ' ' .. ARGV[3] .. ' ' .. ARGV[4])
@@ -110,7 +112,8 @@ for i = 1, #all, 2 do
   end
 end
 local listed = redis.call('HGET', state, 'listed') or ''
-return {time, lost, alive, redis.call('HGETALL', leases), redis.call('HKEYS', quotes), listed}
+return {time, lost, alive, redis.call('HGETALL', leases), redis.call('HKEYS', quotes), listed,
+  redis.call('HGETALL', retries)}
 """
 
 # ARGV: epoch, scraper, length of a lease; then of each ticker: itself, the fence of the lease that it may take over or
@@ -130,6 +133,17 @@ for i = 4, #ARGV, 3 do
   end
 end
 return claimed
+"""
+
+# ARGV: epoch, ticker, ms between two tries. Asks the ticker's owner for a try, which sees it at its next tick. Returns
+# the ms until that is allowed, 0 if it is now; -1 if the ticker has no owner.
+RETRY = """
+local fence, holder, ends = lease_of(ARGV[2])
+if not fence or ends < now then return -1 end
+local waits = tonumber(redis.call('HGET', retries, ARGV[2]) or 0) + ARGV[3] - now
+if waits > 0 and waits <= tonumber(ARGV[3]) then return waits end
+redis.call('HSET', retries, ARGV[2], now)
+return 0
 """
 
 # ARGV: epoch, scraper; then ticker and fence of each that it owns. All of them are free at once.

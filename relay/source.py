@@ -6,8 +6,8 @@ page and knows no route.
     scraper → Publisher (newest per ticker) → publish script → quotes, stream → Reader → broadcaster, store, alerts
     watchlist → Relay.change → change script → quotes, stream → Reader → watchlist
 
-Threads: the publisher's, the reader's, and the caller's own in `Relay.change`, which blocks. Each has a connection of
-its own. All else returns at once, on any thread.
+Threads: the publisher's, the reader's, and the caller's own in `Relay.change` and `Relay.retry`, which block. Each has
+a connection of its own. All else returns at once, on any thread.
 """
 
 from __future__ import annotations
@@ -19,11 +19,23 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from quotes import Quote, QuoteSource, RetryRefused, SourceBusy, SourceState, Ticker
+from quotes import (
+    Quote,
+    QuoteSource,
+    RetriedTooSoon,
+    RetryRefused,
+    SourceBusy,
+    SourceState,
+    Ticker,
+    answer_without_try,
+    steady_ms,
+)
 from relay.link import NO_REDIS, Link, RelaySettings
 from relay.publisher import Publisher
 from relay.reader import Reader
-from relay.scripts import CHANGE, How
+from relay.scripts import CHANGE, RETRY, How
+
+BETWEEN_TRIES_MS = 10_000  # that users ask for, of one ticker
 
 
 class Relay:
@@ -40,7 +52,7 @@ class Relay:
         self.publisher: Publisher | None = None
         self.reader: Reader | None = None
         self._commands = Link(settings, Counter())
-        self._command = threading.Lock()  # of that connection
+        self._turn = threading.Lock()  # of that connection
 
     def scrape(self, make_scraper: Callable[[Callable[[Quote], None]], QuoteSource]) -> None:
         """Before all else: this process scrapes. The scraper tells its quotes to what it is made with."""
@@ -114,7 +126,16 @@ class Relay:
     def retry(self, ticker: Ticker) -> str:
         if self.scraper is not None and self.publisher is not None and ticker in self.publisher.owned:
             return self.scraper.retry(ticker)
-        raise RetryRefused(f"The page of {ticker} is in another process, which tries again by itself.")
+        assert self.reader is not None
+        quote = self.reader.quote(ticker)
+        if quote is not None and (answer := answer_without_try(ticker, quote.as_of(steady_ms()).state)):
+            return answer
+        waits_ms = self._command(RETRY, ticker, BETWEEN_TRIES_MS, else_say=f"{ticker} can't be tried now")
+        if waits_ms > 0:
+            raise RetriedTooSoon(ticker, waits_ms / 1000)
+        if waits_ms < 0:
+            raise RetryRefused(f"No scraper has a page of {ticker} yet. Pluto opens one by itself.")
+        return f"{ticker}: the scraper that has its page opens it now."
 
     def start(self) -> None:
         for part in (*filter(None, [self.scraper]), *self._parts):
@@ -152,14 +173,20 @@ class Relay:
         It blocks: never call it on the hub thread. Raises SourceBusy if Redis can't be used now.
         """
         assert self.reader is not None
-        with self._command:
-            try:
-                if self._commands.epoch != self.reader.link.epoch or self._commands.trouble:
-                    self._commands.begin()
-                position, refused = self._commands.run(CHANGE, *self.settings.change(How(how), tickers))
-            except RedisError as error:
-                self._commands.fail(error)
-                raise SourceBusy("The watchlist can't change now: it is in Redis, which can't be reached.") from None
+        args = self.settings.change(How(how), tickers)
+        position, refused = self._command(CHANGE, *args, else_say="The watchlist can't change now")
         if not self.reader.wait_for(position):
             raise SourceBusy("Redis has the change, but this process hasn't read it yet: look again in a moment.")
         return [Ticker(ticker) for ticker in refused]
+
+    def _command(self, script: str, *args: str | int, else_say: str) -> Any:
+        """What the script returns. Raises SourceBusy if Redis can't be used now."""
+        assert self.reader is not None
+        with self._turn:
+            try:
+                if self._commands.epoch != self.reader.link.epoch or self._commands.trouble:
+                    self._commands.begin()
+                return self._commands.run(script, *args)
+            except RedisError as error:
+                self._commands.fail(error)
+                raise SourceBusy(f"{else_say}: Redis can't be reached.") from None

@@ -30,6 +30,7 @@ class Told:
         self.health: Mapping[str, str] = {}
         self.pages: set[Ticker] = set()
         self.closed: list[Ticker] = []
+        self.tried: list[Ticker] = []  # because users asked for that
 
     @property
     def last_tick(self) -> float:
@@ -47,6 +48,7 @@ class Told:
         return {"ticker": ticker} if ticker in self.pages else None
 
     def retry(self, ticker: Ticker) -> str:
+        self.tried.append(ticker)
         return f"{ticker}: its page is opened now."
 
     def start(self) -> None:

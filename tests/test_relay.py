@@ -7,15 +7,16 @@ from dataclasses import replace
 
 import pytest
 from redis_server import RedisServer
-from relays import change, in_redis, live, owns, reading, scraping, settings_for, shown
+from relays import Table, change, in_redis, live, owns, reading, scraping, settings_for, shown
 from running import wait_until
 
 from broadcast import NOTHING, Since
 from broadcast import Table as BroadcastTable
-from quotes import Quote, State, Ticker
+from quotes import Quote, RetriedTooSoon, RetryRefused, SourceBusy, State, Ticker
 from relay.link import Link, RedisClock, RedisRefused, check_redis
 from relay.publisher import Peer, assign
 from relay.scripts import LEASES, How
+from relay.source import Relay
 
 BTC, ETH, SOL = Ticker("BTCUSD"), Ticker("ETHUSD"), Ticker("SOLUSD")
 
@@ -146,6 +147,39 @@ def test_a_former_owners_price_holds_as_long_as_its_proof(redis: RedisServer) ->
             new.show(Quote(BTC, State.ERROR, reason="no browser"))
             wait_until(lambda: table.quotes[BTC].state is State.ERROR)
     assert table.quotes[BTC].price_text == "100", "an old price is better than none"
+
+
+def test_a_try_that_a_user_wants_reaches_the_owner_at_most_once_in_ten_seconds(redis: RedisServer) -> None:
+    settings = settings_for(redis.url, "web")
+    relay, table = Relay(settings), Table()
+    reader = relay.serve(table.tell, table.note)
+    relay.start()
+    change(redis, How.ADD, BTC, ETH, SOL)
+    with pytest.raises(RetryRefused, match="No scraper has a page of BTCUSD yet"):
+        relay.retry(BTC)
+    with scraping(settings_for(redis.url, "one")) as (source, publisher):
+        owns(publisher, BTC, ETH, SOL)
+        assert relay.retry(BTC) == "BTCUSD: the scraper that has its page opens it now."
+        with pytest.raises(RetriedTooSoon, match=r"Try again in (9|10) s"):
+            relay.retry(BTC)
+        wait_until(lambda: source.tried == [BTC])
+        source.show(Quote(ETH, State.BLOCKED))
+        source.show(live(SOL, 1))
+        states = {ETH: State.BLOCKED, SOL: State.LIVE}
+        wait_until(lambda: all((q := reader.quote(ticker)) and q.state is state for ticker, state in states.items()))
+        with pytest.raises(RetryRefused, match="TradingView blocks ETHUSD"):
+            relay.retry(ETH)
+        assert relay.retry(SOL) == "SOLUSD is live: its page is left as it is."
+        change(redis, How.REMOVE, BTC)
+        change(redis, How.ADD, BTC)
+        wait_until(lambda: redis.client.hexists(LEASES, BTC))
+        relay.retry(BTC)
+        wait_until(lambda: source.tried == [BTC, BTC])
+    redis.kill()
+    with pytest.raises(SourceBusy, match="Redis can't be reached"):
+        relay.retry(BTC)
+    redis.start()
+    relay.stop()
 
 
 def test_tickers_are_shared_by_room_and_few_move_when_a_scraper_comes() -> None:

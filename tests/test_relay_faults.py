@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from connectrpc.code import Code
 from faulty_line import FaultyLine
 from redis_server import RedisServer, redis_server
 from relays import in_redis
 from running import PROJECT, Pluto, clean_environment, running_pluto, wait_until
+from test_why import connect_code
 
 from relay.link import NO_REDIS
 from relay.publisher import Peer, assign
@@ -331,6 +333,9 @@ def test_a_list_that_is_too_long_for_the_scrapers_says_so(stage: Stage) -> None:
             return [reason.partition(";")[0] for reason in told] == ["no room: the scrapers take 2 tickers"]
 
         wait_until(is_told)
+        [homeless] = [ticker for ticker in TICKERS if stage.webs[0].quote(ticker)["state"] == "error"]
+        assert stage.webs[0].http.post(f"/api/tickers/{homeless}/retry").status_code == 200
+        assert connect_code(stage.webs[1], homeless) is Code.RESOURCE_EXHAUSTED
 
 
 def test_both_web_processes_change_one_list(stage: Stage) -> None:

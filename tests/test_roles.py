@@ -73,7 +73,7 @@ def test_tickers_move_to_another_scraper_without_a_stale_price_and_survive_a_kil
         elsewhere, here = (pluto.http.get(f"/api/tickers/{TICKERS[0]}/why").json() for pluto in (web, both))
         assert (elsewhere["scraper"], here["symbol"]) == (first, f"BINANCE:{TICKERS[0]}")
         answer = web.http.post(f"/api/tickers/{TICKERS[0]}/retry")
-        assert (answer.status_code, answer.json()["code"]) == (409, "retry_refused")
+        assert answer.json()["message"] == f"{TICKERS[0]} is live: its page is left as it is."
         assert not [child for child in descendants(web.process.pid) if "chrom" in child.name()]
         with running_pluto(*options, "--role", "scraper", PLUTO_REDIS=redis.url) as other:
             wait_until(lambda: len(scrapers(redis)) == 2, what="the other one is alive")

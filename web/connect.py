@@ -40,7 +40,7 @@ from store import Store
 from watchlist import Watchlist
 from web.alerting import all_alerts, delete_alert, make_alert, raised_alerts
 from web.errors import ANSWERS, CODES, answer
-from web.reading import NO_HISTORY, Found, find, limit_of, off_hub, question_of, until_kept
+from web.reading import NO_HISTORY, Found, find, limit_of, off_hub, on_pool, question_of, until_kept
 from web.stream import Stream
 from web.wsgi import ADDRESS, BEGAN_AT, HAND_OVER
 
@@ -304,7 +304,7 @@ class Service(CryptoPriceServiceSync):
 
     def _retry(self, ticker: Ticker) -> str:
         self._watchlist.check(ticker)
-        return self._source.retry(ticker)
+        return on_pool(lambda: self._source.retry(ticker))
 
     def _do(self, work: Callable[[Ticker], str], text: str, context: Context, response: type[Done]) -> Done:
         """Answers a malformed ticker with success=false and the reason, not with an error, as the original does."""

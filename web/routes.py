@@ -15,7 +15,6 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 from flask import Blueprint, Response, current_app, jsonify, redirect, render_template, request
-from gevent import get_hub
 from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed
 from werkzeug.routing import UnicodeConverter
 from werkzeug.routing.exceptions import WebsocketMismatch
@@ -31,7 +30,7 @@ from web.formats import SSE, WEBSOCKET
 from web.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from web.metrics import Figures, performance, prometheus_text
 from web.parts import Parts
-from web.reading import until_kept
+from web.reading import on_pool, until_kept
 from web.stream import Stream
 from web.supervision import ScraperState
 from web.websocket import WebSocketSession, websocket_accept
@@ -156,7 +155,8 @@ def get_ticker(text: str) -> Response:
 def why_ticker(text: str) -> Response:
     """What the ticker's page has told. The source is asked on a thread of its own: it may take a while."""
     ticker = parse_ticker(text)
-    if (told := get_hub().threadpool.apply(parts().source.why, (ticker,))) is None:
+    source = parts().source
+    if (told := on_pool(lambda: source.why(ticker))) is None:
         raise NotTracked(ticker)
     return jsonify(told)
 
@@ -165,7 +165,8 @@ def why_ticker(text: str) -> Response:
 def retry_ticker(text: str) -> Response:
     ticker = parse_ticker(text)
     parts().watchlist.check(ticker)
-    return jsonify(success=True, message=parts().source.retry(ticker))
+    source = parts().source
+    return jsonify(success=True, message=on_pool(lambda: source.retry(ticker)))
 
 
 def json_body() -> Any:
