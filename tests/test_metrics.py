@@ -22,7 +22,7 @@ from app import assemble
 from broadcast import Histogram
 from quotes import Quote, Source, State, Ticker
 from settings import VERSION, Settings
-from web.metrics import DELAYS, MAX_EVENTS, RELAY_FIGURES, Figures, performance, prometheus_text
+from web.metrics import DELAYS, MAX_EVENTS, Figures, performance, prometheus_text
 from web.parts import Parts
 
 BTC = Ticker("BTCUSD")
@@ -248,11 +248,12 @@ def test_the_dashboard_asks_for_nothing_that_is_not_there(server: QuoteServer) -
     dashboard = json.loads((PROJECT / "examples" / "grafana.json").read_text(encoding="utf-8"))
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     names = {name for expression in asked for name in SAMPLE_NAME.findall(expression)}
-    families = read(server).families
+    with_redis = reading_of(assemble(Settings(store=False, redis="redis://127.0.0.1:9")))
+    families = [*read(server).families, *with_redis.families]
     offered = {sample.name for family in families for sample in family.samples}
-    offered |= {f"{family.name}_total" for family in families if family.type == "counter"}  # also those not begun
-    offered |= {name for _, name, _ in RELAY_FIGURES} | {"pluto_relay_events_total"}  # with --redis
+    offered |= {family.name + "_total" * (family.type == "counter") for family in families}  # also those not begun
     assert len(asked) >= 12
     assert names <= offered
     assert {f"{name}_bucket" for _, name, _ in DELAYS} <= names, "the whole way of a price is shown"
+    assert {name for name in offered if name.startswith(("pluto_alert", "pluto_deliveries"))} <= names
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
