@@ -1,5 +1,5 @@
-/* Owns what appears over the page for a while: notices at its foot, one sentence and perhaps one button each, and toasts at
-   its head. Each goes by itself, unless the pointer or the focus is on it or nobody looks. Never decides what is worth saying. */
+/* Owns what appears over the page's foot for a while: notices, one sentence and perhaps one button each, and toasts. Each goes
+   by itself, unless the pointer or the focus is on it or nobody looks. Never decides what is worth saying. */
 
 const LASTS = 2_500; // ms
 const AT_MOST = 4;

@@ -12,6 +12,11 @@ const AT_MOST = 3; // toasts; the list has them all
 const TONES = [880, 1175]; // Hz
 const TONE = 0.16; // s
 const QUIET_FOR = 1_000; // ms from one sound to the next, of all of the browser's tabs
+const GAP = 8; // px above the toasts
+
+new ResizeObserver(([{ contentRect: { height } }]) => {
+  document.documentElement.style.setProperty("--toasts", height ? `${height + GAP}px` : "0px");
+}).observe(document.getElementById("toasts"));
 
 alerts.addEventListener("raised", ({ detail: raised }) => {
   toast(raised);

@@ -72,6 +72,16 @@ def assert_clean(page: Page) -> None:
     assert seen.violations_count == 0, seen.generate_report()
 
 
+def assert_covers_nothing(page: Page, toast: Locator) -> None:
+    """Both ends of the open details can be clicked, at once or once they are scrolled clear."""
+    details = page.get_by_role("dialog", name="ZECEUR")
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 700})
+        expect(toast).to_be_in_viewport(ratio=1)
+        details.locator(".sheet-head button").click(trial=True)
+        details.get_by_role("button", name="Remove", exact=True).click(trial=True)
+
+
 def test_an_alert_is_made_by_key_rings_and_is_listed(page: Page, tmp_path: Path) -> None:
     page.add_init_script(BROWSER_SPY)
     with running_pluto("--demo", "--tickers", "ZECEUR", "--data", str(tmp_path), PLUTO_STORE="on") as pluto:
@@ -97,6 +107,7 @@ def test_an_alert_is_made_by_key_rings_and_is_listed(page: Page, tmp_path: Path)
         (raised,) = pluto.http.get("/api/alerts/raised").json()["raised"]
         assert {"sound", "SIMULATED · ZECEUR at or above 0.01", raised["id"]} < set(page.evaluate("told"))
         assert_clean(page)
+        assert_covers_nothing(page, toast)
         toast.get_by_role("button", name="Close").click()
         expect(toast).to_have_count(0)
         page.keyboard.press("Escape")
