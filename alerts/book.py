@@ -34,7 +34,7 @@ from alerts.conditions import (
     Window,
     judge_of,
 )
-from alerts.fields import Raised, alert_fields, alert_of, kept_alert, raised_fields, sentence_of
+from alerts.fields import Raised, alert_fields, alert_of, kept_alert, raised_fields, replaced_by, sentence_of
 from alerts.outbox import LaneFigures, Outbox
 from quotes import PlutoError, Quote, State, Ticker, steady_ms
 from storage.changes import is_known
@@ -57,6 +57,13 @@ class TooManyAlerts(PlutoError):
     def __init__(self, ticker: Ticker | None = None) -> None:
         whose = f"There are {MAX_ALERTS}" if ticker is None else f"{ticker} has {MAX_PER_TICKER}"
         super().__init__(f"{whose} alerts, the most allowed: delete one.")
+
+
+class NoSuchAlert(PlutoError):
+    code = "no_such_alert"
+
+    def __init__(self) -> None:
+        super().__init__("The alert to replace is gone: it has rung, has ended or was deleted.")
 
 
 class Fate(Enum):
@@ -225,20 +232,26 @@ class Alerts:
         return [] if self._store.is_off else self._store.read(lambda ledger: ledger.raised(limit))
 
     def make(self, fields: Mapping[str, Any]) -> tuple[Alert, Writing]:
-        """A new alert, judged from the current price on, and its way to the disk.
+        """A new alert, judged from the current price on, and its way to the disk. The one that it replaces is deleted.
 
-        Raises NoStore, TooManyAlerts, NotTracked, InvalidAlert, InvalidTicker.
+        Raises NoStore, TooManyAlerts, NoSuchAlert, NotTracked, InvalidAlert, InvalidTicker.
         """
         if self._store.is_off:
             raise NoStore("Pluto runs with --no-store and can't keep an alert. Start it without that.")
+        replaces, fields = replaced_by(fields)
         alert = alert_of(fields, secrets.token_hex(8), self._wall())
+        row = new_row(alert)
         with self._lock:
-            line = self._lines.setdefault(alert.ticker, Line())
-            if not line.is_tracked:
+            line = self._lines.get(alert.ticker)
+            if line is None or not line.is_tracked:
                 raise NotTracked(alert.ticker)
-            self._check_room(alert.ticker, line)
-            row = new_row(alert)
-            writing = self._write(lambda ledger: ledger.keep_alert(row))
+            if replaces and replaces not in self._line_of:
+                raise NoSuchAlert
+            all_others, others = len(self._line_of) - bool(replaces), len(line.watches) - (replaces in line.watches)
+            _check_room(all_others, others, alert.ticker)
+            if replaces:
+                self._take_out(self._line_of[replaces], replaces)
+            writing = self._write(lambda ledger: _put_in_place(ledger, row, replaces))
             self._begin(line, alert, row)
         return alert, writing
 
@@ -266,12 +279,6 @@ class Alerts:
         self._put_in(line, watch)
         if line.quote is not None:
             self._judge(line, watch, line.quote, price, now, gap=False)
-
-    def _check_room(self, ticker: Ticker, line: Line) -> None:
-        if len(self._line_of) >= MAX_ALERTS:
-            raise TooManyAlerts()
-        if len(line.watches) >= MAX_PER_TICKER:
-            raise TooManyAlerts(ticker)
 
     def delete(self, id: str) -> Writing | None:
         """None if there is no such alert: it was deleted, or has rung or ended."""
@@ -430,12 +437,8 @@ class Alerts:
         self._outbox.load(ledger)
         with self._lock:
             for row in ledger.alerts():
-                try:
-                    alert = kept_alert(row.fields)
-                except (PlutoError, LookupError, TypeError) as error:
-                    log.error("alert %s can't be read: %s", row.id, error)
-                    continue
-                if alert.id not in self._line_of:
+                alert = _read_alert(row)
+                if alert is not None and alert.id not in self._line_of:
                     self._restore(alert, row, ledger.last_live_price(alert.ticker))
 
     def _restore(self, alert: Alert, row: AlertRow, last_price: str | None) -> None:
@@ -471,6 +474,29 @@ class Alerts:
 def new_row(alert: Alert) -> AlertRow:
     """An alert that was just made."""
     return AlertRow(alert.id, alert_fields(alert), armed=True, raised_at=None)
+
+
+def _check_room(all: int, of_ticker: int, ticker: Ticker) -> None:
+    """Whether there is room beside so many alerts. Raises TooManyAlerts."""
+    if all >= MAX_ALERTS:
+        raise TooManyAlerts()
+    if of_ticker >= MAX_PER_TICKER:
+        raise TooManyAlerts(ticker)
+
+
+def _put_in_place(ledger: Ledger, row: AlertRow, replaces: str) -> None:
+    if replaces:
+        ledger.forget_alert(replaces)
+    ledger.keep_alert(row)
+
+
+def _read_alert(row: AlertRow) -> Alert | None:
+    """None if it can't be read."""
+    try:
+        return kept_alert(row.fields)
+    except (PlutoError, LookupError, TypeError) as error:
+        log.error("alert %s can't be read: %s", row.id, error)
+        return None
 
 
 def _live_price(quote: Quote) -> Decimal | None:

@@ -66,6 +66,18 @@ class Raised:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
+def replaced_by(fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The id of the alert that a new one replaces, empty without one, and the fields of the new one.
+
+    Raises InvalidAlert.
+    """
+    alert = dict(fields)
+    replaces = alert.pop("replaces", "")
+    if not isinstance(replaces, str):
+        raise InvalidAlert("replaces is the id of an alert.")
+    return replaces, alert
+
+
 def alert_of(fields: Mapping[str, Any], id: str, now: int) -> Alert:
     """The alert that a caller asks for at `now`, in ms since the epoch. Raises InvalidAlert, InvalidTicker."""
     condition = _choice(fields, "condition", Condition)

@@ -29,13 +29,14 @@ from alerts.book import (
     AlertFigures,
     Fate,
     LeaseFigures,
+    NoSuchAlert,
     TooManyAlerts,
     Writing,
     new_row,
 )
 from alerts.conditions import Alert
 from alerts.courier import Courier
-from alerts.fields import alert_of, kept_alert
+from alerts.fields import alert_of, kept_alert, replaced_by
 from alerts.outbox import Pace, begin
 from quotes import Quote, SourceBusy, Ticker
 from relay.holder import Holder
@@ -134,16 +135,21 @@ class SharedAlerts:
         return term.book.figures._replace(held=len(self._rows), lease=lease)
 
     def make(self, fields: Mapping[str, Any]) -> tuple[Alert, Writing]:
-        """A new alert. Raises SourceBusy, TooManyAlerts, NotTracked, InvalidAlert, InvalidTicker."""
+        """A new alert; the one that it replaces is deleted.
+
+        Raises SourceBusy, TooManyAlerts, NoSuchAlert, NotTracked, InvalidAlert, InvalidTicker.
+        """
+        replaces, fields = replaced_by(fields)
         alert = alert_of(fields, secrets.token_hex(8), wall_ms())
         if alert.ticker not in self._holder.tracked:
             raise NotTracked(alert.ticker)
         rest = rest_of(new_row(alert))
-        full = self._call(
-            lambda link: link.run(MAKE, MAX_ALERTS, MAX_PER_TICKER, alert.ticker, alert.id, rest), "changed"
-        )
-        if full:
-            raise TooManyAlerts(alert.ticker if full == "ticker" else None)
+        args = MAX_ALERTS, MAX_PER_TICKER, alert.ticker, alert.id, rest, replaces
+        refused = self._call(lambda link: link.run(MAKE, *args), "changed")
+        if refused == "gone":
+            raise NoSuchAlert
+        if refused:
+            raise TooManyAlerts(alert.ticker if refused == "ticker" else None)
         return alert, kept_writing()
 
     def delete(self, id: str) -> Writing | None:

@@ -107,18 +107,24 @@ return 1
 """
 )
 
-# ARGV: epoch, most alerts, most of a ticker, ticker, id, rest. Returns what is full: nothing, 'all' or 'ticker'.
+# ARGV: epoch, most alerts, most of a ticker, ticker, id, rest, the alert that it replaces or nothing. Returns why it is
+# not made: '' if it is, 'all' or 'ticker' if that is full, 'gone' if there is no such alert to replace.
 MAKE = (
     ALERT_PRELUDE
     + """
 if redis.call('HEXISTS', alerts, ARGV[5]) == 1 then return '' end
-local count = 0
-for _, value in ipairs(redis.call('HVALS', alerts)) do
-  if string.match(value, '^%d+ (%S+) ') == ARGV[4] then count = count + 1 end
+local all, count, all_alerts = 0, 0, redis.call('HGETALL', alerts)
+for i = 1, #all_alerts, 2 do
+  if all_alerts[i] ~= ARGV[7] then
+    all = all + 1
+    if string.match(all_alerts[i + 1], '^%d+ (%S+) ') == ARGV[4] then count = count + 1 end
+  end
 end
-if redis.call('HLEN', alerts) >= tonumber(ARGV[2]) then return 'all' end
+if ARGV[7] ~= '' and redis.call('HEXISTS', alerts, ARGV[7]) == 0 then return 'gone' end
+if all >= tonumber(ARGV[2]) then return 'all' end
 if count >= tonumber(ARGV[3]) then return 'ticker' end
 redis.call('HSETNX', state, 'alerts_listed', 'begun')
+drop(ARGV[7])
 keep(ARGV[5], ARGV[6])
 return ''
 """

@@ -62,13 +62,13 @@ class Alerts extends EventTarget {
     this.#readSoon();
   }
 
-  /** Make an alert, and delete the one that it stands for `instead`. Resolves to Pluto's answer. */
-  async make(wish, instead = "") {
-    const told = await post(ADDRESS, wish);
+  /** Make an alert; if it `replaces` another one, that is gone in the same step. Resolves to Pluto's answer. */
+  async make(wish, replaces = "") {
+    const told = await post(ADDRESS, replaces ? { ...wish, replaces } : wish);
     if (!told.ok) return told;
-    if (instead) {
-      await this.#delete(instead);
-      this.#emit("replaced", [instead, told.answer.alert.id]);
+    if (replaces) {
+      this.#deleted.add(replaces);
+      this.#emit("replaced", [replaces, told.answer.alert.id]);
     }
     await this.#changed();
     return told;
@@ -76,17 +76,11 @@ class Alerts extends EventTarget {
 
   /** It is gone from here before Pluto says so. Resolves to Pluto's answer. */
   async remove(id) {
-    const deletion = this.#delete(id);
-    this.#emit("change");
-    const told = await deletion;
-    await this.#changed();
-    return told;
-  }
-
-  async #delete(id) {
     this.#deleted.add(id);
+    this.#emit("change");
     const told = await send(`${ADDRESS}/${id}`, { method: "DELETE" });
     if (!told.ok) this.#deleted.delete(id);
+    await this.#changed();
     return told;
   }
 

@@ -94,6 +94,8 @@ def test_a_wrong_alert_is_refused_by_its_name(server: QuoteServer) -> None:
     assert refusal(server, {**ABOVE, "value": 100}) == (400, "invalid_alert")
     assert refusal(server, {**ABOVE, "ticker": "Bitcoin"}) == (400, "did_you_mean")
     assert refusal(server, {**ABOVE, "ticker": "NEVERUSD"}) == (404, "not_tracked")
+    assert refusal(server, {**ABOVE, "replaces": "0" * 16}) == (404, "no_such_alert")
+    assert refusal(server, {**ABOVE, "replaces": 5}) == (400, "invalid_alert")
     assert server.http.post("/api/alerts", json=[]).json()["code"] == "bad_request"
     assert server.http.get("/api/alerts/raised?limit=0").json()["code"] == "invalid_range"
 
@@ -106,6 +108,7 @@ def test_connect_has_the_same(server: QuoteServer) -> None:
     )  # fmt: skip
     made = client.create_alert(CreateAlertRequest(alert=wish))
     assert made.message == "Alert made: ETHUSD moves up 2.50 % within 60 s."
+    made = client.create_alert(CreateAlertRequest(alert=wish, replaces=made.alert.id))
     assert list(client.get_alerts(GetAlertsRequest()).alerts) == [made.alert]
     assert server.http.get("/api/alerts").json()["alerts"][0]["cooldown"] == made.alert.cooldown == 300
     server.put(("ETHUSD", "live", "1.51"), ("ETHUSD", "live", "1.64"))

@@ -18,7 +18,7 @@ import pytest
 from running import wait_until
 from stores import BTC, ETH, live
 
-from alerts.book import MAX_ALERTS, MAX_PER_TICKER, Alerts, Fate, TooManyAlerts
+from alerts.book import MAX_ALERTS, MAX_PER_TICKER, Alerts, Fate, NoSuchAlert, TooManyAlerts
 from alerts.fields import Raised
 from alerts.outbox import Outbox, Pace, couriers_of
 from quotes import Quote, State, Ticker
@@ -263,10 +263,36 @@ def test_alerts_are_bounded_and_need_a_store_and_a_ticker(path: Path) -> None:
                     run.alerts.make({**ABOVE, "ticker": "T0"})
         with pytest.raises(TooManyAlerts, match="1000 alerts"):
             run.alerts.make(ABOVE)
+        before = run.alerts.all()[-1]
+        with pytest.raises(TooManyAlerts, match="T0 has 100"):
+            run.alerts.make({**ABOVE, "ticker": "T0", "replaces": before.id})
+        after, _ = run.alerts.make({**ABOVE, "ticker": before.ticker, "replaces": before.id})
+        with pytest.raises(NoSuchAlert):
+            run.alerts.make({**ABOVE, "replaces": before.id})
+        assert run.alerts.all()[-1].id == after.id
+        assert len(run.alerts.all()) == MAX_ALERTS
         with pytest.raises(NotTracked):
             run.alerts.make({**ABOVE, "ticker": "NEVERUSD"})
     with session(None) as run, pytest.raises(NoStore):
         run.alerts.make(ABOVE)
+
+
+def test_one_of_two_alerts_is_on_the_disk_whatever_fails(path: Path) -> None:
+    def kept() -> list[str]:
+        with closing(sqlite3.connect(path)) as reader:
+            return [id for (id,) in reader.execute("SELECT id FROM alert")]
+
+    with session(path) as run:
+        before = run.make()
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("CREATE TRIGGER fail BEFORE INSERT ON alert BEGIN SELECT RAISE(ABORT, 'as was asked'); END")
+        after = run.make(value="200", replaces=before)
+        assert kept() == [before]
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("DROP TRIGGER fail")
+        wait_until(lambda: kept() == [after], what="the step is made")
+        run.put("150", "200")
+        assert run.wait_for(1) == ["200"]
 
 
 def judge_and_wait(path: Path) -> None:

@@ -141,7 +141,9 @@ def test_a_level_is_dragged_on_the_chart_and_the_move_undone(page: Page, server:
     expect(level).to_have_attribute("aria-valuetext", "103.00")
     (made,) = server.http.get("/api/alerts").json()["alerts"]
 
-    drag(page, level, 20)
+    with page.expect_request(lambda request: request.method == "POST") as asked:
+        drag(page, level, 20)
+    assert f'"replaces":"{made["id"]}"' in str(asked.value.post_data)
     wait_until(lambda: stands_elsewhere(server), what="moved")
     (moved,) = server.http.get("/api/alerts").json()["alerts"]
     assert moved == {**made, "id": moved["id"], "value": moved["value"]}

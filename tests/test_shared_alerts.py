@@ -22,7 +22,7 @@ from running import Pluto, running_pluto, wait_until
 import relay.alerts
 import relay.ledger
 import storage.ledger
-from alerts.book import TooManyAlerts, new_row
+from alerts.book import NoSuchAlert, TooManyAlerts, new_row
 from alerts.fields import alert_of
 from quotes import SourceBusy, Ticker
 from relay.ledger import LEAVE, MAKE, TAKE, WRITE, RedisLedger, rest_of
@@ -78,6 +78,9 @@ def test_an_alert_is_made_on_one_process_and_rings_on_all(
         first, deleted, repeated = other.make(), other.make(), holder.make(repeat=True, note="é")
         with pytest.raises(TooManyAlerts, match="BTCUSD has"):
             other.make()
+        replaced, repeated = repeated, other.make(repeat=True, note="é", replaces=repeated)
+        with pytest.raises(NoSuchAlert):
+            holder.make(replaces=replaced)
         with pytest.raises(NotTracked):
             other.make(ticker="NEVERUSD")
         assert left.ids == right.ids == [first, deleted, repeated]
@@ -250,7 +253,7 @@ def test_an_emptied_redis_gets_the_alerts_back_although_a_new_process_has_made_o
         link = Link(settings_for(redis.url, "new"), Counter())
         link.begin()
         row = new_row(alert_of({"ticker": BTC, "condition": "above", "value": "9000"}, "0" * 16, 1))
-        assert link.run(MAKE, 1000, 100, BTC, row.id, rest_of(row)) == ""
+        assert link.run(MAKE, 1000, 100, BTC, row.id, rest_of(row), "") == ""
         wait_until(lambda: redis.client.hlen("{pluto}:alerts") == 2, what="Redis has both")
 
 

@@ -338,7 +338,8 @@ class Service(CryptoPriceServiceSync):
 
     def create_alert(self, request: pb.CreateAlertRequest, context: Context) -> pb.CreateAlertResponse:
         with self._answering(context):
-            message, fields = make_alert(self._alerts, self._store, asked_alert(request.alert))
+            asked = {**asked_alert(request.alert), "replaces": request.replaces}
+            message, fields = make_alert(self._alerts, self._store, asked)
             return pb.CreateAlertResponse(message=message, alert=message_of(pb.Alert, fields))
 
     def get_alerts(self, request: pb.GetAlertsRequest, context: Context) -> pb.GetAlertsResponse:

@@ -64,6 +64,7 @@ ANSWERS = {
         404, "unimplemented", message="There is nothing at this address. GET /openapi.json lists all addresses."
     ),
     "not_tracked": Answer(404, "not_found"),
+    "no_such_alert": Answer(404, "not_found"),
     "method_not_allowed": Answer(405, "unimplemented", message="Use one of the methods in the Allow header."),
     "not_json": Answer(
         415,

@@ -250,10 +250,12 @@ class Alert(_message.Message):
     def __init__(self, id: _Optional[str] = ..., ticker: _Optional[str] = ..., condition: _Optional[_Union[Condition, str]] = ..., value: _Optional[str] = ..., direction: _Optional[_Union[Direction, str]] = ..., within: _Optional[int] = ..., repeat: _Optional[bool] = ..., cooldown: _Optional[int] = ..., hysteresis: _Optional[str] = ..., across_gaps: _Optional[bool] = ..., until: _Optional[int] = ..., note: _Optional[str] = ...) -> None: ...
 
 class CreateAlertRequest(_message.Message):
-    __slots__ = ("alert",)
+    __slots__ = ("alert", "replaces")
     ALERT_FIELD_NUMBER: _ClassVar[int]
+    REPLACES_FIELD_NUMBER: _ClassVar[int]
     alert: Alert
-    def __init__(self, alert: _Optional[_Union[Alert, _Mapping]] = ...) -> None: ...
+    replaces: str
+    def __init__(self, alert: _Optional[_Union[Alert, _Mapping]] = ..., replaces: _Optional[str] = ...) -> None: ...
 
 class CreateAlertResponse(_message.Message):
     __slots__ = ("message", "alert")
