@@ -109,8 +109,9 @@ export class AlertForm extends HTMLElement {
   get #wish() {
     const { elements } = this.#parts.form;
     const wish = { ticker: this.#ticker, condition: this.#condition };
-    for (const name of ["value", "direction", "within"]) if (!elements[name].closest("label").hidden) wish[name] = elements[name].value.trim();
+    for (const name of ["value", "direction", "within", "hysteresis"]) if (!elements[name].closest("label").hidden) wish[name] = elements[name].value.trim();
     if (wish.within) wish.within = Number(wish.within);
+    if (!elements.across_gaps.closest("label").hidden && elements.across_gaps.checked) wish.across_gaps = true;
     if (elements.cooldown.value) Object.assign(wish, { repeat: true, cooldown: Number(elements.cooldown.value) });
     if (elements.note.value) wish.note = elements.note.value;
     if (elements.until.value) wish.until = new Date(elements.until.value).getTime();
@@ -120,7 +121,10 @@ export class AlertForm extends HTMLElement {
   /** Show the fields that go with the condition. */
   #shape() {
     const { form, unit, span } = this.#parts;
-    for (const label of form.querySelectorAll("[data-for]")) label.hidden = !label.dataset.for.split(" ").includes(this.#condition);
+    const repeats = form.elements.cooldown.value !== "";
+    for (const label of form.querySelectorAll("[data-for]")) {
+      label.hidden = !label.dataset.for.split(" ").includes(this.#condition) || ("repeats" in label.dataset && !repeats);
+    }
     const kind = this.#isLevel ? "level" : this.#condition;
     if (kind !== "state" && kind !== this.#priced) {
       form.elements.value.value = kind === "moves" ? MOVE : (this.#view.priceText ?? "");
@@ -232,7 +236,7 @@ export class AlertForm extends HTMLElement {
 }
 
 function nameOf(field) {
-  return field.closest("label").firstElementChild.textContent.trim() || field.name;
+  return field.dataset.name || field.closest("label").firstElementChild.textContent.trim() || field.name;
 }
 
 const WORDS = { above: "at or above", below: "at or below", crosses: "crosses" };

@@ -3,6 +3,7 @@
 import { duration, momentWords, priceWords, secondTime } from "./format.js";
 
 const WAYS = { up: " upwards", down: " downwards" };
+const USUAL_BACK = "0.1"; // percent
 const MOVES = { up: "rises", down: "falls" };
 
 /** Seconds, exactly: "10 minutes", "1 hour", "90 seconds". */
@@ -21,9 +22,10 @@ export function conditionWords({ condition, value, direction, within }) {
 
 export const sentence = (alert) => `${alert.ticker} ${conditionWords(alert)}`;
 
-/** When it rings again, its end and its note. */
-export function moreWords({ repeat, cooldown, until, note }) {
-  return [repeat && `again, at most once in ${spanWords(cooldown)}`, until && `until ${momentWords(until)}`, note].filter(Boolean).join(" · ");
+/** When it rings again, what is unusual about that, its end and its note. */
+export function moreWords({ repeat, cooldown, hysteresis = USUAL_BACK, across_gaps: acrossGaps, until, note }) {
+  const back = hysteresis === USUAL_BACK ? "" : `, after the price was back by ${hysteresis}%`;
+  return [repeat && `again, at most once in ${spanWords(cooldown)}${back}`, acrossGaps && "also while the price is unknown", until && `until ${momentWords(until)}`, note].filter(Boolean).join(" · ");
 }
 
 /** When, at which price, and what casts a doubt on it. */

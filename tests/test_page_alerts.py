@@ -135,6 +135,14 @@ def test_a_level_is_dragged_on_the_chart_and_the_move_undone(page: Page, server:
     page.get_by_text("More", exact=True).click()
     page.locator("[name=cooldown]").select_option("each time, at most once in 5 minutes")
     page.get_by_label("Note").fill("sell half")
+    page.get_by_label("Also if it happens while the price is unknown").check()
+    back = page.get_by_label("Ring again only after the price was back by")
+    back.fill("60")
+    back.press("Enter")
+    expect(page.locator("label:has([name=hysteresis]) + .refused")).to_have_text(
+        'The distance is a percentage of the value, from 0 to 50, such as "0.1".'
+    )
+    back.fill("0.5")
     page.get_by_role("button", name="Make alert").click()
     expect(page.get_by_role("button", name="New alert")).to_be_focused()
     level = page.get_by_role("slider", name="Level of the alert: crosses", exact=True)
@@ -147,7 +155,7 @@ def test_a_level_is_dragged_on_the_chart_and_the_move_undone(page: Page, server:
     wait_until(lambda: stands_elsewhere(server), what="moved")
     (moved,) = server.http.get("/api/alerts").json()["alerts"]
     assert moved == {**made, "id": moved["id"], "value": moved["value"]}
-    assert (moved["note"], moved["cooldown"]) == ("sell half", 300)
+    assert {"note": "sell half", "cooldown": 300, "hysteresis": "0.5", "across_gaps": True}.items() <= moved.items()
     expect(page.locator(".alerts li")).to_contain_text(f"crosses {moved['value']}")
     page.get_by_role("button", name="Undo").last.click()
     wait_until(lambda: values(server, "BTCUSD") == ["103.00"], what="where it was")
@@ -193,6 +201,10 @@ def test_what_is_refused_says_why_beside_its_field_and_what_is_deleted_comes_bac
     page.emulate_media(color_scheme="dark")
     page.goto(server.url)
     value = begin(page, "ETHUSD")
+    page.get_by_text("More", exact=True).click()
+    expect(page.get_by_label("Ring again")).to_be_hidden()
+    page.locator("[name=cooldown]").select_option("each time, at most once in 5 minutes")
+    expect(page.get_by_label("Ring again")).to_be_visible()
     value.fill("five")
     page.keyboard.press("Enter")
     expect(page.locator("label:has([name=value]) + .refused")).to_have_text(
@@ -284,7 +296,7 @@ def test_alerts_are_written_in_words(browser_page: Page, server: QuoteServer) ->
             conditionWords({ condition: "crosses", value: "0.00000812", direction: "down" }),
             conditionWords({ condition: "moves", value: "2.5", direction: "up", within: 5400 }),
             conditionWords({ condition: "state", within: 3600 }),
-            moreWords({ repeat: true, cooldown: 90, note: "x" }),
+            moreWords({ repeat: true, cooldown: 90, hysteresis: "1", across_gaps: true, note: "x" }),
             raisedWords({ at: Date.now(), reason: "blocked: 403", gap: true, mayBeLost: true }).slice(8),
             deliveryWords({ ...delivery, state: "failed" }),
             deliveryWords({ ...delivery, state: "waiting", nextTryAt: 60_000 }, 15_000),
@@ -296,7 +308,7 @@ def test_alerts_are_written_in_words(browser_page: Page, server: QuoteServer) ->
         "crosses 0.00000812 downwards",
         "rises 2.5% within 90 minutes",
         "no live price for 1 hour",
-        "again, at most once in 90 seconds · x",
+        "again, at most once in 90 seconds, after the price was back by 1% · also while the price is unknown · x",
         " · blocked: 403 · the price was unknown for a time before"
         " · Pluto couldn't save this: after a restart it is gone",
         "Not sent to 2: ntfy, given up after 3 tries: HTTP 500",
