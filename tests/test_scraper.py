@@ -12,7 +12,8 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -20,7 +21,18 @@ from typing import Any
 import psutil
 import pytest
 from running import Simulator, alive, running_simulator, wait_until
-from scraping import BROWSER, DRIVER, LESS_PATIENT, RENDERER, Watched, processes_of, scraping
+from scraping import (
+    BROWSER,
+    DRIVER,
+    LESS_PATIENT,
+    RENDERER,
+    Stories,
+    Watched,
+    processes_of,
+    scraping,
+    scraping_beside,
+    warnings_of,
+)
 
 from quotes import ANSWER_LIMIT_S, Quote, Source, SourceBusy, State, Ticker
 from scraper import Scraper, ScraperSettings
@@ -28,7 +40,17 @@ from tradingview import browser
 from tradingview.feed import PageTrouble
 from tradingview.patience import Patience
 
-KEEPER = "ENAUSD"
+KEEPER = "UNIUSD"
+together, apart = Stories(), Stories()  # in one scraper, and each in a scraper of its own
+Outcomes = dict[Callable[..., None], Future[None]]
+
+
+@pytest.fixture(scope="module")
+def roomy(simulator: Simulator) -> Iterator[Watched]:
+    """All pages share a renderer. One is always live: else TradingView would count as blocking all."""
+    with scraping(simulator.url, opening_spacing=0.01) as watched, watched.tracking(KEEPER):
+        watched.wait_until_live(KEEPER)
+        yield watched
 
 
 @pytest.fixture(scope="module")
@@ -40,32 +62,15 @@ def shared(simulator: Simulator) -> Iterator[Watched]:
 
 @pytest.fixture
 def watched(shared: Watched) -> Watched:
-    """With one page, whose group, context and renderer the test's own page shares: so it costs half."""
-    shared.scraper.add(Ticker(KEEPER))
-    wait_until_open(shared, KEEPER)
-    shared.wait_until_live(KEEPER)
+    """Without a page, and as quick to open one as at its start."""
+
+    def is_empty() -> bool:
+        session = shared.scraper.session
+        return session is not None and not session.groups.all
+
+    wait_until(is_empty, timeout=30, what="no page is left of the test before")
+    shared.scraper.pace.spacing = shared.scraper.settings.opening_spacing
     return shared
-
-
-@pytest.fixture
-def empty(shared: Watched) -> Watched:
-    """Without a page."""
-    shared.scraper.remove(Ticker(KEEPER))
-    wait_until_open(shared)
-    return shared
-
-
-def wait_until_open(watched: Watched, *tickers: str) -> None:
-    """Until no other page is left of the test before; then pages open as quickly as at the scraper's start."""
-
-    def are_open() -> bool:
-        session = watched.scraper.session
-        if session is None or {*session.tabs} != {*tickers}:
-            return False
-        return [len(group.tabs) for group in list(session.groups.all)] == [1] * len(tickers)
-
-    wait_until(are_open, timeout=30, what="no page is left of the test before")
-    watched.scraper.pace.spacing = watched.scraper.settings.opening_spacing
 
 
 def warnings_about(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
@@ -110,28 +115,18 @@ class Troubled:
 
 
 @pytest.fixture(scope="module")
-def troubled(simulator: Simulator) -> Troubled:
-    warnings: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
+def troubled(roomy: Watched, simulator: Simulator) -> Troubled:
     for ticker, (fault, *_) in FAULTS.items():
         simulator.fault(ticker, fault)
-    with (
-        scraping(simulator.url, opening_spacing=0.01) as watched,
-        watched.tracking("UNIUSD"),  # a live one: else TradingView would count as blocking all
-    ):
-        watched.wait_until_live("UNIUSD")
-        for ticker in FAULTS:
-            watched.scraper.add(Ticker(ticker))
-        logging.getLogger("pluto").addHandler(handler)
+    before = Counter(roomy.counters)
+    with warnings_of("pluto") as warnings, roomy.tracking(*FAULTS):
         for ticker, (_, state, _) in FAULTS.items():
-            watched.wait_for(ticker, state, timeout=30)
-        seen = Troubled(list(watched.quotes), list(warnings), watched.counters.copy(), set())
+            roomy.wait_for(ticker, state, timeout=30)
+        seen = Troubled(list(roomy.quotes), list(warnings), roomy.counters - before, set())
         for ticker in FAULTS:
             simulator.clear(ticker)
-        wait_until(lambda: all(quote.state is State.LIVE for quote in watched.now.values()), timeout=40)
-        logging.getLogger("pluto").removeHandler(handler)
-        seen.live_again = {ticker for ticker, quote in watched.now.items() if quote.state is State.LIVE}
+        wait_until(lambda: all(roomy.now[ticker].state is State.LIVE for ticker in FAULTS), timeout=40)
+        seen.live_again = {ticker for ticker, quote in roomy.now.items() if quote.state is State.LIVE}
     return seen
 
 
@@ -161,10 +156,11 @@ def test_a_refusal_slows_every_opening_down(watched: Watched, simulator: Simulat
         assert watched.scraper.pace.spacing < LESS_PATIENT.blocked_spacing
 
 
-def test_an_unreachable_host_is_an_error_until_it_can_be_reached() -> None:
+@apart
+def an_unreachable_host_is_an_error_until_it_can_be_reached(_: Simulator) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    with scraping(f"http://127.0.0.1:{port}") as watched, watched.tracking("BTCUSD"):
+    with scraping_beside(f"http://127.0.0.1:{port}") as watched, watched.tracking("BTCUSD"):
         watched.wait_for("BTCUSD", State.ERROR, reason=f"127.0.0.1:{port} can't be reached: the connection was refused")
         with running_simulator("--port", str(port), "--weight", "0"):
             watched.wait_until_live("BTCUSD")
@@ -208,7 +204,8 @@ TITLES = """() => {
 }"""
 
 
-def test_the_element_takes_over_from_a_dead_socket_and_gives_back(watched: Watched, simulator: Simulator) -> None:
+@together
+def the_element_takes_over_from_a_dead_socket_and_gives_back(watched: Watched, simulator: Simulator) -> None:
     with watched.tracking("MKRUSD"):
         watched.wait_until_live("MKRUSD")
         assert watched.now["MKRUSD"].source is Source.SOCKET
@@ -227,7 +224,8 @@ def test_the_element_takes_over_from_a_dead_socket_and_gives_back(watched: Watch
         assert watched.counters["climbed_to_socket"] >= 1
 
 
-def test_a_live_title_is_the_last_resort(watched: Watched, simulator: Simulator) -> None:
+@together
+def a_live_title_is_the_last_resort(watched: Watched, simulator: Simulator) -> None:
     for fault in ("socket_in_worker", "classes_renamed"):
         simulator.fault("GRTUSD", fault)
     with watched.tracking("GRTUSD"):
@@ -239,7 +237,8 @@ def test_a_live_title_is_the_last_resort(watched: Watched, simulator: Simulator)
     simulator.clear("GRTUSD")
 
 
-def test_socket_and_page_that_disagree_are_stale(watched: Watched, simulator: Simulator) -> None:
+@together
+def socket_and_page_that_disagree_are_stale(watched: Watched, simulator: Simulator) -> None:
     with watched.tracking("AXSUSD"):
         watched.wait_until_live("AXSUSD")
         simulator.fault("AXSUSD", "dom_disagrees")
@@ -257,7 +256,8 @@ SAY = """() => {
 }"""
 
 
-def test_parts_that_come_together_are_told_at_once_and_no_price_between_is_lost(
+@together
+def parts_that_come_together_are_told_at_once_and_no_price_between_is_lost(
     watched: Watched, simulator: Simulator
 ) -> None:
     parts = [
@@ -287,7 +287,8 @@ def strike_open_page(simulator: Simulator, ticker: str, fault: str) -> None:
 # --- pages that change under us ---------------------------------------------------------------------------------------
 
 
-def test_a_page_that_reloads_itself_is_not_live_until_it_shows_a_price(watched: Watched, simulator: Simulator) -> None:
+@together
+def a_page_that_reloads_itself_is_not_live_until_it_shows_a_price(watched: Watched, simulator: Simulator) -> None:
     with watched.tracking("SANDUSD"):
         watched.wait_until_live("SANDUSD")
         before = len(watched.quotes)
@@ -297,18 +298,22 @@ def test_a_page_that_reloads_itself_is_not_live_until_it_shows_a_price(watched: 
         assert watched.states_since(before, "SANDUSD") == {State.STALE, State.LIVE}
 
 
-def test_a_page_that_reloads_itself_into_a_refusal_is_blocked(watched: Watched, simulator: Simulator) -> None:
+@together
+def a_page_that_reloads_itself_into_a_refusal_is_blocked(watched: Watched, simulator: Simulator) -> None:
     with watched.tracking("MANAUSD"):
         watched.wait_until_live("MANAUSD")
         simulator.fault("MANAUSD", "too_many_requests")
         strike_open_page(simulator, "MANAUSD", "page_reloads")
         quote = watched.wait_for("MANAUSD", State.BLOCKED, reason="HTTP 429")
-        assert 0 < (quote.next_try_at or 0) - time.time() * 1000 <= 2000, "as Retry-After asks"
+        assert 0 < (quote.next_try_at or 0) - time.time() * 1000 <= 2500, (
+            "as Retry-After asks, or later after a failure"
+        )
         simulator.clear("MANAUSD")
         watched.wait_until_live("MANAUSD")
 
 
-def test_a_dropped_socket_is_opened_again(watched: Watched, simulator: Simulator) -> None:
+@together
+def a_dropped_socket_is_opened_again(watched: Watched, simulator: Simulator) -> None:
     simulator.rate("EOSUSD", 0)
     with watched.tracking("EOSUSD"):
         watched.wait_until_live("EOSUSD")
@@ -319,7 +324,8 @@ def test_a_dropped_socket_is_opened_again(watched: Watched, simulator: Simulator
         watched.wait_until_live("EOSUSD")
 
 
-def test_a_page_may_not_leave_open_windows_or_ask_for_anything(watched: Watched, simulator: Simulator) -> None:
+@together
+def a_page_may_not_leave_open_windows_or_ask_for_anything(watched: Watched, simulator: Simulator) -> None:
     port = simulator.url.rpartition(":")[2]
     with watched.tracking("THETAUSD"):
         watched.wait_until_live("THETAUSD")
@@ -344,7 +350,8 @@ def test_a_page_may_not_leave_open_windows_or_ask_for_anything(watched: Watched,
         assert watched.states_since(before, "THETAUSD") <= {State.LIVE}
 
 
-def test_a_page_that_goes_elsewhere_on_its_host_is_an_error(watched: Watched) -> None:
+@together
+def a_page_that_goes_elsewhere_on_its_host_is_an_error(watched: Watched, _: Simulator) -> None:
     with watched.tracking("RUNEUSD"):
         watched.wait_until_live("RUNEUSD")
         watched.run_in_page("RUNEUSD", "() => { history.pushState({}, '', '/chart/') }")
@@ -352,15 +359,25 @@ def test_a_page_that_goes_elsewhere_on_its_host_is_an_error(watched: Watched) ->
         watched.wait_until_live("RUNEUSD")
 
 
+@pytest.fixture(scope="module")
+def outcomes_together(roomy: Watched, simulator: Simulator) -> Outcomes:
+    return together.tell(roomy, simulator)
+
+
+@pytest.mark.timeout(120)  # for the first, that has them all
+@pytest.mark.parametrize("story", together.all, ids=lambda story: story.__name__)
+def test_stories_of_a_page(outcomes_together: Outcomes, story: Callable[..., None]) -> None:
+    outcomes_together[story].result()
+
+
 # --- what freezes, and what is killed ---------------------------------------------------------------------------------
 
 
 def test_a_page_with_an_endless_loop_is_stopped_and_put_apart_the_first_time(
-    empty: Watched, simulator: Simulator, caplog: pytest.LogCaptureFixture
+    watched: Watched, simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its neighbours pay once: a second loop keeps nobody else's price."""
     pair = ("INJUSD", "SEIUSD")  # of one renderer
-    watched = empty
     with watched.tracking(*pair):
         watched.wait_until_live(*pair)
         assert watched.group("INJUSD") is watched.group("SEIUSD")
@@ -380,9 +397,8 @@ def test_a_page_with_an_endless_loop_is_stopped_and_put_apart_the_first_time(
 
 
 def test_a_silent_page_beside_one_that_just_came_is_not_taken_for_an_endless_loop(
-    empty: Watched, simulator: Simulator, caplog: pytest.LogCaptureFixture
+    watched: Watched, simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    watched = empty
     with watched.tracking("ATOMUSD"):
         watched.wait_until_live("ATOMUSD")
         before = len(watched.quotes)
@@ -399,8 +415,7 @@ def test_a_silent_page_beside_one_that_just_came_is_not_taken_for_an_endless_loo
             assert not {State.STALE, State.ERROR} & watched.states_since(before, "FILUSD")
 
 
-def test_a_renderer_that_hangs_is_given_up(empty: Watched) -> None:
-    watched = empty
+def test_a_renderer_that_hangs_is_given_up(watched: Watched) -> None:
     with watched.tracking("TIAUSD", "STXUSD"):
         watched.wait_until_live("TIAUSD", "STXUSD")
         before = len(watched.quotes)
@@ -414,8 +429,7 @@ def test_a_renderer_that_hangs_is_given_up(empty: Watched) -> None:
             process.send_signal(signal.SIGCONT)
 
 
-def test_a_killed_renderer_takes_nobody_elses_price_away(empty: Watched) -> None:
-    watched = empty
+def test_a_killed_renderer_takes_nobody_elses_price_away(watched: Watched) -> None:
     tickers = ("IMXUSD", "LDOUSD", "CRVUSD", "SNXUSD")
     with watched.tracking(*tickers):
         watched.wait_until_live(*tickers)
@@ -441,9 +455,8 @@ def test_a_killed_renderer_takes_nobody_elses_price_away(empty: Watched) -> None
     ],
 )
 def test_a_browser_or_driver_that_is_killed_or_hangs_is_started_again(
-    empty: Watched, caplog: pytest.LogCaptureFixture, mark: str, number: signal.Signals, reason: str
+    watched: Watched, caplog: pytest.LogCaptureFixture, mark: str, number: signal.Signals, reason: str
 ) -> None:
-    watched = empty
     with watched.tracking("COMPUSD", "ZECUSD"):
         watched.wait_until_live("COMPUSD", "ZECUSD")
         time.sleep(LESS_PATIENT.good_session)
@@ -481,16 +494,17 @@ def check_renewal(watched: Watched, simulator: Simulator, *tickers: str, script:
     assert max(simulator.pages()["sockets"][f"BINANCE:{ticker}"] for ticker in tickers) <= 2
 
 
-def test_old_pages_are_renewed_without_a_gap_or_a_duplicate(simulator: Simulator) -> None:
-    with scraping(simulator.url, page_max_age=2 / 3600) as watched, watched.tracking("WIFUSDT", "JUPUSDT"):
-        check_renewal(watched, simulator, "WIFUSDT", "JUPUSDT")
+@apart
+def old_pages_are_renewed_without_a_gap_or_a_duplicate(simulator: Simulator) -> None:
+    with scraping_beside(simulator.url, page_max_age=2 / 3600) as watched, watched.tracking("LDOUSDT", "CRVUSDT"):
+        check_renewal(watched, simulator, "LDOUSDT", "CRVUSDT")
 
 
 def test_pages_whose_heap_has_grown_are_renewed_without_a_gap_or_a_duplicate(
-    empty: Watched, simulator: Simulator
+    watched: Watched, simulator: Simulator
 ) -> None:
-    with empty.tracking("DASHUSD", "KAVAUSD"):
-        check_renewal(empty, simulator, "DASHUSD", "KAVAUSD", script=HOARD)
+    with watched.tracking("DASHUSD", "KAVAUSD"):
+        check_renewal(watched, simulator, "DASHUSD", "KAVAUSD", script=HOARD)
 
 
 def test_a_browser_that_is_too_big_is_started_anew_and_then_pages_without_room_are_refused(
@@ -510,38 +524,49 @@ def test_a_browser_that_is_too_big_is_started_anew_and_then_pages_without_room_a
         assert watched.now["WIFUSDT"].state is State.ERROR
 
 
+@pytest.fixture(scope="module")
+def outcomes_apart(simulator: Simulator) -> Outcomes:
+    return apart.tell(simulator)
+
+
+@pytest.mark.timeout(120)  # for the first, that has them all
+@pytest.mark.parametrize("story", apart.all, ids=lambda story: story.__name__)
+def test_stories_of_a_scraper(outcomes_apart: Outcomes, story: Callable[..., None]) -> None:
+    outcomes_apart[story].result()
+
+
 # --- headless, and time -----------------------------------------------------------------------------------------------
 
 
-def test_headless_shows_nothing_to_nobody(watched: Watched) -> None:
-    assert watched.run_in_page(KEEPER, "() => getComputedStyle(document.body).display") == "none"
+def test_headless_shows_nothing_to_nobody(roomy: Watched) -> None:
+    assert roomy.run_in_page(KEEPER, "() => getComputedStyle(document.body).display") == "none"
 
 
-def test_the_thread_says_that_it_runs(watched: Watched) -> None:
-    ticked = watched.scraper.last_tick
-    wait_until(lambda: watched.scraper.last_tick > ticked, timeout=3)
+def test_the_thread_says_that_it_runs(roomy: Watched) -> None:
+    ticked = roomy.scraper.last_tick
+    wait_until(lambda: roomy.scraper.last_tick > ticked, timeout=3)
 
 
-def test_a_busy_scraper_is_not_waited_for_for_long(watched: Watched) -> None:
-    watched.session.loop.call(time.sleep, ANSWER_LIMIT_S + 0.5)
+def test_a_busy_scraper_is_not_waited_for_for_long(roomy: Watched) -> None:
+    roomy.session.loop.call(time.sleep, ANSWER_LIMIT_S + 0.5)
     with pytest.raises(SourceBusy):
-        watched.scraper.why(Ticker(KEEPER))
+        roomy.scraper.why(Ticker(KEEPER))
 
 
 def test_after_the_machine_slept_nothing_is_live_until_it_is_proven(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
+    roomy: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The system's clock that counts sleep is replaced; all of Pluto runs on it as after a real sleep.
 
     The last one with this scraper: afterwards the clock goes back.
     """
     true_clock, slept_s = time.clock_gettime, 3600.0
-    before = len(watched.quotes)
+    before = len(roomy.quotes)
     monkeypatch.setattr(
         time, "clock_gettime", lambda clock: true_clock(clock) + slept_s * (clock == time.CLOCK_BOOTTIME)
     )
-    watched.wait_for(KEEPER, State.STALE, reason="this computer was asleep", after=before)
-    watched.wait_until_live(KEEPER)
+    roomy.wait_for(KEEPER, State.STALE, reason="this computer was asleep", after=before)
+    roomy.wait_until_live(KEEPER)
 
 
 # --- finding a browser ------------------------------------------------------------------------------------------------
