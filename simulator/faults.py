@@ -217,7 +217,7 @@ HOSTILE = {  # attacks on the browser, from pages opened later: see hostile.js
     "leaves_by_refresh": Fault("goes to another port by meta refresh"),
     "reloads_without_end": Fault("loads itself again and again"),
     "downloads": Fault("offers downloads without end"),
-    "breeds_frames": Fault("adds and removes 3,000 iframes a second"),
+    "breeds_frames": Fault("adds and removes 500 iframes a second"),
     "forges_messages": Fault("all its messages and texts are about another symbol"),
     "names_itself_badly": Fault("a description that is far too long and full of control characters"),
     "sets_traps": Fault("beforeunload, permission prompts, print, 5,000 steps of history"),

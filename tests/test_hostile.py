@@ -57,7 +57,7 @@ PATIENCE = replace(
     LESS_PATIENT,
     answer=10.0,
     first_price=6.0,
-    frozen=8.0,
+    frozen=6.0,
     ping_limit=20.0,
     heap_excess=60.0,
     disturbance_burst=4.0,

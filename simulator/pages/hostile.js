@@ -5,7 +5,7 @@
   const { symbol, faults } = document.currentScript.dataset;
   const ELSEWHERE = "http://127.0.0.1:9/"; // the discard port: nothing listens there
   const always = (work, ms = 10) => setInterval(work, ms);
-  const often = (work) => always(() => { for (let count = 0; count < 30; count += 1) work(); });
+  const often = (work, rate) => always(() => { for (let count = 0; count < rate / 100; count += 1) work(); });
 
   /** Sends the page's scripts any quote, as if from its quote socket. */
   const socket = new WebSocket(`ws://${location.host}/message-pipe-ws/public`);
@@ -14,12 +14,19 @@
     socket.dispatchEvent(new MessageEvent("message", { data: `~m~${payload.length}~m~${payload}` }));
   }
 
+  /** Keeps the main thread busy for a while, and the processor idle: dialogs return at once while the page is closed. */
+  function block() {
+    const request = new XMLHttpRequest();
+    request.open("GET", "/static/late?ms=100", false);
+    try { request.send(); } catch { /* the loop goes on without a simulator */ }
+  }
+
   const later = (work) => addEventListener("load", () => setTimeout(work, 500));
   const priceElement = () => document.querySelector('[data-qa-id="symbol-last-value"]');
 
   const HOSTILE = {
-    floods_messages() { often(() => quote({ lp: 1 + Math.random(), pricescale: 100, minmov: 1 })); },
-    floods_console() { often(() => console.log("x".repeat(1000))); },
+    floods_messages() { often(() => quote({ lp: 1 + Math.random(), pricescale: 100, minmov: 1 }), 3_000); },
+    floods_console() { often(() => console.log("x".repeat(1000)), 3_000); },
     huge_message() { later(() => quote({ description: "x".repeat(10_000_000) })); },
     huge_price() { later(() => { priceElement().textContent = "9".repeat(10_000_000); document.title = priceElement().textContent; }); },
     huge_document() {
@@ -30,7 +37,7 @@
       });
     },
     hoards_memory() { window.hoard = []; always(() => window.hoard.push(new Uint8Array(5e6).fill(1)), 50); },
-    loops_dialogs() { later(() => { for (;;) { alert("1"); confirm("2"); prompt("3"); } }); },
+    loops_dialogs() { later(() => { for (;;) { alert("1"); confirm("2"); prompt("3"); block(); } }); },
     opens_windows() { always(() => window.open(location.href), 50); },
     closes_itself() { later(() => { window.open("", "_self"); window.close(); }); },
     leaves() {
@@ -46,7 +53,7 @@
       const link = Object.assign(document.createElement("a"), { href: "data:application/zip;base64,UEsFBg==", download: "x.zip" });
       later(() => always(() => link.click(), 50));
     },
-    breeds_frames() { later(() => often(() => { const frame = document.body.appendChild(document.createElement("iframe")); frame.contentWindow.name = "x"; frame.remove(); })); },
+    breeds_frames() { later(() => often(() => { const frame = document.body.appendChild(document.createElement("iframe")); frame.contentWindow.name = "x"; frame.remove(); }, 500)); },
     forges_messages() {
       const page = performance.timeOrigin;
       Object.prototype.toJSON = function forged() {
