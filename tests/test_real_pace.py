@@ -113,8 +113,6 @@ def gives_no_price(told: list[Told]) -> None:
 
 LINES = [
     Line("BTCUSD", "", stays_live),
-    Line("ETHUSD", "", stays_live),
-    Line("SOLUSD", "", stays_live),
     Line("ADAUSD", "", stays_live),
     Line("XRPUSDT", "", stays_live),
     Line("DOTUSD", "", stays_live, quiet=True),
