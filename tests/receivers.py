@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
 
 ID = re.compile(r"Id: ([0-9a-f]{16})")
 SECRET = "s3cr3t-of-the-owner"
@@ -74,11 +75,15 @@ class AnyPort(Controller):
 
 
 class MailReceiver:
-    """A mail server that takes all."""
+    """A mail server that takes all, or one that refuses each login."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, refuses: bool = False) -> None:
         self.texts: list[str] = []
-        self._controller = AnyPort(self, hostname="127.0.0.1", port=0)
+        self._user = f"owner:{SECRET}@" if refuses else ""
+        ways: dict[str, Any] = {}
+        if refuses:
+            ways = {"authenticator": lambda *_: AuthResult(success=False, handled=False), "auth_require_tls": False}
+        self._controller = AnyPort(self, hostname="127.0.0.1", port=0, **ways)
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
         self.texts.append(envelope.content.decode())
@@ -86,9 +91,8 @@ class MailReceiver:
 
     @property
     def url(self) -> str:
-        return (
-            f"mailto://127.0.0.1:{self._controller.port}?mode=insecure&from=pluto@example.com&to={SECRET}@example.com"
-        )
+        place = f"{self._user}127.0.0.1:{self._controller.port}"
+        return f"mailto://{place}?mode=insecure&from=pluto@example.com&to={SECRET}@example.com"
 
     @property
     def ids(self) -> list[str]:

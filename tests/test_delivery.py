@@ -28,6 +28,13 @@ from store import StoreState
 
 QUICK = Pace(limit=4.0, first_pause=0.05, longest_pause=0.2)
 DAY_MS = 86_400_000
+NOTHING_ANSWERS = (
+    "Nothing answers at the receiver's host and port: check them in the notify URL, and whether the receiver runs."
+)
+LOGIN_REFUSED = (
+    "The mail server refused the login: check the user name and the password in the notify URL "
+    "(some services want an app password)."
+)
 
 
 @pytest.fixture
@@ -79,7 +86,7 @@ def test_each_receiver_gets_it_and_none_delays_another(path: Path, nobody: str) 
         ]  # fmt: skip
         assert [delivery["tries"] for delivery in states[:5]] == [1, 1, 4, 2, 2]
         assert all("error" not in delivery and "nextTryAt" not in delivery for delivery in states[:6])
-        assert states[6]["error"] == "The receiver can't be reached, or it broke off or refused the message."
+        assert states[6]["error"] == NOTHING_ANSWERS
         assert states[6]["nextTryAt"] >= run.wall
         assert {*fine.ids, *slow.ids, *failing.ids, *hanging.ids, *breaking.ids, *mail.ids} == {run.raised()[0]["id"]}
         assert fine.bodies[0]["title"] == "BTCUSD is above 100"
@@ -248,7 +255,7 @@ def test_no_url_shows_anywhere_and_what_is_simulated_says_so(tmp_path: Path, nob
 
 
 def test_the_trial_sends_to_each_url_and_says_what_came_of_it(nobody: str) -> None:
-    receiver, mail = HttpReceiver(), MailReceiver()
+    receiver, mail, closed = HttpReceiver(), MailReceiver(), MailReceiver(refuses=True)
 
     def trial(*options: str, notify: str) -> subprocess.CompletedProcess[str]:
         proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY"), "http://127.0.0.1:9")  # not for this machine
@@ -256,12 +263,14 @@ def test_the_trial_sends_to_each_url_and_says_what_came_of_it(nobody: str) -> No
         command = [sys.executable, "-m", "alerts.trial", *options]
         return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=30)
 
-    with receiving(receiver, mail) as urls:
+    with receiving(receiver, mail, closed) as (*urls, refusing):
         done = trial(notify=" ".join(urls))
         assert (done.returncode, done.stdout) == (0, "1: JSON: delivered\n2: E-Mail: delivered\n")
-        failed = trial("--notify", urls[0], "--notify", nobody, notify="unused://")
-        assert (failed.returncode, failed.stdout.splitlines()[0]) == (1, "1: JSON: delivered")
-        assert failed.stdout.splitlines()[1].startswith("2: JSON: The receiver can't be reached")
+        away = nobody.replace("json://", "mailto://").replace(SECRET, f"?mode=insecure&from={SECRET}@b.com&to=c@d.com")
+        failed = trial("--notify", f"{urls[0]} {refusing} {away}", notify="unused://")
+        assert (failed.returncode, failed.stdout.splitlines()) == (
+            1, ["1: JSON: delivered", f"2: E-Mail: {LOGIN_REFUSED}", f"3: E-Mail: {NOTHING_ANSWERS}"]
+        )  # fmt: skip
         assert SECRET not in failed.stdout + failed.stderr
     assert len(receiver.bodies) == 2
     assert len(mail.texts) == 1
