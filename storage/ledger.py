@@ -28,8 +28,14 @@ LAST_LIVE = (
     "SELECT price FROM change JOIN ticker ON ticker.id = change.ticker "
     f"WHERE name = ? AND mark & 15 = {STATES.index(State.LIVE)} AND price IS NOT NULL ORDER BY at DESC, n DESC LIMIT 1"
 )
-DROP_OLD = "DELETE FROM raised WHERE n <= (SELECT n FROM raised ORDER BY n DESC LIMIT 1 OFFSET ?)"
+EDGE = "(SELECT n FROM raised ORDER BY n DESC LIMIT 1 OFFSET ?)"  # the newest that is one too many
 UNLESS_WAITING = "AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.raised = raised.id AND state = 'waiting')"
+DROP_OLD = f"DELETE FROM raised WHERE n <= {EDGE} {UNLESS_WAITING}"
+DROP_EDGE = f"DELETE FROM raised WHERE n = {EDGE} {UNLESS_WAITING}"  # the older ones wait
+DROP_ENDED = f"DELETE FROM raised WHERE id = ? AND n <= {EDGE} {UNLESS_WAITING}"
+DROP_UNDELIVERED = (
+    "DELETE FROM raised WHERE n IN (SELECT n FROM raised ORDER BY n LIMIT max(0, (SELECT count(*) FROM raised) - ?))"
+)
 RAISED = (
     "SELECT newest.n, fields, delivery.raised, target, name, state, tries, delivery.at, next_try_at, error "
     "FROM (SELECT n, id, fields FROM raised ORDER BY n DESC LIMIT ?) AS newest "
@@ -139,8 +145,8 @@ class FileLedger:
         self._execute("INSERT OR IGNORE INTO raised (id, at, fields) VALUES (?, ?, ?)", (id, at, _json(fields)))
         rows = "INSERT OR IGNORE INTO delivery VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         self._execute_many(rows, deliveries)
-        self._execute(f"{DROP_OLD} {UNLESS_WAITING}", (MAX_RAISED,))
-        return self._execute(DROP_OLD, (MAX_UNDELIVERED,)).rowcount
+        self._execute(DROP_EDGE, (MAX_RAISED,))
+        return self._execute(DROP_UNDELIVERED, (MAX_UNDELIVERED,)).rowcount
 
     def raised(self, limit: int) -> list[dict[str, Any]]:
         rows = self._execute(RAISED, (limit,))
@@ -151,6 +157,8 @@ class FileLedger:
     def keep_delivery(self, delivery: Delivery) -> None:
         raised, target, _, *rest = delivery
         self._execute(KEEP_DELIVERY, (*rest, raised, target))
+        if delivery.state is not DeliveryState.WAITING:
+            self._execute(DROP_ENDED, (raised, MAX_RAISED))
 
     def waiting(self, target: str, limit: int) -> Iterator[tuple[dict[str, Any], Delivery]]:
         for fields, *columns in self._execute(WAITING, (target, limit)):
@@ -166,6 +174,7 @@ class FileLedger:
         others = f"state = 'waiting' AND target NOT IN ({','.join('?' * len(targets))})"
         change = "UPDATE delivery SET state = 'failed', at = ?, next_try_at = NULL, error = ? WHERE"
         self._execute(f"{change} {others}", (at, error, *targets))
+        self._execute(DROP_OLD, (MAX_RAISED,))
 
 
 def _with_deliveries(rows: list[tuple[Any, ...]]) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -183,6 +185,24 @@ def test_what_was_raised_is_kept_until_it_is_delivered_as_far_as_there_is_room(
         assert [keep(number, DeliveryState.WAITING) for number in range(6, 11)] == [0, 0, 0, 0, 1]
         assert [fields["id"] for fields in ledger.raised(100)] == [10, 9, 8, 7, 6]
         assert ledger.count_waiting("target") == 5
+        ledger.keep_delivery(waiting._replace(raised="6", state=DeliveryState.DELIVERED))
+        ledger.keep_delivery(waiting._replace(raised="9", state=DeliveryState.DELIVERED))
+        assert [fields["id"] for fields in ledger.raised(100)] == [10, 9, 8, 7]
+        ledger.give_up_others([], 0, "")
+        assert [fields["id"] for fields in ledger.raised(100)] == [10, 9, 8]
+
+        monkeypatch.setattr("storage.ledger.MAX_UNDELIVERED", 1_000)
+        steps = [steps_of(connection, lambda at=at: keep(at, DeliveryState.WAITING)) for at in range(11, 300)]  # type: ignore[misc]
+        assert max(steps[-10:]) < 2 * max(steps[:10]), "what waits makes no ring slower"
+
+
+def steps_of(connection: sqlite3.Connection, write: Callable[[], object]) -> int:
+    """What SQLite does for it, in instructions of its machine."""
+    counter = itertools.count()
+    connection.set_progress_handler(lambda: next(counter) < 0, 1)
+    write()
+    connection.set_progress_handler(None, 0)
+    return next(counter)
 
 
 def test_a_notify_url_that_is_gone_ends_what_waits_for_it(path: Path, nobody: str) -> None:

@@ -358,7 +358,6 @@ def test_the_ledger_in_redis_keeps_what_the_one_in_a_file_keeps(
         ended = [chance.choice(["t1", "t2"]), chance.choice(["delivered", "failed", "waiting"])]
         for waiting in list(in_file.waiting(ended[0], 2))[: chance.randrange(3)]:
             write(("keep_delivery", waiting[1]._replace(state=DeliveryState(ended[1]), tries=number, error="é")))
-        write(raised)  # the file is tidied only then
         in_redis = RedisLedger(link)
         assert in_redis.raised(20) == in_file.raised(20)
         assert in_redis.alerts() == in_file.alerts()
