@@ -218,7 +218,7 @@ export class AlertForm extends HTMLElement {
     const { form } = this.#parts;
     const lines = alerts.of(this.#ticker).filter(({ condition }) => LEVELS.includes(condition)).map(({ id, condition, value }) => ({ id, value, words: WORDS[condition] }));
     const value = form.elements.value.value.trim();
-    if (!form.hidden && this.#isLevel && DECIMAL.test(value)) lines.push({ id: DRAFT, value, words: `new: ${WORDS[this.#condition]}` });
+    if (!form.hidden && this.#isLevel && DECIMAL.test(value)) lines.push({ id: DRAFT, value, words: `new: ${WORDS[this.#condition]}`, isNew: true });
     this.#levels.show(lines, decimals(this.#view.priceText ?? "0.00"));
   }
 

@@ -18,7 +18,8 @@ export class Levels {
   #scale = null; // where prices stand: {yOf, priceAt, size}; null: there is no chart
   #width = NaN; // of the overlay, px
   #height = NaN;
-  #lines = new Map(); // id → {element, id, value, words, before, y, timer}; `before` is the value it had before it moves
+  #lines = new Map(); // id → {element, tag, id, value, words, isNew, before, y, beyond, distance, timer}; `before` is the value
+  // it had before it moves, `distance` how many px it stands from its price
   #grip = null; // the line that the pointer holds: {line, from, offset, isMoved}
 
   constructor(overlay, { onDrag, onDrop }) {
@@ -31,17 +32,18 @@ export class Levels {
     overlay.addEventListener("focusout", ({ target }) => this.#settle(this.#lineOf(target)));
   }
 
-  /** Show these lines, {id, value, words}, and no others. One that moves stays where it is. */
+  /** Show these lines, {id, value, words, isNew}, and no others. One that moves stays where it is. */
   show(lines, places) {
     this.#places = places;
     const ids = new Set(lines.map(({ id }) => id));
     for (const [id, line] of this.#lines) if (!ids.has(id)) this.#drop(line);
-    for (const { id, value, words } of lines) {
+    for (const { id, value, words, isNew = false } of lines) {
       const line = this.#lines.get(id) ?? this.#add(id);
-      line.words = words;
+      Object.assign(line, { words, isNew });
       if (line.before === null) this.#put(line, value);
       else line.before = value;
     }
+    this.#join();
   }
 
   /** The line of an alert is now that of the one that stands for it. */
@@ -63,13 +65,15 @@ export class Levels {
     if (this.#height !== height) this.#overlay.style.height = `${height}px`;
     [this.#width, this.#height] = [width, height]; // Asking the element instead would make the browser lay out the page.
     for (const line of this.#lines.values()) this.#stand(line, height);
+    this.#join();
   };
 
   // -- lines
 
   #add(id) {
     const element = contentOf("level-template").firstElementChild;
-    const line = { element, id, value: "", words: "", before: null, y: NaN, timer: 0 };
+    const tag = element.querySelector(".level-tag");
+    const line = { element, tag, id, value: "", words: "", isNew: false, before: null, y: NaN, beyond: "", distance: 0, timer: 0 };
     this.#lines.set(id, line);
     this.#overlay.append(element);
     return line;
@@ -90,7 +94,7 @@ export class Levels {
   #put(line, value) {
     line.value = value;
     const words = priceWords(value);
-    write(line.element.querySelector(".level-tag"), `${line.words} ${words}`);
+    write(line.tag, `${line.words} ${words}`);
     line.element.setAttribute("aria-label", `Level of the alert: ${line.words}`);
     line.element.setAttribute("aria-valuetext", words);
     this.#bound(line);
@@ -110,10 +114,21 @@ export class Levels {
     line.element.hidden = y === null;
     if (y === null) return;
     const shown = Math.round(Math.min(height - EDGE, Math.max(EDGE, y)));
-    if (line.y === shown) return;
+    line.beyond = y < 0 ? "above" : y > height ? "below" : "";
+    line.distance = Math.abs(y - shown);
+    if (line.y !== shown) line.element.style.transform = `translateY(${shown}px)`;
     line.y = shown;
-    line.element.style.transform = `translateY(${shown}px)`;
-    line.element.dataset.beyond = y < 0 ? "above" : y > height ? "below" : "";
+    if (line.element.dataset.beyond !== line.beyond) line.element.dataset.beyond = line.beyond;
+  }
+
+  /** Of the lines beyond an edge one is in front, a new one or else the nearest, and says how many are behind it. */
+  #join() {
+    for (const edge of ["above", "below"]) {
+      const joined = [...this.#lines.values()].filter(({ beyond, element }) => beyond === edge && !element.hidden);
+      joined.sort((one, other) => other.isNew - one.isNew || one.distance - other.distance);
+      joined.forEach((line, at) => mark(line, at > 0, at === 0 && joined.length > 1 ? ` +${joined.length - 1}` : ""));
+    }
+    for (const line of this.#lines.values()) if (!line.beyond) mark(line, false, "");
   }
 
   // -- moving
@@ -131,6 +146,7 @@ export class Levels {
     if (value === line.value) return;
     line.before ??= line.value;
     this.#put(line, value);
+    this.#join();
     this.#onDrag(line.id, value);
   }
 
@@ -187,4 +203,9 @@ export class Levels {
     clearTimeout(line.timer);
     if (line.before !== null) line.timer = setTimeout(() => this.#settle(line), SETTLES);
   };
+}
+
+function mark({ element, tag }, isBehind, more) {
+  element.classList.toggle("behind", isBehind);
+  if (tag.dataset.more !== more) tag.dataset.more = more;
 }

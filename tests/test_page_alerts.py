@@ -174,6 +174,16 @@ def test_a_level_is_dragged_on_the_chart_and_the_move_undone(page: Page, server:
     page.keyboard.press("u")
     wait_until(lambda: values(server, "BTCUSD") == ["103.00"], what="taken back by key")
 
+    far = {"ticker": "BTCUSD", "condition": "above", "value": "2000"}
+    server.http.post("/api/alerts", json=far).raise_for_status()
+    page.keyboard.press("Escape")
+    row(page, "BTCUSD").get_by_role("button", name="BTCUSD", exact=True).click()
+    beyond = page.locator('.level[data-beyond="above"]')
+    expect(beyond.and_(page.locator(".behind"))).to_have_text("at or above 2,000")
+    nearest = beyond.and_(page.locator(":not(.behind)")).locator(".level-tag")
+    expect(nearest).to_have_text("crosses 103.00")
+    expect(nearest).to_have_attribute("data-more", " +1")
+
 
 def stands_elsewhere(server: QuoteServer) -> bool:
     levels = values(server, "BTCUSD")
