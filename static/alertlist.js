@@ -1,4 +1,4 @@
-/* Owns <alert-list>: the sheet with all alerts, those that have rung, and the settings about ringing. Painted only while open.
+/* Owns <alert-list>: the sheet with all alerts or those that have rung, and the settings about ringing. Painted only while open.
    Never changes an alert but by alertactions.js. */
 
 import { discard } from "./alertactions.js";
@@ -19,6 +19,7 @@ const LEAVES = {
 export class AlertList extends HTMLElement {
   #parts = {};
   #dialog = null;
+  #shown = "alerts"; // or "raised"
   #seconds = 0;
   #listening = null;
 
@@ -42,6 +43,7 @@ export class AlertList extends HTMLElement {
     this.#parts.sound.addEventListener("change", ({ target }) => settings.set("sound", target.checked), { signal });
     this.#dialog.addEventListener("click", this.#click, { signal });
     this.#dialog.addEventListener("close", () => this.#listening.abort(), { signal });
+    this.#shown = alerts.raised.some(({ at }) => at > settings.seen) ? "raised" : "alerts";
     this.#paint();
     this.#dialog.showModal();
     alerts.read();
@@ -51,6 +53,10 @@ export class AlertList extends HTMLElement {
     const { list } = target.closest("[data-list]")?.dataset ?? {};
     const { item } = target.closest("[data-item]")?.dataset ?? {};
     if (target === this.#dialog || list === "close") this.#dialog.close();
+    if (list === "showalerts" || list === "showraised") {
+      this.#shown = target.value;
+      this.#paint();
+    }
     if (!["ticker", "delete"].includes(item)) return;
     const { id } = target.closest("li").dataset;
     if (item === "delete") discard(alerts.all.find((alert) => alert.id === id));
@@ -70,8 +76,12 @@ export class AlertList extends HTMLElement {
   #paint = () => {
     const { all, raised, why } = alerts;
     const parts = this.#parts;
-    fill(parts.alerts, all, alertRow, paintAlert);
-    fill(parts.raised, raised, raisedRow, paintRaised);
+    if (this.#shown === "alerts") fill(parts.alerts, all, alertRow, paintAlert);
+    else fill(parts.raised, raised, raisedRow, paintRaised);
+    write(parts.showalerts, `Waiting to ring: ${all.length}`);
+    write(parts.showraised, `Have rung: ${raised.length}${raised.length < MOST_RAISED ? "" : "+"}`);
+    for (const button of [parts.showalerts, parts.showraised]) button.setAttribute("aria-pressed", button.value === this.#shown);
+    for (const part of this.querySelectorAll("[data-shown]")) part.hidden = part.dataset.shown !== this.#shown;
     write(parts.why, why);
     parts.noalerts.hidden = all.length > 0;
     parts.noraised.hidden = raised.length > 0;
@@ -79,6 +89,6 @@ export class AlertList extends HTMLElement {
     parts.sound.checked = settings.get("sound");
     const leave = globalThis.Notification?.permission;
     write(parts.leave, isSecureContext && leave ? LEAVES[leave] : "The browser shows notifications only of pages on https or localhost.");
-    if (raised.length) settings.see(raised[0].at);
+    if (raised.length && this.#shown === "raised") settings.see(raised[0].at);
   };
 }
