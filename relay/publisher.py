@@ -139,10 +139,11 @@ class Publisher:
         self._release()
 
     def _begin(self) -> None:
+        """Every connection gets fences of its own, so that nothing which comes late from an earlier one is taken."""
         epoch = self.link.epoch
         self.link.begin()
+        self.owned.clear()
         if self.link.epoch != epoch:
-            self.owned.clear()  # the fences of another epoch mean nothing
             self._former, self._ticks = self._known, 0
         self._due = time.monotonic()
 
@@ -257,24 +258,26 @@ class Publisher:
         return [(ticker, fence, text_of(proofs.get(ticker))) for ticker, fence in self.owned.items()]
 
     def _claim(self, wanted: set[Ticker], leases: Mapping[str, str]) -> None:
-        """Takes what is free, and what another scraper owns if our page is as good."""
+        """Takes what is free, what was ours, and what another scraper owns if our page is as good."""
         args: list[str | int] = []
-        for ticker in sorted(wanted - self.owned.keys()):
+        ours = {Ticker(ticker) for ticker, lease in leases.items() if lease.split(" ")[1] == self._settings.name}
+        for ticker in sorted((wanted | ours) - self.owned.keys()):
             quote = self._newest.get(ticker)
             fence = leases.get(ticker, "").partition(" ")[0]
             args += [ticker, fence, quote.as_of(steady_ms()).state] if quote is not None else [ticker, "", ""]
         claimed = self.link.run(CLAIM, self._settings.name, LEASE_MS, *args) if args else []
         for ticker, fence, text, proof in zip(*(claimed[place::4] for place in range(4)), strict=True):
-            self._own(Ticker(ticker), int(fence), text, proof)
-            self._counters["relay_hand_overs"] += ticker in leases
+            position, _, content = text.partition(" ")
+            old = self.link.clock.proven(from_json(content, int(position))[0], int(proof) if proof else None)
+            self._own(Ticker(ticker), int(fence), None if ticker in ours or old.price_text is None else old)
+            self._counters["relay_hand_overs"] += ticker in leases and ticker not in ours
 
-    def _own(self, ticker: Ticker, fence: int, text: str, proof: str) -> None:
+    def _own(self, ticker: Ticker, fence: int, former: Quote | None) -> None:
+        """`former` is the former owner's quote; what we published ourselves is no better than what we know now."""
         self.owned[ticker] = fence
-        position, _, content = text.partition(" ")
-        old = self.link.clock.proven(from_json(content, int(position))[0], int(proof) if proof else None)
         with self._lock:
-            if old.price_text is not None:
-                self._inherited[ticker] = old
+            if former is not None:
+                self._inherited[ticker] = former
             self._published.pop(ticker, None)
             self._changed.add(ticker)
 

@@ -12,7 +12,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -28,17 +29,6 @@ RENEWALS = 25  # proofs renewed between two readings of the stream
 NO_SCRAPER = "no scraper has the ticker's page open"
 STOP_LIMIT_S = 0.2  # the thread has nothing to do at the end, and may be waiting for Redis
 FOLLOW_LIMIT_S = 2.0  # for a change of the list to come back through the stream
-
-
-class Pulse(NamedTuple):
-    """The proofs in Redis, at the moment when the stream was at `sequence`."""
-
-    sequence: int
-    proofs: Mapping[str, str]
-
-    def newest(self, ticker: str, position: int) -> str | None:
-        """A proof that is newer than the one in the entry at this position."""
-        return self.proofs.get(ticker) if position <= self.sequence else None
 
 
 class Reader:
@@ -68,8 +58,8 @@ class Reader:
         self._tell, self._mark = tell, mark
         self._position = 0  # of the last entry that was told
         self._epoch = ""  # of that position
-        self._pulse = Pulse(0, {})
-        self._renewals: list[tuple[Ticker, int]] = []  # proofs of the last pulse that were not looked at yet
+        self._pulse = 0  # where the stream was at the last pulse
+        self._renewals: list[tuple[Ticker, int]] = []  # proofs of that moment which were not looked at yet
         self._lock = threading.Lock()  # of the next five
         self._mirror: dict[Ticker, Quote] = {}
         self._proofs: dict[Ticker, int] = {}  # as Redis has them
@@ -200,10 +190,10 @@ class Reader:
             self._drop(ticker)
         for ticker, value in quotes.items():
             number, _, text = value.partition(" ")
-            self._put(Ticker(ticker), text, int(number), proofs.get(ticker))
+            self._put(from_json(text, int(number))[0], int(proofs[ticker]) if ticker in proofs else None)
         has_list_changed |= not self.has_loaded
         self._position, self._epoch, self.has_loaded = position, epoch, True
-        self._pulse, self._renewals = Pulse(position, proofs), []  # those of another epoch mean nothing
+        self._pulse, self._renewals = position, []  # those of another epoch mean nothing
         self._end_entries(has_list_changed=has_list_changed)
         self._mark_position()
 
@@ -217,7 +207,7 @@ class Reader:
                 self.observe(max(0.0, (steady_ms() - self.link.clock.ours(int(text))) / 1000))
             elif text:
                 has_list_changed |= ticker not in self._mirror
-                self._put(Ticker(ticker), text, position, self._pulse.newest(ticker, position))
+                self._put(*from_json(text, position))
             else:
                 has_list_changed = True
                 self._drop(Ticker(ticker))
@@ -225,15 +215,17 @@ class Reader:
         self._end_entries(has_list_changed=has_list_changed)
         return True
 
-    def _put(self, ticker: Ticker, text: str, position: int, newest: str | None) -> None:
-        """The ticker's quote is this. `newest` is a proof that may be newer than the quote's own."""
-        quote, proof = from_json(text, position)
-        proof = int(newest) if newest else proof
-        quote = self.link.clock.proven(quote, proof)
+    def _put(self, quote: Quote, proof: int | None) -> None:
+        """The ticker's quote, and its proof in Redis. A new epoch has no proofs: ours of the same quote holds."""
+        known = self._mirror.get(quote.ticker)
+        if proof is None and known == quote:
+            quote = replace(quote, proven_until=known.proven_until)
+        else:
+            quote = self.link.clock.proven(quote, proof)
         with self._lock:
-            self._mirror[ticker] = quote
-            self._proofs[ticker] = proof or 0
-            if ticker in self._tracked:
+            self._mirror[quote.ticker] = quote
+            self._proofs[quote.ticker] = proof or 0
+            if quote.ticker in self._tracked:
                 self._say(quote)
 
     def _drop(self, ticker: Ticker) -> None:
@@ -261,23 +253,24 @@ class Reader:
     # Once a second.
 
     def _read_pulse(self) -> None:
-        """Reads the renewed proofs and who owns what, and notices an emptied Redis."""
+        """Reads the renewed proofs and who owns what, and notices another Redis, or an emptied one."""
         asked = steady_ms()
         with self.link.redis.pipeline(transaction=True) as pipe:
+            pipe.info("server")
             pipe.time()
-            pipe.hmget(STATE, "epoch", "sequence", "listed")
+            pipe.hmget(STATE, "epoch", "sequence", "listed", "run")
             pipe.hgetall(PROOFS)
             pipe.hgetall(LEASES)
-            told, (epoch, sequence, listed), proofs, leases = pipe.execute()
+            server, told, (epoch, sequence, listed, run), proofs, leases = pipe.execute()
         self.link.note_time(asked, told)
-        if epoch != self._epoch:
+        if epoch != self._epoch or run != server["run_id"]:  # behind a proxy, a replica takes over without a word
             raise EpochEnded
         if not listed or int(sequence or 0) < self._position:
             self._load()
         if self.asked:
             self._add_asked()
-        self._pulse = Pulse(int(sequence or 0), proofs)
-        self.behind = self._pulse.sequence - self._position
+        self._pulse = int(sequence or 0)
+        self.behind = self._pulse - self._position
         now = told[0] * 1000 + told[1] // 1000
         shares = {ticker: lease.split(" ") for ticker, lease in leases.items()}
         self.owners = {ticker: holder for ticker, (_, holder, ends) in shares.items() if int(ends) >= now}
@@ -287,7 +280,7 @@ class Reader:
 
     def _renew_some(self) -> None:
         """A few at a time, so that no change waits for a thousand. They prove no price from before the pulse."""
-        if not self._renewals or self._position < self._pulse.sequence:
+        if not self._renewals or self._position < self._pulse:
             return
         some, self._renewals = self._renewals[:RENEWALS], self._renewals[RENEWALS:]
         for ticker, proof in some:
@@ -300,7 +293,7 @@ class Reader:
         """The quote is as it was, and proven for longer."""
         with self._lock:
             quote = self._mirror.get(ticker)
-            if quote is None or (quote.position or 0) > self._pulse.sequence:  # it has a newer proof of its own
+            if quote is None or (quote.position or 0) > self._pulse:  # it has a newer proof of its own
                 return
             self._proofs[ticker] = proof
             self._mirror[ticker] = quote = self.link.clock.proven(quote, proof)

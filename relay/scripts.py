@@ -61,10 +61,12 @@ if redis.call('HGET', state, 'epoch') ~= ARGV[1] then return false end
 """
 
 # ARGV: the server's run, a new epoch, whether our prices are simulated. Returns the epoch, and whether those in Redis
-# are simulated. It comes first on every connection.
+# are simulated. It comes first on every connection. A new epoch begins without a proof: what Redis has may be older
+# than what it had, after a crash or where a replica took over.
 BEGIN = """
 if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] or redis.call('HEXISTS', KEYS[1], 'epoch') == 0 then
   redis.call('HSET', KEYS[1], 'run', ARGV[1], 'epoch', ARGV[2])
+  redis.call('DEL', KEYS[3])
 end
 redis.call('HSETNX', KEYS[1], 'simulated', ARGV[3])
 return redis.call('HMGET', KEYS[1], 'epoch', 'simulated')

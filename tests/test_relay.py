@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
-from redis_server import RedisServer
+from redis_server import RedisServer, redis_server
 from relays import Table, change, in_redis, live, owns, reading, scraping, settings_for, shown
 from running import wait_until
 
 from broadcast import NOTHING, Since
 from broadcast import Table as BroadcastTable
-from quotes import Quote, RetriedTooSoon, RetryRefused, SourceBusy, State, Ticker
+from quotes import Quote, RetriedTooSoon, RetryRefused, SourceBusy, State, Ticker, steady_ms
 from relay.link import Link, RedisClock, RedisRefused, check_redis
 from relay.publisher import Peer, assign
-from relay.scripts import LEASES, How
+from relay.reader import Reader
+from relay.scripts import LEASES, PROOFS, PUBLISH, STATE, STREAM, How, to_json
 from relay.source import Relay
 
 BTC, ETH, SOL = Ticker("BTCUSD"), Ticker("ETHUSD"), Ticker("SOLUSD")
@@ -130,6 +133,105 @@ def test_a_fence_of_the_past_publishes_nothing(redis: RedisServer) -> None:
         source.show(live(BTC, 101))
         wait_until(lambda: source.counters["relay_refused"] + source.counters["relay_leases_lost"] == 1)
         assert in_redis(redis.client) == before
+
+
+def test_what_was_sent_before_a_new_connection_and_comes_late_replaces_nothing(redis: RedisServer) -> None:
+    both = {name: Peer(50, has_browser=True) for name in ("old", "new")}
+    ticker = next(ticker for ticker, name in assign([BTC, ETH, SOL], both).items() if name == "new")
+    change(redis, How.ADD, ticker)
+    settings = settings_for(redis.url, "old")
+    with scraping(settings) as (source, publisher):
+        owns(publisher, ticker)
+        source.show(live(ticker, 100))
+        wait_until(lambda: in_redis(redis.client)[ticker][1] == "100")
+        with scraping(settings_for(redis.url, "new")) as (new, _):
+            wait_until(lambda: ticker in new.pages, what="a page that is not as good")
+            fence = publisher.owned[ticker]
+            redis.client.client_kill_filter(_type="normal", skipme=True)
+            source.show(live(ticker, 101))
+            wait_until(lambda: publisher.owned.get(ticker, fence) != fence, what="a fence for the new connection")
+            wait_until(lambda: in_redis(redis.client)[ticker][1] == "101")
+            link = Link(settings, Counter())
+            link.begin()
+            late, proof = live(ticker, 100), link.clock.theirs(steady_ms() + 15_000)
+            link.run(PUBLISH, "old", 100, ticker, fence, proof, to_json(late, proof))
+            assert in_redis(redis.client)[ticker][:2] == (State.LIVE, "101")
+            redis.client.client_pause(10_000, all=False)
+            source.show(Quote(ticker, State.ERROR, reason="another symbol's page"))
+            wait_until(lambda: any(c["name"] == "pluto-old" and "b" in c["flags"] for c in redis.client.client_list()))
+            redis.client.client_kill_filter(_type="normal", skipme=True)
+            redis.client.client_unpause()
+            wait_until(
+                lambda: in_redis(redis.client)[ticker][0] is State.ERROR, 5, what="it inherits no price of its own"
+            )
+            assert ticker in source.pages
+            assert source.counters["relay_hand_overs"] == 0
+
+
+def test_an_older_price_gets_no_proof_of_a_newer_one(redis: RedisServer) -> None:
+    change(redis, How.ADD, BTC)
+    reader = Reader(settings_for(redis.url, "web"), Counter(), lambda quote: None, lambda epoch, position: None)
+    reader._begin()
+    with scraping(settings_for(redis.url, "one")) as (source, publisher):
+        owns(publisher, BTC)
+        for price, proof_ms in ((100, 5_000), (101, 15_000)):
+            source.show(live(BTC, price, proof_ms))
+            wait_until(lambda price=price: in_redis(redis.client)[BTC][1] == str(price))  # type: ignore[misc]
+        reader._read_pulse()
+        found: Any = redis.client.xrange(STREAM)
+        for at, values in found:
+            position = int(at.partition("-")[0])
+            if position > reader._position:
+                reader._take(position, values)
+                reader._renew_some()
+            if "100" in str(values.get(BTC)):
+                quote = reader.quote(BTC)
+                assert quote is not None
+                assert (quote.price_text, quote.has_expired(steady_ms() + 5_000)) == ("100", True)
+    quote = reader.quote(BTC)
+    assert quote is not None
+    assert (quote.price_text, quote.has_expired(steady_ms() + 10_000)) == ("101", False)
+
+
+def test_a_redis_that_comes_back_with_older_prices_proves_none_of_them(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as redis, reading(settings_for(redis.url, "web")) as (table, reader):
+        change(redis, How.ADD, BTC, ETH)
+        with scraping(settings_for(redis.url, "one")) as (source, publisher):
+            owns(publisher, BTC, ETH)
+            source.show(live(BTC, 100))
+            source.show(live(ETH, 10))
+            wait_until(lambda: {state for state, _, _ in in_redis(redis.client).values()} == {State.LIVE})
+            redis.client.save()
+            source.show(live(BTC, 101))
+            wait_until(lambda: table.quotes[BTC].price_text == "101")
+            epoch = reader.link.epoch
+            redis.kill()
+        redis.start()  # as a replica that lagged
+        wait_until(lambda: reader.link.epoch != epoch and table.mark[0] == reader.link.epoch)
+        assert table.quotes[BTC].price_text == "100"
+        told = [(quote.price_text, quote.state) for quote in table.history if quote.price_text is not None]
+        after = told[told.index(("101", State.LIVE)) + 1 :]
+        assert ("100", State.STALE) in after
+        assert not {("100", State.LIVE), ("10", State.STALE)} & set(after), "ETHUSD is as it was, and its proof holds"
+        with scraping(settings_for(redis.url, "two")) as (source, publisher):
+            owns(publisher, BTC)
+            source.show(live(BTC, 102))
+            wait_until(lambda: (quote := table.quotes[BTC]).state is State.LIVE and quote.price_text == "102")
+
+
+def test_another_server_with_the_data_begins_a_new_epoch_although_the_connection_holds(redis: RedisServer) -> None:
+    change(redis, How.ADD, BTC)
+    with (
+        scraping(settings_for(redis.url, "one")) as (source, publisher),
+        reading(settings_for(redis.url, "web")) as (table, _),
+    ):
+        owns(publisher, BTC)
+        source.show(live(BTC, 100))
+        wait_until(lambda: table.quotes[BTC].state is State.LIVE)
+        epoch = table.mark[0]
+        redis.client.hset(STATE, "run", "of the server that was replaced")
+        wait_until(lambda: table.mark[0] != epoch)
+        wait_until(lambda: redis.client.hexists(PROOFS, BTC), what="the scraper has published again")
 
 
 def test_a_former_owners_price_holds_as_long_as_its_proof(redis: RedisServer) -> None:
