@@ -272,7 +272,7 @@ def test_a_killed_supervisor_takes_its_workers_along(tmp_path: Path) -> None:
     with running_crew(tmp_path) as crew:
         port = crew.pluto.url.rpartition(":")[2]
         processes = crew.processes()
-        assert not any("redis" in text for process in processes.values() for text in told_openly(process))
+        assert not any("redis://" in text for process in processes.values() for text in told_openly(process))
         crew.pluto.process.kill()
         crew.pluto.process.wait(5)
         wait_until(lambda: alive(list(processes.values())) == [], 2.0, what="no worker outlives it")
