@@ -26,6 +26,7 @@ log = logging.getLogger("pluto.relay")
 PULSE_S = 1.0  # between two readings of the renewed proofs
 BATCH = 250  # entries read at once
 RENEWALS = 25  # proofs renewed between two readings of the stream
+CLOCK_STEP_MS = 500  # more than clocks differ by from one pulse to the next
 NO_SCRAPER = "no scraper has the ticker's page open"
 STOP_LIMIT_S = 0.2  # the thread has nothing to do at the end, and may be waiting for Redis
 FOLLOW_LIMIT_S = 2.0  # for a change of the list to come back through the stream
@@ -284,16 +285,18 @@ class Reader:
             return
         some, self._renewals = self._renewals[:RENEWALS], self._renewals[RENEWALS:]
         for ticker, proof in some:
-            if proof != self._proofs.get(ticker):
-                self._renew(ticker, proof)
+            self._renew(ticker, proof)
         if not self._renewals:
             self._tell_expired()
 
     def _renew(self, ticker: Ticker, proof: int) -> None:
-        """The quote is as it was, and proven for longer."""
+        """The quote is as it was, and proven for longer; for less, if our clock stood still, as in a paused machine."""
         with self._lock:
             quote = self._mirror.get(ticker)
             if quote is None or (quote.position or 0) > self._pulse:  # it has a newer proof of its own
+                return
+            is_known = proof == self._proofs.get(ticker)
+            if is_known and self.link.clock.ours(proof) > (quote.proven_until or 0.0) - CLOCK_STEP_MS:
                 return
             self._proofs[ticker] = proof
             self._mirror[ticker] = quote = self.link.clock.proven(quote, proof)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from redis_server import RedisServer, redis_server
-from relays import Table, change, in_redis, live, owns, reading, scraping, settings_for, shown
+from relays import PROOF_MS, Table, change, in_redis, live, owns, reading, scraping, settings_for, shown
 from running import wait_until
 
 from broadcast import NOTHING, Since
@@ -217,6 +217,19 @@ def test_a_redis_that_comes_back_with_older_prices_proves_none_of_them(tmp_path:
             owns(publisher, BTC)
             source.show(live(BTC, 102))
             wait_until(lambda: (quote := table.quotes[BTC]).state is State.LIVE and quote.price_text == "102")
+
+
+def test_a_clock_that_stood_still_prolongs_no_proof(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a virtual machine which was paused, while the scraper ended."""
+    change(redis, How.ADD, BTC)
+    with reading(settings_for(redis.url, "web")) as (table, _):
+        with scraping(settings_for(redis.url, "one")) as (source, publisher):
+            owns(publisher, BTC)
+            source.show(live(BTC, 100))
+            wait_until(lambda: table.quotes[BTC].state is State.LIVE)
+        for module in ("relay.link", "relay.reader"):
+            monkeypatch.setattr(f"{module}.steady_ms", lambda: steady_ms() - PROOF_MS)
+        wait_until(lambda: (table.quotes[BTC].proven_until or 0) < steady_ms(), 4, what="it ends as Redis says")
 
 
 def test_another_server_with_the_data_begins_a_new_epoch_although_the_connection_holds(redis: RedisServer) -> None:
