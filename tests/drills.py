@@ -20,14 +20,14 @@ from pathlib import Path
 import psutil
 from crowd import Client, Crowd, Pace, crowd_of
 from running import Pluto, Simulator, descendants, running_pluto, running_simulator, wait_until
-from truth import TOLD_MS, Change, Sighting, wrongs
+from truth import Change, Sighting, wrongs
 
-from tradingview.proof import MIN_SOCKET_PROOF_MS
 from web.descriptors import KEPT_FREE
 
 COINS = "BTC ETH SOL BNB XRP ADA DOGE TRX AVAX DOT LINK TON LTC BCH ATOM UNI XLM NEAR APT SUI"
 TICKERS = [f"{coin}USDT" for coin in COINS.split()]
 RATE = 2.0  # changes a second of each
+WEIGHT = 200_000  # of a page, in bytes
 CLIENTS = 200
 CRAWLERS, CRAWL = 8, Pace(1, 1.0, 4096)  # clients that read one byte a second, all the time
 START_LIMIT_S = 60.0  # for all tickers to be live, from nothing
@@ -46,14 +46,15 @@ NEWCOMERS = 50
 class Source:
     """The simulator, which may go down and come back under the same address, and all that it told."""
 
-    def __init__(self, tickers: list[str]) -> None:
-        self._tickers = tickers
+    def __init__(self, tickers: list[str], weight: int) -> None:
+        self._tickers, self._weight = tickers, weight
         self._process = ExitStack()
         self._past: dict[str, list[Change]] = defaultdict(list)
         self.simulator = self._start("--rate", str(RATE))
 
     def _start(self, *options: str) -> Simulator:
-        return self._process.enter_context(running_simulator("--weight", "200000", "--heartbeat", "2", *options))
+        options = ("--weight", str(self._weight), "--heartbeat", "2", *options)
+        return self._process.enter_context(running_simulator(*options))
 
     def truth(self) -> dict[str, list[Change]]:
         return {ticker: self._past[ticker] + self._present(ticker) for ticker in self._tickers}
@@ -80,10 +81,7 @@ class Source:
 
 @dataclass
 class Stage:
-    """All that takes part. `disk` is where Pluto's browser keeps its files, when that could be made small.
-
-    A proof lasts `proof_factor` times as long as usual.
-    """
+    """All that takes part. `disk` is where Pluto's browser keeps its files, when that could be made small."""
 
     source: Source
     tickers: list[str]
@@ -91,7 +89,6 @@ class Stage:
     crowd: Crowd
     disk: Path | None
     settle_s: float
-    proof_factor: float
     known: set[str] = field(default_factory=set)
 
     def settle(self) -> None:
@@ -122,8 +119,7 @@ class Stage:
     def wrongs(self) -> list[str]:
         """What was wrong with what clients were shown since this was asked last."""
         sightings = map(_by_true_clock, self.crowd.sightings())
-        fresh_ms = MIN_SOCKET_PROOF_MS * self.proof_factor + TOLD_MS
-        found = [wrong for wrong in wrongs(sightings, self.source.truth(), fresh_ms) if wrong not in self.known]
+        found = [wrong for wrong in wrongs(sightings, self.source.truth()) if wrong not in self.known]
         self.known.update(found)
         return found
 
@@ -161,12 +157,20 @@ def _is(process: psutil.Process, part: str) -> bool:
 
 @contextmanager
 def staged(
-    settle_s: float, *options: str, tickers: int = len(TICKERS), clients: int = CLIENTS, proof_factor: float = 1.0
+    settle_s: float,
+    *options: str,
+    tickers: int = len(TICKERS),
+    clients: int = CLIENTS,
+    proof_factor: float = 1.0,
+    weight: int = WEIGHT,
 ) -> Iterator[Stage]:
-    """Pluto with its tickers, all of them live at every client, and a few clients that read one byte a second."""
+    """Pluto with its tickers, all of them live at every client, and a few clients that read one byte a second.
+
+    A proof lasts `proof_factor` times as long as usual.
+    """
     tracked = TICKERS[:tickers]
     with ExitStack() as stack:
-        source = Source(tracked)
+        source = Source(tracked, weight)
         stack.callback(source.close)
         disk = stack.enter_context(small_disk())
         environment = {"SCRAPER_PATIENCE": f"proof_factor={proof_factor}"}
@@ -180,7 +184,7 @@ def staged(
         )  # fmt: skip
         crowd = stack.enter_context(crowd_of(int(pluto.url.rpartition(":")[2]), clients))
         crowd.join(CRAWLERS, pace=CRAWL)
-        stage = Stage(source, tracked, pluto, crowd, disk, settle_s, proof_factor)
+        stage = Stage(source, tracked, pluto, crowd, disk, settle_s)
         stage.wait_until_well(0.0, START_LIMIT_S)
         yield stage
 

@@ -4,9 +4,9 @@ Pure: no clock, no socket, no thread. What was true is the simulator's /truth; a
 machine. A price shown as live is right when
 
 - it was the ticker's price at some moment from shortly before the page showed it until Pluto had it, and
-- as long as any client showed it, it had been the ticker's price within `fresh_ms`: for as long as the proof of a
-  socket holds with heartbeats of 10 s or less, and one tick and one batch of the broadcaster. While the source is
-  down, there is no price that could be true.
+- as long as any client showed it, it had been the ticker's price within FRESH_MS: for as long as the proof of a socket
+  holds with heartbeats of 10 s or less, and one tick and one batch of the broadcaster. While the source is down,
+  there is no price that could be true.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from broadcast import FLUSH_INTERVAL_S, TICK_S
 from tradingview.proof import MIN_SOCKET_PROOF_MS
 
 TOLERANCE_MS = 2_000.0  # from the simulator's send until a page on a busy machine has painted it
-TOLD_MS = 1000 * (TICK_S + FLUSH_INTERVAL_S)
-FRESH_MS = MIN_SOCKET_PROOF_MS + TOLD_MS
+FRESH_MS = MIN_SOCKET_PROOF_MS + 1000 * (TICK_S + FLUSH_INTERVAL_S)
 ROUNDING_MS = 1.0  # Pluto tells whole milliseconds
 
 
@@ -46,23 +45,21 @@ class Sighting:
     until: float = 0.0
 
 
-def wrongs(
-    sightings: Iterable[Sighting], truth: Mapping[str, Sequence[Change]], fresh_ms: float = FRESH_MS
-) -> Iterator[str]:
+def wrongs(sightings: Iterable[Sighting], truth: Mapping[str, Sequence[Change]]) -> Iterator[str]:
     """What was wrong with the prices that were told as live, in words; nothing when nothing was."""
     for sighting in sightings:
-        if sighting.state == "live" and (wrong := _wrong(sighting, truth.get(sighting.ticker, ()), fresh_ms)):
+        if sighting.state == "live" and (wrong := _wrong(sighting, truth.get(sighting.ticker, ()))):
             yield f"{sighting.ticker} {sighting.price_text}, sequence {sighting.sequence}: {wrong}"
 
 
-def _wrong(sighting: Sighting, changes: Sequence[Change], fresh_ms: float) -> str:
+def _wrong(sighting: Sighting, changes: Sequence[Change]) -> str:
     since, till = sighting.timestamp - TOLERANCE_MS, sighting.received_at + ROUNDING_MS
     if not was_price(changes, sighting.price_text, since, till):
         ended = _ended_before(changes, sighting.price_text, till)
         return (
             f"told {till - ended:.0f} ms after it had ceased to be its price" if ended else "never its price until then"
         )
-    if sighting.until and not was_price(changes, sighting.price_text, sighting.until - fresh_ms, sighting.until):
+    if sighting.until and not was_price(changes, sighting.price_text, sighting.until - FRESH_MS, sighting.until):
         ended = _ended_before(changes, sighting.price_text, sighting.until)
         return f"still shown as live {sighting.until - ended:.0f} ms after it had ceased to be its price"
     return ""
