@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def simulator() -> Iterator[Simulator]:
     """Tests share it, so each uses tickers of its own."""
-    with running_simulator("--weight", "200000", "--heartbeat", "2") as simulator:
+    with running_simulator("--weight", "20000", "--heartbeat", "2") as simulator:
         yield simulator
 
 
