@@ -57,6 +57,7 @@ PATIENCE = replace(
     LESS_PATIENT,
     answer=10.0,
     first_price=6.0,
+    first_price_in_all=12.0,
     frozen=6.0,
     ping_limit=20.0,
     heap_excess=60.0,
