@@ -11,6 +11,7 @@ import sys
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,25 +59,44 @@ def essence(report: dict[str, Any]) -> dict[str, Any]:
     return {"state": verdict["state"], "is_good": verdict["is_good"], "advice": verdict["advice"], "findings": findings}
 
 
-@pytest.fixture(scope="module")
-def examined(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, dict[str, Any]]]:
-    """What the doctor says of each report that is replayed, of all at the same time."""
+Examined = tuple[int, str, dict[str, Any]]
 
-    def examine_again(path: Path) -> tuple[int, str, dict[str, Any]]:
+
+@dataclass
+class Cases:
+    """What the doctor says of each report that is replayed; and of the page of secrets, its report and its host."""
+
+    replayed: dict[str, Examined]
+    planted: tuple[Path, str]
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Cases:
+    """All at the same time: they wait more than they compute."""
+
+    def replay(path: Path) -> Examined:
         ticker, again = read(path)["verdict"]["ticker"], tmp_path_factory.mktemp(path.stem) / "again.zip"
         with running_simulator("--weight", "0", "--replay", str(path)) as site:
             return examine(site.url, ticker, again, "--seconds", "3")
 
+    def plant(report: Path) -> tuple[Path, str]:
+        with quote_site() as site:
+            site.html = PLANTED
+            site.headers = ("Set-Cookie: sessionid=T0KEN; Path=/", "X-User: Wanda Sekrit", "Server: wanda/T0KEN")
+            threading.Thread(target=speak, args=[site], daemon=True).start()
+            examine(f"http://{site.host}", "BTCUSD", report, "--seconds", "1")
+            return report, site.host
+
     with ThreadPoolExecutor() as pool:
-        return dict(zip([path.stem for path in REPORTS], pool.map(examine_again, REPORTS), strict=True))
+        planted = pool.submit(plant, tmp_path_factory.mktemp("planted") / "wanda.zip")
+        replayed = dict(zip([path.stem for path in REPORTS], pool.map(replay, REPORTS), strict=True))
+        return Cases(replayed, planted.result())
 
 
 @pytest.mark.parametrize("path", REPORTS, ids=lambda path: path.stem)
-def test_a_report_that_is_replayed_has_its_verdict_again(
-    examined: dict[str, tuple[int, str, dict[str, Any]]], path: Path
-) -> None:
+def test_a_report_that_is_replayed_has_its_verdict_again(cases: Cases, path: Path) -> None:
     recorded = read(path)
-    code, printed, again = examined[path.stem]
+    code, printed, again = cases.replayed[path.stem]
     assert essence(again) == essence(recorded), printed
     assert code == (0 if recorded["verdict"]["is_good"] else 1)
     assert recorded["verdict"]["advice"] in printed
@@ -138,16 +158,13 @@ def speak(site: QuoteSite) -> None:
     line.say({"m": "critical_error", "p": ["qs_other", "Wanda Sekrit"]}, {"m": "user_T0KEN", "p": ["Wanda"]})
 
 
-def test_no_secret_gets_into_a_report(tmp_path: Path) -> None:
-    with quote_site() as site:
-        site.html = PLANTED
-        site.headers = ("Set-Cookie: sessionid=T0KEN; Path=/", "X-User: Wanda Sekrit", "Server: wanda/T0KEN")
-        threading.Thread(target=speak, args=[site], daemon=True).start()
-        _, _, report = examine(f"http://{site.host}", "BTCUSD", tmp_path / "wanda.zip", "--seconds", "1")
-    with zipfile.ZipFile(tmp_path / "wanda.zip") as archive:
+def test_no_secret_gets_into_a_report(cases: Cases) -> None:
+    path, host = cases.planted
+    report = read(path)
+    with zipfile.ZipFile(path) as archive:
         texts = [archive.read(name).decode() for name in archive.namelist()]
     assert not [secret for secret in SECRETS for text in texts if secret.lower() in text.lower()]
-    assert site.host not in texts[0]
+    assert host not in texts[0]
     assert report["verdict"]["state"] == "live", "it was the page that was meant"
     told = [message["text"] for message in report["messages"]]
     assert '{"m":"quote_add_symbols","p":["qs_1","BINANCE:BTCUSD"]}' in told
