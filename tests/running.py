@@ -19,6 +19,7 @@ import httpx
 import psutil
 import pytest
 from httpx_sse import ServerSentEvent, connect_sse
+from nursery import Forked
 
 PROJECT = Path(__file__).parent.parent
 START_TIMEOUT_S = 20.0
@@ -157,15 +158,21 @@ def _program(
     file: str, *options: str, starter: str = "", log: str = "", **environment: str
 ) -> Iterator[subprocess.Popen[str]]:
     errors = open(log, "w") if log else None  # noqa: SIM115
-    process = subprocess.Popen(
-        [*starter.split(), sys.executable, file if file == "-m" else str(PROJECT / file), *options],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        text=True,
-        start_new_session=True,  # a process group of its own, as a terminal gives it
-        env={**clean_environment(), "PYTHONPATH": str(PROJECT), **environment},
-    )
+    arguments = [file if file == "-m" else str(PROJECT / file), *options]
+    told = {**clean_environment(), "PYTHONPATH": str(PROJECT), **environment}
+    process: subprocess.Popen[str]
+    if sys.platform == "linux" and not starter:
+        process = Forked(arguments, told, errors)
+    else:
+        process = subprocess.Popen(
+            [*starter.split(), sys.executable, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,  # a process group of its own, as a terminal gives it
+            env=told,
+        )
     try:
         yield process
     finally:
