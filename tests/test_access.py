@@ -438,9 +438,10 @@ def test_neither_a_right_nor_a_wrong_token_is_ever_written(tmp_path: Path) -> No
     wrong = "wrong-token-0123456789"
     said = tmp_path / "said"
     environment = {**clean_environment(), "PLUTO_ACCESS_TOKEN": TOKEN, "PLUTO_LOG_LEVEL": "debug"}
+    options = ("--port", "0", "--browser-mode", "headless", "--demo", "--tickers", "BTCUSD")
     with said.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, str(PROJECT / "app.py"), "--port", "0", "--demo", "--browser-mode", "headless"],
+            [sys.executable, str(PROJECT / "app.py"), *options],
             stdout=out,
             stderr=out,
             env=environment,

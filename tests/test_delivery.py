@@ -254,7 +254,7 @@ def test_no_url_shows_anywhere_and_what_is_simulated_says_so(tmp_path: Path, nob
     with (
         receiving(receiver) as (url,),
         running_pluto(
-            *("--demo", "--data", str(tmp_path), "--log-level", "debug"),
+            *("--demo", "--tickers", "BTCUSD", "--data", str(tmp_path), "--log-level", "debug"),
             log=str(log),
             PLUTO_STORE="on",
             PLUTO_NOTIFY=f"{url}, {nobody}",
