@@ -37,6 +37,7 @@ from tradingview.browser import (
     LaunchSettings,
     check_sandbox,
     find_browser,
+    main,
     sandbox_way_back,
 )
 from tradingview.driver import Driver, DriverFailed
@@ -63,6 +64,9 @@ NO_NAMESPACE = (
     "No space left on device (28)"
 )
 NO_LIBRARY = "chrome: error while loading shared libraries: libnss3.so: cannot open shared object file: No such file"
+
+
+NO_SERVER = ":987"  # no X server is there
 
 
 def in_a_thread(work: Callable[[], T]) -> T:
@@ -123,7 +127,7 @@ def stage_with(**environment: str) -> Iterator[Stage]:
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    with stage_with() as stage:
+    with stage_with(DISPLAY=NO_SERVER) as stage:
         yield stage
 
 
@@ -361,44 +365,15 @@ def test_a_setuid_helper_keeps_the_sandbox_on(simulator: Simulator, root: Path, 
         assert not any("--no-sandbox" in process.cmdline() for process in alive(descendants(pluto.process.pid)))
 
 
-def test_where_the_kernel_gives_no_namespaces_sandbox_on_refuses(
-    simulator: Simulator, restricted: str, without_helper: str, tmp_path: Path
-) -> None:
-    options = ("--source-url", simulator.url, "--tickers", "BTCUSD", "--sandbox", "on")
-    log = tmp_path / "log"
-    with running_pluto(*options, starter=restricted, log=str(log), PLUTO_BROWSER=without_helper) as pluto:
-        reason = pluto.wait_for("BTCUSD", "error")["reason"]
-        assert reason.startswith("no browser: no browser finds a usable sandbox, as --sandbox on asks; ")
-        assert "sandbox" not in pluto.http.get("/health").json()
-    assert "Traceback" not in log.read_text()
-
-
 # --- windows ----------------------------------------------------------------------------------------------------------
 
-NO_SERVER = ":987"
 
-
-def test_without_an_x_server_auto_is_headless_and_says_so_once(simulator: Simulator, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    options = ("--source-url", simulator.url, "--tickers", "BTCUSD", "--browser-mode", "auto")
-    with running_pluto(*options, log=str(log), DISPLAY=NO_SERVER, WAYLAND_DISPLAY="") as pluto:
-        pluto.wait_for("BTCUSD", "live")
-        browsers = [process for process in alive(descendants(pluto.process.pid)) if "--headless" in process.cmdline()]
-        assert browsers
-        browsers[0].kill()
-        wait_until(lambda: pluto.quote("BTCUSD")["state"] != "live")
-        pluto.wait_for("BTCUSD", "live")
-    assert (
-        log.read_text().count(f"Chromium finds no display server (DISPLAY is {NO_SERVER}), so the browser is headless")
-        == 1
-    )
-
-
-def test_without_an_x_server_headed_refuses_in_words(monkeypatch: pytest.MonkeyPatch, chromium: str) -> None:
+def test_without_an_x_server_headed_refuses_in_words(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, chromium: str
+) -> None:
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    with stage_with(DISPLAY=NO_SERVER) as stage:
-        sentence = stage.failure(Launcher(LaunchSettings(chromium, headed=True, sandbox="off")))
-    assert sentence == (
+    monkeypatch.setenv("DISPLAY", NO_SERVER)  # the stage has no other
+    assert stage.failure(Launcher(LaunchSettings(chromium, headed=True, sandbox="off"))) == (
         f"Chromium finds no display server (DISPLAY is {NO_SERVER}); start one, or use --browser-mode headless"
     )
 
@@ -483,6 +458,7 @@ def test_a_death_at_launch_is_one_line_of_the_log_and_each_ticker_s_reason(tmp_p
     log = tmp_path / "log"
     with running_pluto("--tickers", "BTCUSD", log=str(log), PLUTO_BROWSER=path) as pluto:
         reason = pluto.wait_for("BTCUSD", "error")["reason"]
+        assert "sandbox" not in pluto.http.get("/health").json()
     assert reason.startswith(f"no browser: {path} lacks the library libnss3.so: install what it needs")
     lines = log.read_text().splitlines()
     assert any(reason in line for line in lines)
@@ -496,13 +472,32 @@ def real_node() -> Path:
     return Path(playwright.__file__).parent / "driver" / "node"
 
 
-def test_a_bad_tmpdir_and_variables_that_can_only_harm_reach_neither_driver_nor_browser(simulator: Simulator) -> None:
+def test_neither_a_bad_environment_nor_a_slow_driver_keeps_a_price_away(simulator: Simulator, tmp_path: Path) -> None:
+    """A TMPDIR that isn't there, variables that can only harm, no X server, and a driver that takes 6 s to start."""
+    slow = f'[ "$1" = --version ] || [ -e {tmp_path}/was_slow ] || {{ touch {tmp_path}/was_slow; sleep 6; }}'
+    node = script(tmp_path / "node", f'{slow}\nexec {real_node()} "$@"')
     harm = {"NODE_OPTIONS": "--require /no/such/file.js", "PWDEBUG": "1", "SELENIUM_REMOTE_URL": "http://127.0.0.1:9"}
-    with running_pluto("--source-url", simulator.url, "--tickers", "BTCUSD", TMPDIR="/no/such/folder", **harm) as pluto:
-        pluto.wait_for("BTCUSD", "live")
-        for process in alive(descendants(pluto.process.pid)):
+    odd = {"TMPDIR": "/no/such/folder", "PLAYWRIGHT_NODEJS_PATH": node, "DISPLAY": NO_SERVER, "WAYLAND_DISPLAY": ""}
+    log = tmp_path / "log"
+    options = ("--source-url", simulator.url, "--tickers", "BTCUSD", "--browser-mode", "auto")
+    with running_pluto(*options, log=str(log), **harm, **odd) as pluto:
+        started = time.monotonic()
+        pluto.wait_for("BTCUSD", "live", timeout=30)
+        assert time.monotonic() - started > 5, "Pluto listens long before its browser is there"
+        assert pluto.http.get("/health").json()["scraper"] == "running"
+        processes = alive(descendants(pluto.process.pid))
+        assert any("run-driver" in process.cmdline() for process in processes)
+        browsers = [process for process in processes if "--headless" in process.cmdline()]
+        for process in processes:
             if "run-driver" in process.cmdline() or "--remote-debugging-pipe" in process.cmdline():
-                assert harm.keys().isdisjoint(process.environ())
+                assert harm.keys().isdisjoint(process.environ()), "they reach neither driver nor browser"
+        browsers[0].kill()
+        wait_until(lambda: pluto.quote("BTCUSD")["state"] != "live")
+        pluto.wait_for("BTCUSD", "live")
+    said = log.read_text()
+    assert "hangs" not in said
+    no_server = f"Chromium finds no display server (DISPLAY is {NO_SERVER}), so the browser is headless"
+    assert said.count(no_server) == 1, "once"
 
 
 def test_a_driver_that_lacks_a_library_is_said_in_one_line(tmp_path: Path) -> None:
@@ -518,54 +513,44 @@ def test_a_driver_that_lacks_a_library_is_said_in_one_line(tmp_path: Path) -> No
     assert all(re.match(r"\d\d:\d\d:\d\d (INFO|WARNING) ", line) for line in log.read_text().splitlines())
 
 
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        (None, "Playwright's Node.js can't be run ({node}: No such file or directory): "),
-        ("echo nonsense >&2; exit 1", "Playwright's Node.js can't run ({node} said: nonsense): "),
-        (
-            "echo node: error while loading shared libraries: libodd.so.9: no such file >&2; exit 127",
-            "Playwright's driver lacks the library libodd.so.9: install the package that contains it",
-        ),
-        ('[ "$1" = --version ] && exit 0; exit 1', "Playwright's driver ended as it started ("),
-        ('[ "$1" = --version ] && exit 0; sleep 600', "Playwright's driver did not start within 1 s and was ended: "),
-        ("exec sleep 600", "Playwright's driver did not start within 1 s and was ended: "),
-    ],
+DRIVER_FAILURES = (  # what is in the place of Node.js, and what is said then
+    (None, "Playwright's Node.js can't be run ({node}: No such file or directory): "),
+    ("echo nonsense >&2; exit 1", "Playwright's Node.js can't run ({node} said: nonsense): "),
+    (
+        "echo node: error while loading shared libraries: libodd.so.9: no such file >&2; exit 127",
+        "Playwright's driver lacks the library libodd.so.9: install the package that contains it",
+    ),
+    ('[ "$1" = --version ] && exit 0; exit 1', "Playwright's driver ended as it started ("),
+    ('[ "$1" = --version ] && exit 0; sleep 600', "Playwright's driver did not start within 1 s and was ended: "),
+    ("exec sleep 600", "Playwright's driver did not start within 1 s and was ended: "),
 )
-def test_a_driver_that_does_not_start_is_said_and_the_thread_can_start_another(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    text: str | None,
-    sentence: str,
+
+
+def test_a_driver_that_does_not_start_or_a_later_error_is_said_and_the_thread_can_start_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    node = str(tmp_path / "node") if text is None else script(tmp_path / "node", text)
+    def failure(folder: str, number: int, text: str | None) -> str:
+        node = str(tmp_path / f"node {number}") if text is None else script(tmp_path / f"node {number}", text)
+        monkeypatch.setenv("PLAYWRIGHT_NODEJS_PATH", node)
+        driver = Driver(folder, start_limit=1.0)
+        with pytest.raises(DriverFailed) as failed, driver.running(nothing):
+            pass
+        assert driver.process is None
+        return str(failed.value).replace(node, "{node}")
 
-    def run() -> str:
+    def run() -> list[str]:
         with temporary_folder() as folder:
-            monkeypatch.setenv("PLAYWRIGHT_NODEJS_PATH", node)
-            driver = Driver(folder, start_limit=1.0)
-            with pytest.raises(DriverFailed) as failed, driver.running(nothing):
-                pass
-            assert driver.process is None
+            said = [failure(folder, number, text) for number, (text, _) in enumerate(DRIVER_FAILURES)]
             monkeypatch.delenv("PLAYWRIGHT_NODEJS_PATH")
-            with Driver(folder).running(nothing):
-                return str(failed.value)
-
-    assert in_a_thread(run).startswith(sentence.format(node=node))
-    gc.collect()
-    assert not caplog.records, "nor is anything else said"
-
-
-def test_an_error_after_the_driver_s_start_does_not_poison_the_thread() -> None:
-    def run() -> None:
-        with temporary_folder() as folder:
             with pytest.raises(ZeroDivisionError), Driver(folder).running(nothing):
                 raise ZeroDivisionError
-            with sync_playwright():
-                pass
+            with Driver(folder).running(nothing):
+                return said
 
-    in_a_thread(run)
+    for said, (_, sentence) in zip(in_a_thread(run), DRIVER_FAILURES, strict=True):
+        assert said.startswith(sentence)
+    gc.collect()
+    assert not caplog.records, "nor is anything else said"
 
 
 def test_a_driver_is_killed_while_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -584,18 +569,6 @@ def test_a_driver_is_killed_while_it_starts(tmp_path: Path, monkeypatch: pytest.
         driver.kill()
         with pytest.raises(DriverFailed):
             started.result(timeout=5)
-
-
-def test_a_driver_that_is_slow_to_start_is_no_scraper_that_hangs(simulator: Simulator, tmp_path: Path) -> None:
-    node = script(tmp_path / "node", f'[ "$1" = --version ] || sleep 6\nexec {real_node()} "$@"')
-    log = tmp_path / "log"
-    options = ("--source-url", simulator.url, "--tickers", "BTCUSD")
-    with running_pluto(*options, log=str(log), PLAYWRIGHT_NODEJS_PATH=node) as pluto:
-        started = time.monotonic()
-        assert pluto.wait_for("BTCUSD", "live", timeout=30)
-        assert time.monotonic() - started > 5, "Pluto listens long before its browser is there"
-        assert pluto.http.get("/health").json()["scraper"] == "running"
-    assert "hangs" not in log.read_text()
 
 
 # --- the folder for temporary files -----------------------------------------------------------------------------------
@@ -727,28 +700,32 @@ def set_up(
     )
 
 
-def test_set_up_prints_the_browser_that_works(chromium: str) -> None:
-    ended = set_up(PLUTO_BROWSER=chromium)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{chromium}\n", "")
-
-
 def test_set_up_accepts_one_that_works_only_without_its_sandbox(restricted: str, without_helper: str) -> None:
     ended = set_up(restricted, PLUTO_BROWSER=without_helper)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{without_helper}\n", "")
 
 
-def test_set_up_says_in_one_sentence_why_none_works(tmp_path: Path) -> None:
+def test_set_up_says_in_one_sentence_why_none_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = dying(tmp_path / "browser", NO_LIBRARY, without_sandbox=":")
-    ended = set_up(PLUTO_BROWSER=path)
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith(f"{path} lacks the library libnss3.so: ")
-    assert len(ended.stderr.splitlines()) == 1
+    monkeypatch.setenv("PLUTO_BROWSER", path)
+    assert in_a_thread(main) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"{path} lacks the library libnss3.so: ")
+    assert len(err.splitlines()) == 1
 
 
-def test_set_up_says_when_there_is_none(tmp_path: Path) -> None:
-    ended = set_up(PATH=str(tmp_path), PLAYWRIGHT_BROWSERS_PATH=str(tmp_path), PLUTO_BROWSER="")
-    assert (ended.returncode, ended.stdout) == (3, "")
-    assert ended.stderr.startswith("No Chromium found: install the package 'chromium'")
+def test_set_up_says_when_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("PATH", tmp_path), ("PLAYWRIGHT_BROWSERS_PATH", tmp_path), ("PLUTO_BROWSER", "")):
+        monkeypatch.setenv(name, str(value))
+    assert in_a_thread(main) == 3
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("No Chromium found: install the package 'chromium'")
 
 
 # --- the flags --------------------------------------------------------------------------------------------------------
