@@ -54,30 +54,26 @@ def faulty(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> It
         yield faulty
 
 
-def test_a_scraper_that_hangs_is_said_until_it_is_back(faulty: Faulty) -> None:
+def test_a_scraper_that_hangs_is_said_until_it_is_back_and_after_long_that_pluto_must_be_started_anew(
+    faulty: Faulty,
+) -> None:
     """When its prices become stale is in test_expiry.py."""
     before = faulty.logged("the scraper hangs; "), faulty.logged("the scraper is back")
-    faulty.pluto.order("hang", 6.5)
+    faulty.pluto.order("hang", 12)
     wait_until(lambda: faulty.health()["scraper"] == "hanging")
     assert faulty.health()["status"] == "degraded"
     assert faulty.answer("/readyz") == (503, "not_ready")
     assert faulty.answer("/livez") == (200, "ok"), "it may well come back"
-    wait_until(lambda: faulty.health()["scraper"] == "running")
-    wait_until(lambda: faulty.health()["status"] == "ok")
-    assert faulty.answer("/readyz") == (200, "ok")
-    after = faulty.logged("the scraper hangs; "), faulty.logged("the scraper is back")
-    assert after == (before[0] + 1, before[1] + 1)
-
-
-def test_a_scraper_that_hangs_for_good_says_that_pluto_must_be_started_anew(faulty: Faulty) -> None:
-    before = faulty.logged("the scraper hangs; ")
-    faulty.pluto.order("hang", 12)
     wait_until(lambda: faulty.answer("/livez") == (503, "needs_restart"), 12)
     assert faulty.pluto.http.get("/livez").json()["message"] == "Restart Pluto: the scraper hangs for good."
     assert faulty.health()["scraper"] == "hanging"
     wait_until(lambda: faulty.answer("/livez") == (200, "ok"), what="it came back after all")
+    wait_until(lambda: faulty.health()["scraper"] == "running")
     faulty.pluto.wait_for("BTCUSD", "live")
-    assert faulty.logged("the scraper hangs; ") == before + 1
+    wait_until(lambda: faulty.health()["status"] == "ok")
+    assert faulty.answer("/readyz") == (200, "ok")
+    after = faulty.logged("the scraper hangs; "), faulty.logged("the scraper is back")
+    assert after == (before[0] + 1, before[1] + 1)
 
 
 def test_a_scraper_that_dies_is_said_once_and_started_again(faulty: Faulty) -> None:
