@@ -40,11 +40,15 @@ class Part:
 class Stage:
     """A feed, the page that talks to it, and the time. Messages take 2 ms from the page to us."""
 
-    def __init__(self, *, simulated: bool = False, host: str = "", ticker: str = "BTCUSD") -> None:
+    def __init__(
+        self, *, simulated: bool = False, host: str = "", ticker: str = "BTCUSD", proof_factor: float = 1.0
+    ) -> None:
         self.now = NOW
         self.document = 0
         self.counters: Counter[str] = Counter()
-        self.feed = Feed(Ticker(ticker), simulated=simulated, counters=self.counters, host=host)
+        self.feed = Feed(
+            Ticker(ticker), simulated=simulated, counters=self.counters, host=host, proof_factor=proof_factor
+        )
         self.start()
 
     @property

@@ -317,6 +317,13 @@ def test_a_proof_lasts_one_and_a_half_heartbeats(page: Stage, gaps: tuple[int, .
     assert (page.shown[0], page.quote.reason) == (State.STALE, NO_SIGN_OF_LIFE)
 
 
+def test_a_proof_can_be_shorter_in_tests() -> None:
+    page = Stage(proof_factor=0.2)
+    page.page()
+    page.frames(Part({"lp": 100.0}))
+    assert page.quote.proven_until == page.uptime + 3_000
+
+
 def test_each_socket_has_its_own_interval(live: Stage) -> None:
     """The second one's heartbeats are slow, and say nothing of the first."""
     at = live.now - 2
