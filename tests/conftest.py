@@ -25,8 +25,10 @@ sys.dont_write_bytecode = False  # else each run compiles all the tests anew
 LONGEST = [
     f"test_{name}"
     for name in (
-        "simulator", "patience", "page", "real_pace", "hostile", "run", "scraper", "walls", "faults", "browser",
-        "process", "streams", "page_history", "expiry", "live", "connect", "link",
+        "hostile", "patience", "scraper", "real_pace", "page", "simulator", "walls", "probe", "faults", "live",
+        "expiry", "link", "relay_faults", "page_alerts", "supervision", "page_history", "delivery", "connect_clients",
+        "shared_alerts", "browser", "streams", "run", "process", "original_page", "workers", "doctor", "roles",
+        "openapi", "logs", "server", "connect", "access",
     )
 ]  # fmt: skip
 """The files that take longest, begun first: else one worker is busy with the last one while the others wait. Those that

@@ -42,17 +42,22 @@ class Forked(subprocess.Popen[str]):
         self.pid = int(self._report.readline())
 
     def poll(self) -> int | None:
-        if self.returncode is None and select.select([self._report], [], [], 0)[0]:
+        if self.returncode is None and self._has_reported(0):
             with self._report:
                 self.returncode = int(self._report.readline())
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        if self.returncode is None and not select.select([self._report], [], [], timeout)[0]:
+        if self.returncode is None and not self._has_reported(timeout):
             raise subprocess.TimeoutExpired(self.args, timeout or 0)
         code = self.poll()
         assert code is not None
         return code
+
+    def _has_reported(self, timeout: float | None) -> bool:
+        poll = select.poll()
+        poll.register(self._report, select.POLLIN)
+        return bool(poll.poll(None if timeout is None else timeout * 1000))
 
 
 @cache

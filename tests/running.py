@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,8 @@ MIN_POLL_S, MAX_POLL_S, POLL_PART = 0.02, 0.1, 0.05  # what takes long is looked
 # Tests add tickers faster than anyone.
 TEST_OPTIONS = ("--port", "0", "--browser-mode", "headless", "--additions-per-minute", "100000")
 
+# A bench measures programs that are started as people start them.
+CAN_FORK = sys.platform == "linux" and "PYTEST_VERSION" in os.environ
 TLS = ssl.create_default_context()  # for all clients: each would read the authorities' certificates, for 30 ms
 
 T = TypeVar("T")
@@ -161,7 +163,7 @@ def _program(
     arguments = [file if file == "-m" else str(PROJECT / file), *options]
     told = {**clean_environment(), "PYTHONPATH": str(PROJECT), **environment}
     process: subprocess.Popen[str]
-    if sys.platform == "linux" and not starter:
+    if CAN_FORK and not starter:
         process = Forked(arguments, told, errors)
     else:
         process = subprocess.Popen(
@@ -201,7 +203,28 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Those that still run; a zombie has ended and only waits for its parent."""
-    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    return [process for process in processes if _runs(process)]
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def commands(processes: list[psutil.Process]) -> dict[psutil.Process, str]:
+    """The command lines of those that still run."""
+    found = {}
+    for process in processes:
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            found[process] = " ".join(process.cmdline())
+    return {process: command for process, command in found.items() if command}
+
+
+def is_browser(command: str) -> bool:
+    """Whether it is Chromium's first process, from which all others come."""
+    return "--remote-debugging-pipe" in command and "--type=" not in command
 
 
 class QuoteServer:

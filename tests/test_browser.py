@@ -26,7 +26,7 @@ import playwright
 import psutil
 import pytest
 from playwright.sync_api import sync_playwright
-from running import PROJECT, Simulator, alive, clean_environment, descendants, running_pluto, wait_until
+from running import PROJECT, Simulator, clean_environment, commands, descendants, is_browser, running_pluto, wait_until
 
 from tradingview.browser import (
     BROWSER_NAMES,
@@ -324,7 +324,7 @@ def test_where_the_kernel_gives_no_namespaces_prices_come_without_sandbox_and_it
         health = pluto.http.get("/health").json()
         assert health["sandbox"] == "off"
         assert "no browser finds a usable sandbox" in health["sandboxReason"]
-        assert any("--no-sandbox" in process.cmdline() for process in alive(descendants(pluto.process.pid)))
+        assert any("--no-sandbox" in command for command in commands(descendants(pluto.process.pid)).values())
     assert log.read_text().count("the browser runs without its sandbox: ") == 1
 
 
@@ -362,7 +362,7 @@ def test_a_setuid_helper_keeps_the_sandbox_on(simulator: Simulator, root: Path, 
     with running_pluto(*options, starter=starter, HOME=str(root), TMPDIR=str(root), PLUTO_BROWSER=chromium) as pluto:
         pluto.wait_for("BTCUSD", "live")
         assert pluto.http.get("/health").json()["sandbox"] == "on"
-        assert not any("--no-sandbox" in process.cmdline() for process in alive(descendants(pluto.process.pid)))
+        assert not any("--no-sandbox" in command for command in commands(descendants(pluto.process.pid)).values())
 
 
 # --- windows ----------------------------------------------------------------------------------------------------------
@@ -485,13 +485,14 @@ def test_neither_a_bad_environment_nor_a_slow_driver_keeps_a_price_away(simulato
         pluto.wait_for("BTCUSD", "live", timeout=30)
         assert time.monotonic() - started > 5, "Pluto listens long before its browser is there"
         assert pluto.http.get("/health").json()["scraper"] == "running"
-        processes = alive(descendants(pluto.process.pid))
-        assert any("run-driver" in process.cmdline() for process in processes)
-        browsers = [process for process in processes if "--headless" in process.cmdline()]
-        for process in processes:
-            if "run-driver" in process.cmdline() or "--remote-debugging-pipe" in process.cmdline():
-                assert harm.keys().isdisjoint(process.environ()), "they reach neither driver nor browser"
-        browsers[0].kill()
+        processes = commands(descendants(pluto.process.pid))
+        drivers = [process for process, command in processes.items() if "run-driver" in command]
+        browser = next(process for process, command in processes.items() if is_browser(command))
+        assert drivers
+        assert "--headless" in processes[browser]
+        for process in (*drivers, browser):
+            assert harm.keys().isdisjoint(process.environ()), "they reach neither driver nor browser"
+        browser.kill()
         wait_until(lambda: pluto.quote("BTCUSD")["state"] != "live")
         pluto.wait_for("BTCUSD", "live")
     said = log.read_text()

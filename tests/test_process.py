@@ -21,7 +21,18 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from running import PROJECT, TLS, Pluto, alive, clean_environment, descendants, running_pluto, wait_until
+from running import (
+    PROJECT,
+    TLS,
+    Pluto,
+    alive,
+    clean_environment,
+    commands,
+    descendants,
+    is_browser,
+    running_pluto,
+    wait_until,
+)
 
 from app import host_in_url, main
 from settings import Settings
@@ -90,7 +101,7 @@ def with_live_demo(pluto: Pluto, *tickers: str) -> list[psutil.Process]:
     for ticker in tickers or DEMO_TICKERS:
         assert pluto.wait_for(ticker, "live")["simulated"] is True
     processes = descendants(pluto.process.pid)
-    names = " ".join(" ".join(process.cmdline()) for process in alive(processes))
+    names = " ".join(commands(processes).values())
     assert "simulator" in names
     assert "run-driver" in names
     assert "--type=renderer" in names
@@ -98,11 +109,7 @@ def with_live_demo(pluto: Pluto, *tickers: str) -> list[psutil.Process]:
 
 
 def browser_of(pluto: Pluto) -> psutil.Process:
-    return next(
-        process
-        for process in alive(descendants(pluto.process.pid))
-        if "--remote-debugging-pipe" in process.cmdline() and "--type=" not in " ".join(process.cmdline())
-    )
+    return next(process for process, command in commands(descendants(pluto.process.pid)).items() if is_browser(command))
 
 
 def stream_of(pluto: Pluto) -> socket.socket:
@@ -172,7 +179,7 @@ def test_a_killed_browser_is_started_again_though_clients_take_every_descriptor_
 
 
 def test_sigkill_leaves_no_process_behind_and_the_next_start_removes_its_files(demo: Demo) -> None:
-    wait_until(lambda: demo.pluto.http.get("/readyz").status_code == 200)
+    wait_until(lambda: demo.pluto.http.get("/readyz").status_code == 200, 30, what="there is a browser")
     assert demo.left
     assert demo.left.isdisjoint(demo.folder.iterdir())
 
@@ -192,10 +199,10 @@ def nofile(process: psutil.Process) -> tuple[int, int]:
 
 def test_pluto_may_open_as_many_files_as_the_machine_lets_it_and_what_it_starts_as_many_as_before(demo: Demo) -> None:
     pluto = demo.pluto
-    processes = {" ".join(process.cmdline()): process for process in with_live_demo(pluto)}
+    processes = commands(with_live_demo(pluto))
     assert nofile(psutil.Process(pluto.process.pid)) == (4096, 4096)
     for mark in ("-m simulator", "run-driver", "--type=zygote"):  # the browser itself raises its own, as ever
-        assert {nofile(process) for command, process in processes.items() if mark in command} == {(300, 4096)}, mark
+        assert {nofile(process) for process, command in processes.items() if mark in command} == {(300, 4096)}, mark
     assert "pluto_streams_limit 2976.0" in pluto.http.get("/metrics").text
     with ExitStack() as clients:
         streams = [clients.enter_context(stream_of(pluto)) for _ in range(400)]  # more than 300
@@ -209,10 +216,10 @@ def test_a_killed_renderer_is_replaced(demo: Demo) -> None:
         counted: dict[str, int] = demo.pluto.http.get("/api/performance").json()["scraper"]["counters"]
         return counted
 
-    processes = alive(with_live_demo(demo.pluto))
+    processes = commands(with_live_demo(demo.pluto))
     before = counters()
-    for process in processes:
-        if "--type=renderer" in " ".join(process.cmdline()):
+    for process, command in processes.items():
+        if "--type=renderer" in command:
             process.kill()
     wait_until(lambda: counters().get("pages_crashed", 0) >= before.get("pages_crashed", 0) + len(DEMO_TICKERS))
     with_live_demo(demo.pluto)
@@ -220,9 +227,8 @@ def test_a_killed_renderer_is_replaced(demo: Demo) -> None:
 
 
 def test_a_killed_simulator_is_started_again_at_its_address(demo: Demo) -> None:
-    processes = alive(with_live_demo(demo.pluto))
-    simulator = next(process for process in processes if "simulator" in process.cmdline())
-    simulator.kill()
+    processes = commands(with_live_demo(demo.pluto))
+    next(process for process, command in processes.items() if "-m simulator" in command).kill()
     wait_until(lambda: "the simulator has ended" in demo.pluto.http.get("/readyz").text)
     wait_until(lambda: demo.pluto.http.get("/readyz").status_code == 200)
     demo.pluto.wait_for("BTCUSD", "live", 30)
@@ -234,7 +240,7 @@ def test_a_killed_simulator_is_started_again_at_its_address(demo: Demo) -> None:
 def ended_within_3_seconds(pluto: Pluto, tell: Callable[[], None]) -> str:
     """What its streams were told after `tell` has told it to end."""
     processes = descendants(pluto.process.pid)
-    assert any("--remote-debugging-pipe" in process.cmdline() for process in alive(processes))
+    assert any(map(is_browser, commands(processes).values()))
     with pluto.stream() as events:
         next(events)
         told_at = time.monotonic()
