@@ -43,42 +43,40 @@ def original() -> Iterator[str]:
         thread.join()
 
 
-def test_a_page_like_the_originals_lives_through_whatever_happens(
-    original: str, browser_page: Page, tmp_path: Path
-) -> None:
-    rows = browser_page.locator("tr")
+def test_a_page_like_the_originals_lives_through_whatever_happens(original: str, own_tab: Page, tmp_path: Path) -> None:
+    rows = own_tab.locator("tr")
     with ExitStack() as source:
         simulator = source.enter_context(running_simulator("--weight", "0", "--heartbeat", "2"))
         options = ("--source-url", simulator.url, "--data", str(tmp_path))
         with running_pluto(*options, PLUTO_STORE="on") as pluto:
-            browser_page.goto(f"{original}?server={pluto.url}")
-            browser_page.wait_for_function("window.streamed")
+            own_tab.goto(f"{original}?server={pluto.url}")
+            own_tab.wait_for_function("window.streamed")
             for ticker in ("BTCUSD", "ETHUSD", "SOLUSD"):
-                browser_page.evaluate("(ticker) => add(ticker)", ticker)
+                own_tab.evaluate("(ticker) => add(ticker)", ticker)
             expect(rows).to_have_count(3, timeout=20_000)
-            browser_page.evaluate("() => remove('ETHUSD')")
+            own_tab.evaluate("() => remove('ETHUSD')")
             expect(rows).to_have_count(2)
 
             simulator.fault("ADAUSD", "socket_in_worker")  # only the price element tells
-            browser_page.evaluate("() => add('ADAUSD')")
+            own_tab.evaluate("() => add('ADAUSD')")
             expect(rows).to_have_count(3, timeout=20_000)
             assert pluto.quote("ADAUSD")["source"] == "dom"
             assert "volume" in (pluto.quote("ADAUSD").get("reason") or ""), "empty columns have a reason"
             streamed = wait_until(
-                lambda: browser_page.evaluate("streamed.some(({ ticker }) => ticker === 'ADAUSD') && streamed")
+                lambda: own_tab.evaluate("streamed.some(({ ticker }) => ticker === 'ADAUSD') && streamed")
             )
             port = pluto.url.rpartition(":")[2]
 
-        assert "[unavailable] Pluto is shutting down" in wait_until(lambda: browser_page.evaluate("ended"))
+        assert "[unavailable] Pluto is shutting down" in wait_until(lambda: own_tab.evaluate("ended"))
         restarted = datetime.now(UTC).isoformat()
         with running_pluto(*options, "--port", port, PLUTO_STORE="on") as pluto:
             wait_until(lambda: all(time > restarted for time in times(rows.all_text_contents())), 30)
             source.close()
-            browser_page.evaluate("() => add('DOGEUSD')")
+            own_tab.evaluate("() => add('DOGEUSD')")
             pluto.wait_for("DOGEUSD", "error")
             shown = rows.all_text_contents()
 
-    assert len(times(shown)) == len(shown) == 3, browser_page.content()
+    assert len(times(shown)) == len(shown) == 3, own_tab.content()
     assert {price["ticker"] for price in streamed} == {"BTCUSD", "ETHUSD", "SOLUSD", "ADAUSD"}
     assert all(price["price"] > 0 and price["timestamp"] > 0 for price in streamed)
 
