@@ -77,13 +77,16 @@ class RedisClock:
     def __init__(self) -> None:
         self._measured: deque[tuple[float, float]] = deque(maxlen=8)  # (uncertainty, offset), in ms
 
-    def note(self, asked: float, answered: float, told: tuple[str | int, str | int]) -> None:
-        """Redis told this TIME between these two moments of ours."""
+    def note(self, asked: float, answered: float, told: tuple[str | int, str | int]) -> float:
+        """Redis told this TIME between these two moments of ours. Returns the ms by which it has moved ahead of us."""
         uncertainty = (answered - asked) / 2
         offset = int(told[0]) * 1000 + int(told[1]) / 1000 - (asked + answered) / 2
+        ahead = 0.0
         if self._measured and abs(offset - self.offset) > uncertainty + self.uncertainty + 1:
-            self._measured.clear()  # one of the clocks was set
+            ahead = offset - self.offset
+            self._measured.clear()  # one of the clocks was set, or ours stood still
         self._measured.append((uncertainty, offset))
+        return ahead
 
     @property
     def uncertainty(self) -> float:
@@ -121,6 +124,7 @@ class Link:
         self.clock = RedisClock()
         self.epoch = ""
         self.round_trip_s = 0.0
+        self.lost_ms = 0.0  # for which our clock stood still, as in a paused machine; whoever uses that sets it to 0
         self._counters = counters
         self._settings = settings
         self._connects = self._begun = 0
@@ -184,7 +188,7 @@ class Link:
     def note_time(self, asked: float, told: tuple[str | int, str | int]) -> None:
         answered = steady_ms()
         self.round_trip_s = (answered - asked) / 1000
-        self.clock.note(asked, answered, told)
+        self.lost_ms += max(0.0, self.clock.note(asked, answered, told))
 
     def fail(self, error: RedisError) -> None:
         """Says once why Redis can't be used."""

@@ -217,6 +217,7 @@ class Publisher:
             TICK, settings.name, settings.capacity, int(has_browser), LEASE_MS, *chain(*renewals)
         )
         self.link.note_time(asked, told)
+        self._shorten()
         for ticker in lost:
             del self.owned[ticker]
         self._counters["relay_leases_lost"] += len(lost)
@@ -250,6 +251,17 @@ class Publisher:
             self.link.refill(self._former)
             self._former = []
         return True
+
+    def _shorten(self) -> None:
+        """What was proven before our clock stood still is proven for less time by it."""
+        lost_ms, self.link.lost_ms = self.link.lost_ms, 0.0
+        if not lost_ms:
+            return
+        with self._lock:
+            for quotes in (self._newest, self._published, self._inherited):
+                for ticker, quote in quotes.items():
+                    if quote.proven_until is not None:
+                        quotes[ticker] = replace(quote, proven_until=quote.proven_until - lost_ms)
 
     def _renewals(self) -> list[tuple[str | int, ...]]:
         with self._lock:

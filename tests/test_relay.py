@@ -232,6 +232,31 @@ def test_a_clock_that_stood_still_prolongs_no_proof(redis: RedisServer, monkeypa
         wait_until(lambda: (table.quotes[BTC].proven_until or 0) < steady_ms(), 4, what="it ends as Redis says")
 
 
+def test_a_scraper_whose_clock_stood_still_proves_no_price_for_longer(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(redis, How.ADD, BTC, ETH)
+    with scraping(settings_for(redis.url, "one")) as (source, publisher):
+        owns(publisher, BTC, ETH)
+        source.show(live(BTC, 100))
+        source.show(live(ETH, 10))
+        wait_until(lambda: redis.client.hlen(PROOFS) == 2)
+        before = proof_of(redis, ETH)
+        for module in ("relay.link", "relay.publisher"):
+            monkeypatch.setattr(f"{module}.steady_ms", lambda: steady_ms() - 20_000)
+        wait_until(lambda: publisher.link.clock.theirs(steady_ms()) > before + 1_000, what="it has noticed")
+        redis.client.client_kill_filter(_type="normal", skipme=True)
+        fence = publisher.owned[BTC]
+        wait_until(lambda: publisher.owned.get(BTC, fence) != fence)
+        source.show(replace(live(ETH, 10), proven_until=steady_ms() - 20_000 + PROOF_MS))  # its page lives on
+        wait_until(lambda: proof_of(redis, ETH) > before + 500)
+        assert proof_of(redis, BTC) <= before
+
+
+def proof_of(redis: RedisServer, ticker: Ticker) -> int:
+    return int(redis.client.hget(PROOFS, ticker) or 0)
+
+
 def test_another_server_with_the_data_begins_a_new_epoch_although_the_connection_holds(redis: RedisServer) -> None:
     change(redis, How.ADD, BTC)
     with (
