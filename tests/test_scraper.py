@@ -400,7 +400,7 @@ def test_a_page_with_an_endless_loop_is_stopped_and_put_apart_the_first_time(
         watched.wait_until_live(*pair)
         assert watched.group("INJUSD") is watched.group("SEIUSD")
         neighbours = watched.group("SEIUSD")
-        strike_open_page(simulator, "INJUSD", "page_frozen")
+        watched.run_in_page("INJUSD", "() => { setTimeout(() => { for (;;); }) }")
         watched.wait_for("INJUSD", State.ERROR, reason="the page kept its renderer busy for 4 s and was stopped")
         watched.wait_until_live(*pair)
         assert watched.group("SEIUSD") is neighbours
