@@ -144,8 +144,9 @@ class Chaos:
         """Adds or removes one of those that come and go; while Redis is away this may be refused."""
         ticker, method = self.random.choice(COMERS), self.random.choice(("POST", "DELETE"))
         path = "/api/tickers" if method == "POST" else f"/api/tickers/{ticker}"
-        self.removals += [time.time() * 1000] * (method == "DELETE")
+        asked_at = time.time() * 1000
         self.counters["changes made" if self.ask(method, path, {"ticker": ticker}) else "changes refused"] += 1
+        self.removals += [asked_at, time.time() * 1000] * (method == "DELETE")  # slow Redis takes seconds
 
     def ask(self, method: str, path: str, body: object) -> bool:
         """Whether any of the web workers did this."""
