@@ -25,6 +25,7 @@ from transports import CONNECT_PATH
 SO_ATTACH_FILTER = 26  # Linux: a program that says which packets a socket may hear
 
 TICKERS = [f"COIN{number}USD" for number in range(20)]
+MANY = [f"COIN{number}USD" for number in range(200)]  # fill the buffers of a client sooner
 
 
 @pytest.fixture(scope="module")
@@ -227,28 +228,32 @@ def test_a_rate_that_is_none_is_refused(server: QuoteServer, rate: str) -> None:
     assert answer.json()["code"] == "invalid_rate"
 
 
-def fill(server: QuoteServer, rounds: int) -> None:
+def fill(server: QuoteServer, rounds: int, tickers: list[str] = TICKERS) -> None:
     """Enough batches to fill the buffers of a client that doesn't read."""
     for number in range(rounds):
-        server.put(*[(ticker, "live", f"{number + 1}.{number:04}") for ticker in TICKERS])
+        server.put(*[(ticker, "live", f"{number + 1}.{number:04}") for ticker in tickers])
         time.sleep(0.055)
+
+
+def track_only(server: QuoteServer, tickers: list[str]) -> None:
+    server.http.put("/api/watchlist", json={"tickers": tickers}).raise_for_status()
 
 
 def test_a_slow_client_is_told_the_present_when_it_reads_again() -> None:
     with quote_server() as server:
-        server.track(*TICKERS)
+        track_only(server, MANY)
         with raw_stream(server) as slow, raw_stream(server) as quick:
             slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             slow.read_until(lambda: slow.last_id)
 
             def one_more_round() -> bool:
-                fill(server, 5)
+                fill(server, 5, MANY)
                 return bool(server.server()["lagging"])
 
             wait_until(one_more_round, timeout=30)
-            fill(server, 20)
+            fill(server, 20, MANY)
             assert server.server()["counters"]["conflated"] > 0
-            server.put(*[(ticker, "live", "99.99") for ticker in TICKERS])
+            server.put(*[(ticker, "live", "99.99") for ticker in MANY])
             quick.read_until(lambda: set(quick.table.values()) == {"99.99"})
             slow.read_until(lambda: set(slow.table.values()) == {"99.99"})
             assert slow.table == server.prices()
@@ -259,16 +264,23 @@ def test_a_slow_client_is_told_the_present_when_it_reads_again() -> None:
 def test_a_slow_client_that_reads_is_not_given_up(server: QuoteServer) -> None:
     """What waits for it is more than its window takes, longer than one that acknowledges nothing may take."""
     lagged = server.server()["counters"].get("lagging", 0)
+    track_only(server, MANY)
     with socket.socket() as slow:
         slow.settimeout(10)
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.connect(("127.0.0.1", server.port))
         slow.sendall(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        began = time.monotonic()
-        while time.monotonic() - began < 8:
-            fill(server, 4)
+
+        def reads_a_little() -> int:
+            fill(server, 4, MANY)
             assert slow.recv(4096), "the server closed the stream"
-    assert server.server()["counters"]["lagging"] > lagged
+            return int(server.server()["counters"].get("lagging", 0))
+
+        wait_until(lambda: reads_a_little() > lagged, timeout=30)
+        began = time.monotonic()
+        while time.monotonic() - began < 4:
+            reads_a_little()
+    track_only(server, TICKERS)
 
 
 def test_a_client_that_takes_nothing_is_closed_and_delays_nobody(server: QuoteServer) -> None:
