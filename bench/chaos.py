@@ -240,7 +240,9 @@ def main() -> None:
         chaos.counters += crowd.counters
     left = alive(psutil.wait_procs(chaos.processes, timeout=LEFT_LIMIT_S)[1])
     chaos.tell(f"{len(left)} of {len(chaos.processes)} processes are left")
-    chaos.problems += [f"left: process {process.pid}" for process in left]
+    for process in left:
+        with suppress(psutil.Error):
+            chaos.problems.append(f"left: process {process.pid}: {' '.join(process.cmdline())}")
     print(", ".join(f"{count} {name}" for name, count in chaos.counters.items()))
     print("\n".join(chaos.problems) or "nothing was wrong")
     sys.exit(bool(chaos.problems))
