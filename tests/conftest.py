@@ -6,8 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,17 +53,14 @@ def pluto(simulator: Simulator) -> Iterator[Pluto]:
 
 
 @pytest.fixture(scope="session")
-def launch() -> Iterator[Callable[..., Browser]]:
+def browser() -> Iterator[Browser]:
+    """One for all tests. The pages of a context share a renderer if their host is the same, as Pluto's pages do."""
     with sync_playwright() as playwright:
         path = find_browser(os.environ.get("PLUTO_BROWSER"), playwright.chromium.executable_path)
-        yield partial(playwright.chromium.launch, executable_path=path, chromium_sandbox=os.geteuid() != 0)
-
-
-@pytest.fixture(scope="session")
-def browser(launch: Callable[..., Browser]) -> Iterator[Browser]:
-    browser = launch(args=["--disable-features=" + ",".join(DISABLED_FEATURES)])  # else each page costs more
-    yield browser
-    browser.close()
+        arguments = ["--process-per-site", "--disable-features=" + ",".join(DISABLED_FEATURES)]
+        browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=os.geteuid() != 0, args=arguments)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
@@ -76,15 +72,14 @@ def browser_page(browser: Browser) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="session")
-def thrifty(launch: Callable[..., Browser]) -> Iterator[BrowserContext]:
-    """Its pages of 127.0.0.1 share a renderer, as Pluto's pages do: opening one costs half the processor time."""
-    browser = launch(args=["--process-per-site", "--disable-gpu"])
+def thrifty(browser: Browser) -> Iterator[BrowserContext]:
+    """Its pages of 127.0.0.1 share one renderer that is always there."""
     context = browser.new_context()
     keeper = context.new_page()  # while it is open, so is the renderer
     keeper.route("**/*", lambda route: route.fulfill(body=""))
     keeper.goto("http://127.0.0.1/")
     yield context
-    browser.close()
+    context.close()
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Pluto's web layer and broadcaster without a browser: whoever writes to its standard input is the scraper.
 
-Each line of standard input is a JSON list of quotes, [ticker, state, price text, proven until], put from a thread of
-its own as the scraper does; a quote without the last item is proven for ever. Tickers are added and removed by REST.
+Each line of standard input is a JSON list of quotes, [ticker, state, price text, proven until, more], put from a thread
+of its own as the scraper does; a quote whose proof is null or absent is proven for ever, `more` are fields of a Quote.
+Tickers are added and removed by REST.
 Run by `running.quote_server`.
 """
 
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import gevent
@@ -39,13 +41,13 @@ def put_lines(parts: Parts) -> None:
     shown: dict[str, tuple[str, int]] = {}  # the price of each ticker, and since when: a renewed proof changes neither
     for line in sys.stdin:
         quotes = []
-        for ticker, state, price_text, *proof in json.loads(line):
-            proven_until = proof[0] if proof else math.inf
+        for ticker, state, price_text, *rest in json.loads(line):
+            proven_until = math.inf if not rest or rest[0] is None else rest[0]
             if shown.get(ticker, ("", 0))[0] != price_text:
                 shown[ticker] = price_text, round(time.time() * 1000)
             timestamp = shown[ticker][1]
             told = (parse_ticker(ticker), State(state), price_text, 0.5, timestamp, Source.SOCKET)
-            quotes.append(Quote(*told, proven_until=proven_until))
+            quotes.append(replace(Quote(*told, proven_until=proven_until), **dict(*rest[1:])))
         for quote in quotes:  # as close together as can be: for one flush
             parts.broadcaster.put(quote)
         for quote in quotes:

@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -251,6 +251,13 @@ class QuoteServer:
 
     def put(self, *quotes: tuple[str, str, str | None] | tuple[str, str, str | None, float]) -> None:
         """Quotes as (ticker, state, price text); the fourth is `proven_until`, by default for ever."""
+        self._write(quotes)
+
+    def tell(self, ticker: str, state: str, price_text: str | None = None, **more: object) -> None:
+        """A quote with more of its fields than `put` gives it, such as `reason`."""
+        self._write([(ticker, state, price_text, None, more)])
+
+    def _write(self, quotes: Sequence[object]) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(quotes) + "\n")
         self.process.stdin.flush()
