@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from pages import SYMBOL
-from playwright.sync_api import Page
+from playwright.sync_api import BrowserContext, Page
 from quote_site import Line, QuoteSite, quote_site
 from running import wait_until
 
@@ -46,9 +46,12 @@ class Probed:
         page.add_init_script(probe_script(SYMBOL, slim=False, pulse=PULSE_S, max_message=60_000, max_rate=1000))
 
     def open(self, body: str = HEADER, head: str = "") -> Probed:
+        """A new document; what those before it told is forgotten."""
         facts = json.dumps({"symbolInfo": {"resolved_symbol": SYMBOL, "typespecs": ["crypto"], "currency": "USD"}})
         self.site.html = f"<!doctype html><script>window.initData = {facts}</script>{head}<body>{body}</body>"
         self.page.goto(f"http://{self.site.host}/symbols/BTCUSD/?exchange=BINANCE")
+        document = self.run("performance.timeOrigin")
+        self.messages[:] = [message for message in self.messages if message["page"] == document]
         return self
 
     def run(self, script: str) -> Any:
@@ -98,11 +101,19 @@ class Probed:
         self.run(f"() => {{ document.querySelector({json.dumps(selector)}).textContent = {json.dumps(text)} }}")
 
 
-@pytest.fixture
-def probed(own_tab: Page) -> Iterator[Probed]:
+@pytest.fixture(scope="module")
+def shared(thrifty: BrowserContext) -> Iterator[Probed]:
+    tab = thrifty.new_page()
     with quote_site() as site:
-        yield Probed(own_tab, site)
-        own_tab.close()
+        yield Probed(tab, site)
+        tab.close()
+
+
+@pytest.fixture
+def probed(shared: Probed) -> Probed:
+    """The page of the test before; `open` begins a document of the test's own."""
+    shared.site.lines.clear()
+    return shared
 
 
 def quote(fields: object, *, name: object = SYMBOL, session: object = "qs_full", **more: object) -> Message:
