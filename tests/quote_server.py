@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--trusted-proxies", default="")
     parser.add_argument("--foreign", action="store_true", help="a WSGI server that gives no connection away")
     parser.add_argument("--limit", nargs=2, action="append", default=[], metavar=("NAME", "NUMBER"), help="see Limits")
+    parser.add_argument("--demo", action="store_true", help="it is for simulated prices")
     parser.add_argument("--log-level", default="WARNING")
     parser.add_argument("--open-files", type=int, help="how many the kernel allows")
     options = parser.parse_args()
@@ -98,6 +99,7 @@ def main() -> None:
         trusted_proxies=options.trusted_proxies,
         store=bool(options.data),
         data=options.data,
+        demo=options.demo,
         notify=os.environ.pop("PLUTO_NOTIFY", ""),
     )
     parts = assemble(settings, heartbeat=options.heartbeat, lag_limit=options.lag_limit)

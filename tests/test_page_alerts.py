@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Locator, Page, expect
-from running import QuoteServer, quote_server, running_pluto, wait_until
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, ViewportSize, expect
+from running import QuoteServer, quote_server, wait_until
 
-SLOW_MS = 15_000  # for what waits on a page of the scraper's browser
+VIEWPORT: ViewportSize = {"width": 1280, "height": 800}
 BROWSER_SPY = """
     window.told = [];  // what the page asks of the browser
     window.Notification = class {
@@ -32,14 +32,50 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuoteServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    context = browser.new_context(viewport=VIEWPORT, reduced_motion="reduce")
+    yield context
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def shared_page(context: BrowserContext) -> Page:
+    page = context.new_page()
+    page.add_init_script(BROWSER_SPY)
+    return page
+
+
 @pytest.fixture
-def page(browser_page: Page) -> Iterator[Page]:
-    """A page that may fail to load something, and raises no error."""
+def page(shared_page: Page) -> Iterator[Page]:
+    """The page of the test before. It may fail to load something, and raises no error."""
     faults: list[str] = []
-    browser_page.on("pageerror", lambda error: faults.append(str(error)))
-    browser_page.emulate_media(reduced_motion="reduce")
-    yield browser_page
+
+    def note(error: object) -> None:
+        faults.append(str(error))
+
+    shared_page.on("pageerror", note)
+    shared_page.emulate_media(color_scheme="null")
+    shared_page.set_viewport_size(VIEWPORT)
+    yield shared_page
+    shared_page.remove_listener("pageerror", note)
     assert faults == []
+
+
+@pytest.fixture(scope="module")
+def blank(context: BrowserContext, server: QuoteServer) -> Page:
+    """A page of the same origin with nothing on it, to import modules into."""
+    page = context.new_page()
+    page.goto(server.url + "/livez")
+    return page
+
+
+def visit(page: Page, server: QuoteServer) -> None:
+    """The server's board, loaded only if the page shows another one."""
+    if page.url != server.url + "/":
+        page.goto(server.url)
+    while page.evaluate("Boolean(document.querySelector('dialog[open]'))"):
+        page.keyboard.press("Escape")
 
 
 def row(page: Page, ticker: str) -> Locator:
@@ -83,11 +119,11 @@ def assert_covers_nothing(page: Page, toast: Locator) -> None:
 
 
 def test_an_alert_is_made_by_key_rings_and_is_listed(page: Page, tmp_path: Path) -> None:
-    page.add_init_script(BROWSER_SPY)
-    with running_pluto("--demo", "--tickers", "ZECEUR", "--data", str(tmp_path), PLUTO_STORE="on") as pluto:
-        pluto.wait_for("ZECEUR", "live")
-        page.goto(pluto.url)
-        row(page, "ZECEUR").and_(page.locator("[data-state=live]")).wait_for(timeout=SLOW_MS)
+    with quote_server("--demo", "--data", str(tmp_path)) as server:
+        server.track("ZECEUR")
+        server.tell("ZECEUR", "live", "5.25", simulated=True)
+        visit(page, server)
+        row(page, "ZECEUR").and_(page.locator("[data-state=live]")).wait_for()
         expect(begin(page, "ZECEUR")).to_have_value(re.compile(r"^\d+\.\d+$"))
         assert_clean(page)
         page.keyboard.press("Escape")
@@ -99,12 +135,13 @@ def test_an_alert_is_made_by_key_rings_and_is_listed(page: Page, tmp_path: Path)
         expect(bell).to_be_visible()
 
         make(page, "ZECEUR", "above", "0.01")
+        server.tell("ZECEUR", "live", "5.50", simulated=True)
         toast = page.locator(".toast")
         toast.wait_for()
         words = r"ZECEUR at or above 0\.01 SIMULATED\d\d:\d\d:\d\d · price \d"
         expect(toast).to_contain_text(re.compile(words))
         wait_until(lambda: len(page.evaluate("told")) == 5, what="the browser is told")
-        (raised,) = pluto.http.get("/api/alerts/raised").json()["raised"]
+        (raised,) = server.http.get("/api/alerts/raised").json()["raised"]
         assert {"sound", "SIMULATED · ZECEUR at or above 0.01", raised["id"]} < set(page.evaluate("told"))
         assert_clean(page)
         assert_covers_nothing(page, toast)
@@ -124,10 +161,17 @@ def test_an_alert_is_made_by_key_rings_and_is_listed(page: Page, tmp_path: Path)
         expect(page.get_by_role("button", name="Alerts", exact=True)).to_be_focused()
 
 
+def test_alerts_come_although_a_part_of_them_failed_to_load(page: Page, server: QuoteServer) -> None:
+    page.route("**/static/alerts.html", lambda route: route.abort(), times=1)
+    page.goto(server.url)
+    page.get_by_role("button", name="Alerts").click()
+    expect(page.get_by_role("dialog", name="Alerts")).to_be_visible()
+
+
 def test_a_level_is_dragged_on_the_chart_and_the_move_undone(page: Page, server: QuoteServer) -> None:
     server.track("BTCUSD")
     server.put(("BTCUSD", "live", "100.00"), ("BTCUSD", "live", "101.00"))
-    page.goto(server.url)
+    visit(page, server)
     value = begin(page, "BTCUSD")
     draft = page.get_by_role("slider", name="new: crosses")
     expect(draft).to_have_attribute("aria-valuetext", "101.00")
@@ -173,7 +217,7 @@ def test_a_level_is_dragged_on_the_chart_and_the_move_undone(page: Page, server:
     wait_until(lambda: stands_elsewhere(server), what="moved by key")
     assert float(values(server, "BTCUSD")[0]) > 103
     expect(level).to_be_focused()
-    expect(page.get_by_role("button", name="Undo")).to_be_visible()
+    expect(page.get_by_role("button", name="Undo").last).to_be_visible()
     page.keyboard.press("u")
     wait_until(lambda: values(server, "BTCUSD") == ["103.00"], what="taken back by key")
 
@@ -212,7 +256,7 @@ def test_what_is_refused_says_why_beside_its_field_and_what_is_deleted_comes_bac
     server.put(("ETHUSD", "live", "5.00"))
     page.set_viewport_size({"width": 360, "height": 740})
     page.emulate_media(color_scheme="dark")
-    page.goto(server.url)
+    visit(page, server)
     value = begin(page, "ETHUSD")
     page.get_by_text("More", exact=True).click()
     expect(page.get_by_label("Ring again")).to_be_hidden()
@@ -236,7 +280,7 @@ def test_what_is_refused_says_why_beside_its_field_and_what_is_deleted_comes_bac
     sheet.get_by_role("button", name="Waiting to ring").click()
     sheet.get_by_role("button", name="Delete the alert: ETHUSD crosses 6").click()
     wait_until(lambda: values(server, "ETHUSD") == [], what="deleted")
-    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("button", name="Undo").last.click()
     wait_until(lambda: values(server, "ETHUSD") == ["6"], what="back")
     expect(sheet).to_contain_text("ETHUSD crosses 6")
     assert page.evaluate("document.querySelector('dialog[open]').scrollWidth") <= 360
@@ -260,17 +304,9 @@ def test_without_a_store_the_form_says_so_and_without_pluto_the_list_does(page: 
         expect(page.get_by_role("dialog", name="Alerts").get_by_role("alert")).to_contain_text("Pluto doesn't answer")
 
 
-def test_alerts_come_although_a_part_of_them_failed_to_load(page: Page, server: QuoteServer) -> None:
-    page.route("**/static/alerts.html", lambda route: route.abort(), times=1)
-    page.goto(server.url)
-    page.get_by_role("button", name="Alerts").click()
-    expect(page.get_by_role("dialog", name="Alerts")).to_be_visible()
-
-
-def test_what_a_lost_connection_kept_back_is_told_once(browser_page: Page, server: QuoteServer) -> None:
+def test_what_a_lost_connection_kept_back_is_told_once(blank: Page, server: QuoteServer) -> None:
     server.track("SOLUSD")
     server.put(("SOLUSD", "live", "5.00"))
-    browser_page.goto(server.url + "/livez")
     wish = {"ticker": "SOLUSD", "condition": "above"}
     for value in ("6", "7", "8"):
         server.http.post("/api/alerts", json={**wish, "value": value}).raise_for_status()
@@ -278,13 +314,13 @@ def test_what_a_lost_connection_kept_back_is_told_once(browser_page: Page, serve
             server.put(("SOLUSD", "live", value))
             wait_until(lambda value=value: raised(server)[:1] == [value], what="it has rung")  # type: ignore[misc]
         if value == "6":
-            browser_page.evaluate("""async () => {
+            blank.evaluate("""async () => {
                 ({ alerts: window.alerts } = await import("/static/alerts.js"));
                 window.told = [];
                 alerts.addEventListener("raised", ({ detail }) => told.push(detail.value));
                 await alerts.read();
             }""")
-    told = browser_page.evaluate("""async () => {
+    told = blank.evaluate("""async () => {
         await alerts.read();
         const lost = { ...alerts.raised[0], id: "lost", value: "9", mayBeLost: true };
         for (const raised of [alerts.raised[0], lost, lost]) alerts.hear(raised);
@@ -300,9 +336,8 @@ def raised(server: QuoteServer) -> list[str]:
     return [raised["value"] for raised in server.http.get("/api/alerts/raised").json()["raised"]]
 
 
-def test_alerts_are_written_in_words(browser_page: Page, server: QuoteServer) -> None:
-    browser_page.goto(server.url + "/livez")
-    words = browser_page.evaluate("""async () => {
+def test_alerts_are_written_in_words(blank: Page) -> None:
+    words = blank.evaluate("""async () => {
         const { conditionWords, deliveryWords, moreWords, raisedWords } = await import("/static/alertwords.js");
         const delivery = { to: "2: ntfy", tries: 3, error: "HTTP 500" };
         return [
