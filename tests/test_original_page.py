@@ -6,14 +6,13 @@ import functools
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
-from running import PROJECT, npm_packages, running_pluto, running_simulator, wait_until
+from running import PROJECT, npm_packages, quote_server, running_pluto, running_simulator, wait_until
 
 PORT = 3000
 FOLDER = PROJECT / "tests" / "original"
@@ -44,9 +43,9 @@ def original() -> Iterator[str]:
 
 
 def test_a_page_like_the_originals_lives_through_whatever_happens(original: str, own_tab: Page, tmp_path: Path) -> None:
+    """After the restart without a browser: what the page is told is then the test's to say."""
     rows = own_tab.locator("tr")
-    with ExitStack() as source:
-        simulator = source.enter_context(running_simulator("--weight", "0", "--heartbeat", "2"))
+    with running_simulator("--weight", "0", "--heartbeat", "2") as simulator:
         options = ("--source-url", simulator.url, "--data", str(tmp_path))
         with running_pluto(*options, PLUTO_STORE="on") as pluto:
             own_tab.goto(f"{original}?server={pluto.url}")
@@ -67,14 +66,17 @@ def test_a_page_like_the_originals_lives_through_whatever_happens(original: str,
             )
             port = pluto.url.rpartition(":")[2]
 
-        assert "[unavailable] Pluto is shutting down" in wait_until(lambda: own_tab.evaluate("ended"))
-        restarted = datetime.now(UTC).isoformat()
-        with running_pluto(*options, "--port", port, PLUTO_STORE="on") as pluto:
-            wait_until(lambda: all(time > restarted for time in times(rows.all_text_contents())), 30)
-            source.close()
-            own_tab.evaluate("() => add('DOGEUSD')")
-            pluto.wait_for("DOGEUSD", "error")
-            shown = rows.all_text_contents()
+    assert "[unavailable] Pluto is shutting down" in wait_until(lambda: own_tab.evaluate("ended"))
+    restarted = datetime.now(UTC).isoformat()
+    with quote_server("--port", port, "--data", str(tmp_path)) as server:
+        assert server.prices().keys() == {"ADAUSD", "BTCUSD", "SOLUSD"}
+        server.put(*((ticker, "live", "4.25") for ticker in server.prices()))
+        wait_until(lambda: all(time > restarted for time in times(rows.all_text_contents())), 30)
+        own_tab.evaluate("() => add('DOGEUSD')")
+        wait_until(lambda: "DOGEUSD" in server.prices())
+        server.tell("DOGEUSD", "error", reason="it can't be reached")
+        wait_until(lambda: server.http.get("/api/tickers/DOGEUSD").json()["state"] == "error")
+        shown = rows.all_text_contents()
 
     assert len(times(shown)) == len(shown) == 3, own_tab.content()
     assert {price["ticker"] for price in streamed} == {"BTCUSD", "ETHUSD", "SOLUSD", "ADAUSD"}
