@@ -253,31 +253,31 @@ def pages(port: int) -> Iterator[str]:
 
 
 def test_connect_web_in_chromium_works_from_the_original_front_ends_origin(
-    server: QuoteServer, packages: Path, browser_page: Page
+    server: QuoteServer, packages: Path, own_tab: Page
 ) -> None:
     with pages(3000) as origin:
-        browser_page.goto(f"{origin}/checks.html?server={server.url}")
-        browser_page.wait_for_function("window.results", timeout=30_000)
-        assert browser_page.evaluate("window.results") == PASSED
-        browser_page.close()
+        own_tab.goto(f"{origin}/checks.html?server={server.url}")
+        own_tab.wait_for_function("window.results", timeout=30_000)
+        assert own_tab.evaluate("window.results") == PASSED
+        own_tab.close()
 
 
-def test_a_page_of_another_origin_is_kept_out(server: QuoteServer, packages: Path, browser_page: Page) -> None:
+def test_a_page_of_another_origin_is_kept_out(server: QuoteServer, packages: Path, own_tab: Page) -> None:
     with pages(0) as origin:
-        browser_page.goto(f"{origin}/checks.html?server={server.url}")
-        browser_page.wait_for_function("window.results", timeout=30_000)
-        results = browser_page.evaluate("window.results")
+        own_tab.goto(f"{origin}/checks.html?server={server.url}")
+        own_tab.wait_for_function("window.results", timeout=30_000)
+        results = own_tab.evaluate("window.results")
         assert all("Failed to fetch" in result for result in results.values()), results
-        browser_page.close()
+        own_tab.close()
 
 
-def test_the_browser_example_shows_prices(server: QuoteServer, packages: Path, browser_page: Page) -> None:
+def test_the_browser_example_shows_prices(server: QuoteServer, packages: Path, own_tab: Page) -> None:
     with pages(3000) as origin:
-        browser_page.goto(f"{origin}/browser.html?server={server.url}")
-        cell = browser_page.locator("tr", has_text="BTCUSD").locator("td").nth(1)
+        own_tab.goto(f"{origin}/browser.html?server={server.url}")
+        cell = own_tab.locator("tr", has_text="BTCUSD").locator("td").nth(1)
         first = cell.inner_text()
         assert re.fullmatch(r"45\d\d\d\.5", first)
         deadline = time.monotonic() + 5
         while cell.inner_text() == first:
             assert time.monotonic() < deadline
-        browser_page.close()
+        own_tab.close()
