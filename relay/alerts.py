@@ -41,7 +41,7 @@ from alerts.outbox import Pace, begin
 from quotes import Quote, SourceBusy, Ticker
 from relay.holder import Holder
 from relay.ledger import ALERTS, DELETE, LISTED, MAKE, NOTES, REFILL, RedisLedger, rest_of, row_of
-from relay.link import FIRST_PAUSE_S, MAX_PAUSE_S, EpochEnded, Link, RelaySettings
+from relay.link import FIRST_PAUSE_S, MAX_PAUSE_S, NOT_YET, EpochEnded, Link, RelaySettings
 from relay.scripts import BEGUN, STATE
 from storage.intake import wall_ms
 from storage.ledger import AlertRow, Ledger
@@ -170,7 +170,7 @@ class SharedAlerts:
     def _call(self, call: Callable[[Link], T], done: str) -> T:
         """Calls Redis on this thread, which waits for it. Raises SourceBusy: at once, if it is known to be away."""
         with self._command:
-            if trouble := self._holder.link.trouble:
+            if (trouble := self._holder.link.trouble) and trouble != NOT_YET:
                 raise SourceBusy(f"Alerts can't be {done} now: {trouble}.")
             try:
                 try:

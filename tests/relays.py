@@ -72,6 +72,14 @@ class Table:
     def note(self, epoch: str, position: int) -> None:
         self.mark = epoch, position
 
+    def price(self, ticker: Ticker) -> str | None:
+        quote = self.quotes.get(ticker)
+        return None if quote is None else quote.price_text
+
+    def state(self, ticker: Ticker) -> State | None:
+        quote = self.quotes.get(ticker)
+        return None if quote is None else quote.state
+
 
 def settings_for(
     url: str, name: str, *, capacity: int = 50, max_tickers: int = 50, length: int = 10_000

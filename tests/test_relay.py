@@ -104,19 +104,19 @@ def test_a_ticker_moves_when_the_new_page_is_live_and_the_old_one_publishes_unti
         with scraping(settings_for(redis.url, "new")) as (new, successor):
             wait_until(lambda: ticker in new.pages, what="the new page is opened")
             old.show(live(ticker, 101))
-            wait_until(lambda: table.quotes[ticker].price_text == "101")
+            wait_until(lambda: table.price(ticker) == "101")
             assert ticker in old.pages
             new.show(live(ticker, 102))
             owns(successor, ticker)
             wait_until(lambda: ticker not in old.pages, what="the old page is closed")
-            wait_until(lambda: table.quotes[ticker].price_text == "102")
+            wait_until(lambda: table.price(ticker) == "102")
             old.show(live(ticker, 103))  # too late
             new.show(live(ticker, 104))
-            wait_until(lambda: table.quotes[ticker].price_text == "104")
+            wait_until(lambda: table.price(ticker) == "104")
         owns(publisher, ticker)  # at once: the other one has freed its leases
         wait_until(lambda: ticker in old.pages)
         old.show(live(ticker, 105))
-        wait_until(lambda: table.quotes[ticker].price_text == "105")
+        wait_until(lambda: table.price(ticker) == "105")
     told = [quote for quote in table.history if quote.price_text is not None]
     assert {quote.state for quote in told} == {State.LIVE}, "never stale"
     assert "103" not in {quote.price_text for quote in told}
@@ -203,12 +203,12 @@ def test_a_redis_that_comes_back_with_older_prices_proves_none_of_them(tmp_path:
             wait_until(lambda: {state for state, _, _ in in_redis(redis.client).values()} == {State.LIVE})
             redis.client.save()
             source.show(live(BTC, 101))
-            wait_until(lambda: table.quotes[BTC].price_text == "101")
+            wait_until(lambda: table.price(BTC) == "101")
             epoch = reader.link.epoch
             redis.kill()
         redis.start()  # as a replica that lagged
         wait_until(lambda: reader.link.epoch != epoch and table.mark[0] == reader.link.epoch)
-        assert table.quotes[BTC].price_text == "100"
+        assert table.price(BTC) == "100"
         told = [(quote.price_text, quote.state) for quote in table.history if quote.price_text is not None]
         after = told[told.index(("101", State.LIVE)) + 1 :]
         assert ("100", State.STALE) in after
@@ -216,7 +216,7 @@ def test_a_redis_that_comes_back_with_older_prices_proves_none_of_them(tmp_path:
         with scraping(settings_for(redis.url, "two")) as (source, publisher):
             owns(publisher, BTC)
             source.show(live(BTC, 102))
-            wait_until(lambda: (quote := table.quotes[BTC]).state is State.LIVE and quote.price_text == "102")
+            wait_until(lambda: table.price(BTC) == "102" and table.state(BTC) is State.LIVE)
 
 
 def test_a_clock_that_stood_still_prolongs_no_proof(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +226,7 @@ def test_a_clock_that_stood_still_prolongs_no_proof(redis: RedisServer, monkeypa
         with scraping(settings_for(redis.url, "one")) as (source, publisher):
             owns(publisher, BTC)
             source.show(live(BTC, 100))
-            wait_until(lambda: table.quotes[BTC].state is State.LIVE)
+            wait_until(lambda: table.state(BTC) is State.LIVE)
         for module in ("relay.link", "relay.reader"):
             monkeypatch.setattr(f"{module}.steady_ms", lambda: steady_ms() - PROOF_MS)
         wait_until(lambda: (table.quotes[BTC].proven_until or 0) < steady_ms(), 4, what="it ends as Redis says")
@@ -265,7 +265,7 @@ def test_another_server_with_the_data_begins_a_new_epoch_although_the_connection
     ):
         owns(publisher, BTC)
         source.show(live(BTC, 100))
-        wait_until(lambda: table.quotes[BTC].state is State.LIVE)
+        wait_until(lambda: table.state(BTC) is State.LIVE)
         epoch = table.mark[0]
         redis.client.hset(STATE, "run", "of the server that was replaced")
         wait_until(lambda: table.mark[0] != epoch)
@@ -278,15 +278,15 @@ def test_a_former_owners_price_holds_as_long_as_its_proof(redis: RedisServer) ->
         with scraping(settings_for(redis.url, "old")) as (old, publisher):
             owns(publisher, BTC)
             old.show(live(BTC, 100, proof_ms=2_500))
-            wait_until(lambda: table.quotes[BTC].price_text == "100")
+            wait_until(lambda: table.price(BTC) == "100")
         with scraping(settings_for(redis.url, "new")) as (new, successor):
             owns(successor, BTC)
             new.show(Quote(BTC, State.SNAPSHOT, "90"))
             assert in_redis(redis.client)[BTC][:2] == (State.LIVE, "100")
-            wait_until(lambda: table.quotes[BTC].state is State.SNAPSHOT, what="the proof has run out")
+            wait_until(lambda: table.state(BTC) is State.SNAPSHOT, what="the proof has run out")
             new.show(Quote(BTC, State.ERROR, reason="no browser"))
-            wait_until(lambda: table.quotes[BTC].state is State.ERROR)
-    assert table.quotes[BTC].price_text == "100", "an old price is better than none"
+            wait_until(lambda: table.state(BTC) is State.ERROR)
+    assert table.price(BTC) == "100", "an old price is better than none"
 
 
 def test_a_try_that_a_user_wants_reaches_the_owner_at_most_once_in_ten_seconds(redis: RedisServer) -> None:
