@@ -69,7 +69,7 @@ main() {
       set_up requirements-dev.txt
       use_browser
       cd "$here"
-      [[ $# -gt 1 ]] || say "Running all the tests, which takes about 15 minutes…"
+      [[ $# -gt 1 ]] || say "Running all the tests, which takes about 10 minutes…"
       exec "$python" -m pytest "${@:2}"
       ;;
     audit)

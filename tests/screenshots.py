@@ -194,6 +194,7 @@ def take_each_alert(page: Page, pluto: Pluto, folder: Path) -> None:
     take(page, folder / "toast.png")
     page.locator("#alerts").click()
     page.locator(".toast").get_by_role("button", name="Close").click()
+    page.get_by_text("Waiting to ring").click()
     take(page, folder / "alerts.png")
 
 

@@ -413,7 +413,7 @@ def test_a_notify_url_has_its_packages_installed_once_and_is_in_no_programs_argu
 
 
 def test_test_says_how_long_all_the_tests_take(ready_for_tests: Machine) -> None:
-    assert ready_for_tests.run("test").said == ["Running all the tests, which takes about 15 minutes…"]
+    assert ready_for_tests.run("test").said == ["Running all the tests, which takes about 10 minutes…"]
     assert ready_for_tests.run("test", "-x").said == []
 
 

@@ -530,19 +530,19 @@ def test_a_browser_that_is_too_big_is_started_anew_and_then_pages_without_room_a
 ) -> None:
     tickers = {"BONKUSDT", "WIFUSDT", "JUPUSDT"}
 
-    def refused() -> set[str]:
+    def refused(watched: Watched) -> set[str]:
         reason = "no room: more pages would take over 10 MB"
         return {ticker for ticker in tickers if reason in (watched.now[ticker].reason or "")}
 
     with scraping(simulator.url, browser_max_memory=10.0) as watched, watched.tracking(*tickers):
         too_big = watched.wait_for("BONKUSDT", State.ERROR, reason="MB and is started anew")
         assert (too_big.reason or "").startswith("no browser: it took ")
-        wait_until(lambda: len(refused()) == 2, timeout=20, what="there is room for one")
-        assert all(watched.now[ticker].next_try_at is not None for ticker in refused())
+        wait_until(lambda: len(refused(watched)) == 2, timeout=20, what="there is room for one")
+        assert all(watched.now[ticker].next_try_at is not None for ticker in refused(watched))
         assert watched.counters["browser_too_big"] >= 2, "once is no proof"
         watched.scraper.settings = replace(watched.scraper.settings, browser_max_memory=6000.0)
-        watched.wait_until_live(*tickers - refused())
-        assert {watched.now[ticker].state for ticker in refused()} == {State.ERROR}
+        watched.wait_until_live(*tickers - refused(watched))
+        assert {watched.now[ticker].state for ticker in refused(watched)} == {State.ERROR}
 
 
 @pytest.fixture(scope="module")
