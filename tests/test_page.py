@@ -322,7 +322,14 @@ def test_every_removal_can_be_undone_and_rows_stand_as_the_user_wants(browser: B
     context.close()
 
 
+def _wait_for_rows(page: Page) -> None:
+    """Until those that move to other places have arrived."""
+    still = "[...document.querySelectorAll('price-row')].every((row) => row.getAnimations().length === 0)"
+    wait_until(lambda: page.evaluate(still), what="no row moves")
+
+
 def _swipe(page: Page, row: Locator) -> None:
+    _wait_for_rows(page)
     box = row.bounding_box()
     assert box is not None
     session, y = page.context.new_cdp_session(page), box["y"] + 20
@@ -338,6 +345,7 @@ def _swipe(page: Page, row: Locator) -> None:
 
 
 def _drag(page: Page, row: Locator, onto: Locator) -> None:
+    _wait_for_rows(page)
     grip, goal = row.locator(".grip").bounding_box(), onto.bounding_box()
     assert grip is not None
     assert goal is not None
