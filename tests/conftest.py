@@ -24,10 +24,10 @@ sys.dont_write_bytecode = False  # else each run compiles all the tests anew
 LONGEST = [
     f"test_{name}"
     for name in (
-        "hostile", "patience", "scraper", "real_pace", "page", "simulator", "walls", "probe", "faults", "live",
-        "expiry", "link", "relay_faults", "page_alerts", "supervision", "page_history", "delivery", "connect_clients",
-        "shared_alerts", "browser", "streams", "run", "process", "original_page", "workers", "doctor", "roles",
-        "openapi", "logs", "server", "connect", "access",
+        "hostile", "relay_faults", "simulator", "expiry", "patience", "supervision", "scraper", "shared_alerts",
+        "streams", "link", "real_pace", "delivery", "workers", "walls", "page", "faults", "browser", "probe", "process",
+        "run", "connect_clients", "page_history", "live", "doctor", "roles", "page_alerts", "original_page", "logs",
+        "openapi", "relay", "server", "connect", "access", "broadcast",
     )
 ]  # fmt: skip
 """The files that take longest, begun first: else one worker is busy with the last one while the others wait. Those that

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -30,8 +30,9 @@ class Line:
         self.port: int = self._listener.getsockname()[1]
         self._flows = threading.Event()
         self._flows.set()
-        self._sockets = [self._listener]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._sockets: list[socket.socket] = []
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def cut(self) -> None:
         self._flows.clear()
@@ -41,6 +42,9 @@ class Line:
 
     def close(self) -> None:
         self._flows.set()
+        with self._listener, suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # ends the thread's wait
+        self._accepting.join(1.0)
         for one in self._sockets:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -66,9 +70,8 @@ class Line:
 
 @contextmanager
 def line_to(server: QuoteServer) -> Iterator[Line]:
-    line = Line(server.port)
-    yield line
-    line.close()
+    with closing(Line(server.port)) as line:
+        yield line
 
 
 @pytest.fixture(scope="module")
