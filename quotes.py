@@ -33,6 +33,7 @@ MAX_PRICE_DIGITS = 20
 NO_SIGN_OF_LIFE = "TradingView's page shows no sign of life"
 NOT_OPENED = "its page has not been opened yet"
 ANSWER_LIMIT_S = 2.0  # how long whoever asks a source of quotes waits for it
+BETWEEN_TRIES_S = 10.0  # that users request, of one ticker
 
 Ticker = NewType("Ticker", str)
 """What the user typed, made canonical by `parse_ticker`: "BTCUSD"; "COINBASE:BTCUSD" elsewhere than at BINANCE."""

@@ -20,6 +20,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from quotes import (
+    BETWEEN_TRIES_S,
     Quote,
     QuoteSource,
     RetriedTooSoon,
@@ -34,8 +35,6 @@ from relay.link import NO_REDIS, Link, RelaySettings
 from relay.publisher import Publisher
 from relay.reader import Reader
 from relay.scripts import CHANGE, RETRY, How
-
-BETWEEN_TRIES_MS = 10_000  # that users ask for, of one ticker
 
 
 class Relay:
@@ -130,7 +129,7 @@ class Relay:
         quote = self.reader.quote(ticker)
         if quote is not None and (answer := answer_without_try(ticker, quote.as_of(steady_ms()).state)):
             return answer
-        waits_ms = self._command(RETRY, ticker, BETWEEN_TRIES_MS, else_say=f"{ticker} can't be tried now")
+        waits_ms = self._command(RETRY, ticker, round(BETWEEN_TRIES_S * 1000), else_say=f"{ticker} can't be tried now")
         if waits_ms > 0:
             raise RetriedTooSoon(ticker, waits_ms / 1000)
         if waits_ms < 0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from quotes import State
+from quotes import BETWEEN_TRIES_S, State
 from tradingview.feed import PageTrouble
 from tradingview.machine import usable_cpus
 
@@ -76,7 +76,7 @@ class Patience:
     no_life_of_element: float = 180.0  # the same for a price read from the element alone
     reopening_waits: tuple[float, ...] = (0.0, 120.0, 600.0, 1800.0)  # between two reopenings
     reopening_memory: float = 300.0  # after this time of being live, a page's waits begin anew
-    asked_retry: float = 10.0  # between two tries that a user requests
+    asked_retry: float = BETWEEN_TRIES_S
 
     def slack(self, failures: int) -> float:
         """The factor by which a page may take longer for its price, after this many failures in a row."""
