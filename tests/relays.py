@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from running import wait_until
 
 from quotes import Quote, Source, SourceState, State, Ticker, steady_ms
 from relay.link import Link, RelaySettings
-from relay.publisher import Publisher
+from relay.publisher import Peer, Publisher, assign
 from relay.reader import Reader
 from relay.scripts import CHANGE, QUOTES, How, from_json
 
@@ -153,3 +153,9 @@ def change(redis: RedisServer, how: How, *tickers: Ticker, max_tickers: int = 50
 
 def owns(publisher: Publisher, *tickers: Ticker) -> None:
     wait_until(lambda: publisher.owned.keys() >= set(tickers), what=f"{tickers} are owned")
+
+
+def ticker_for(scraper: str, tickers: Iterable[str], *, beside: str) -> Ticker:
+    """One of these that this scraper should own when there is one more."""
+    both = {name: Peer(50, has_browser=True) for name in (scraper, beside)}
+    return next(ticker for ticker, name in assign(tickers, both).items() if name == scraper)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from redis_server import RedisServer, redis_server
-from relays import PROOF_MS, Table, change, in_redis, live, owns, reading, scraping, settings_for, shown
+from relays import PROOF_MS, Table, change, in_redis, live, owns, reading, scraping, settings_for, shown, ticker_for
 from running import wait_until
 
 from broadcast import NOTHING, Since
@@ -92,8 +92,7 @@ def test_a_list_that_only_scrapers_still_know_is_refilled_and_no_page_is_closed_
 def test_a_ticker_moves_when_the_new_page_is_live_and_the_old_one_publishes_until_then(
     redis: RedisServer,
 ) -> None:
-    both = {name: Peer(50, has_browser=True) for name in ("old", "new")}
-    ticker = next(ticker for ticker, name in assign([BTC, ETH, SOL], both).items() if name == "new")
+    ticker = ticker_for("new", [BTC, ETH, SOL], beside="old")
     change(redis, How.ADD, ticker)
     with (
         scraping(settings_for(redis.url, "old")) as (old, publisher),
@@ -136,8 +135,7 @@ def test_a_fence_of_the_past_publishes_nothing(redis: RedisServer) -> None:
 
 
 def test_what_was_sent_before_a_new_connection_and_comes_late_replaces_nothing(redis: RedisServer) -> None:
-    both = {name: Peer(50, has_browser=True) for name in ("old", "new")}
-    ticker = next(ticker for ticker, name in assign([BTC, ETH, SOL], both).items() if name == "new")
+    ticker = ticker_for("new", [BTC, ETH, SOL], beside="old")
     change(redis, How.ADD, ticker)
     settings = settings_for(redis.url, "old")
     with scraping(settings) as (source, publisher):

@@ -20,12 +20,11 @@ import pytest
 from connectrpc.code import Code
 from faulty_line import FaultyLine
 from redis_server import RedisServer, redis_server
-from relays import in_redis
+from relays import in_redis, ticker_for
 from running import PROJECT, Pluto, clean_environment, running_pluto, wait_until
 from test_why import connect_code
 
 from relay.link import NO_REDIS
-from relay.publisher import Peer, assign
 from relay.scripts import LEASES, SCRAPERS, STATE, STREAM
 
 TICKERS = ("BTCUSD", "ETHUSD", "SOLUSD")
@@ -160,8 +159,7 @@ def statuses_until(events: Any, price: str) -> set[str]:
 
 
 def test_a_scraper_that_was_stopped_past_its_lease_gets_nothing_through(stage: Stage) -> None:
-    both = {name: Peer(50, has_browser=True) for name in ("old", "new")}
-    ticker = next(ticker for ticker, name in assign(TICKERS, both).items() if name == "new")  # it stays there
+    ticker = ticker_for("new", TICKERS, beside="old")  # it stays there
     stage.track(ticker)
     with stage.scraper("old") as old:
         old.show(ticker, "100")
