@@ -126,7 +126,7 @@ class Stage:
     def processes(self, part: str) -> list[psutil.Process]:
         """Those of the renderers, the most used first, of the browser, or of the driver."""
         found = [process for process in descendants(self.pluto.process.pid) if _is(process, part)]
-        return sorted(found, key=lambda process: -process.memory_info().rss)
+        return sorted(found, key=_resident_bytes, reverse=True)
 
 
 def _by_true_clock(sighting: Sighting) -> Sighting:
@@ -146,6 +146,13 @@ class Outcome:
 
 
 MARKS = {"renderer": "--type=renderer", "browser": "--remote-debugging-pipe", "driver": "run-driver"}
+
+
+def _resident_bytes(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def _is(process: psutil.Process, part: str) -> bool:

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import psutil
-from running import wait_until
+from running import descendants, wait_until
 
 from quotes import Quote, SourceState, State, Ticker, steady_ms
 from scraper import Scraper, ScraperSettings, Session
@@ -181,6 +181,6 @@ def is_of(process: psutil.Process, *marks: str) -> bool:
 def processes_of(watched: Watched, mark: str) -> list[psutil.Process]:
     """The driver itself, the browser, or its renderers, of this scraper; all with an empty mark."""
     driver = None if watched.scraper._driver is None else watched.scraper._driver.process
-    family = [] if driver is None else [driver, *driver.children(recursive=True)]
+    family = [] if driver is None else [driver, *descendants(driver.pid)]
     found = [process for process in family if is_of(process, mark)]
     return [process for process in found if mark is not BROWSER or not is_of(process, "--type=")]

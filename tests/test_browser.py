@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -565,7 +565,7 @@ def test_a_driver_is_killed_while_it_starts(tmp_path: Path, monkeypatch: pytest.
                 pass
 
         started = threads.submit(run)
-        process = wait_until(lambda: driver.process if driver.process and driver.process.children() else None)
+        process = wait_until(lambda: driver.process if driver.process and descendants(driver.process.pid) else None)
         assert process is not None
         driver.kill()
         with pytest.raises(DriverFailed):
@@ -614,10 +614,10 @@ def test_a_folder_in_use_stays_until_its_pluto_ends_however_that_ends(root: Path
         (folder / "file").touch()
         with temporary_folder():
             assert (folder / "file").exists()
-        process = psutil.Process(holder.pid)
-        processes = [*process.children(recursive=True), process]
+        processes = [*descendants(holder.pid), psutil.Process(holder.pid)]
         for process in processes:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(processes, timeout=5)
     assert folder.exists()
     with temporary_folder():

@@ -248,7 +248,7 @@ def test_a_scraper_whose_clock_stood_still_proves_no_price_for_longer(
         wait_until(lambda: publisher.owned.get(BTC, fence) != fence)
         source.show(replace(live(ETH, 10), proven_until=steady_ms() - 20_000 + PROOF_MS))  # its page lives on
         wait_until(lambda: proof_of(redis, ETH) > before + 500)
-        assert proof_of(redis, BTC) <= before
+        assert proof_of(redis, BTC) < before + 500  # which is how exactly Redis's clock is known, and far from 20 s
 
 
 def proof_of(redis: RedisServer, ticker: Ticker) -> int:

@@ -8,13 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from redis_server import RedisServer, redis_server
-from running import PROJECT, Pluto, Simulator, clean_environment, descendants, running_pluto, wait_until
+from running import PROJECT, Pluto, Simulator, clean_environment, commands, descendants, running_pluto, wait_until
 
 from relay.publisher import Peer, assign
 from relay.scripts import LEASES, SCRAPERS
@@ -74,7 +75,7 @@ def test_tickers_move_to_another_scraper_without_a_stale_price_and_survive_a_kil
         assert (elsewhere["scraper"], here["symbol"]) == (first, f"BINANCE:{TICKERS[0]}")
         answer = web.http.post(f"/api/tickers/{TICKERS[0]}/retry")
         assert answer.json()["message"] == f"{TICKERS[0]} is live: its page is left as it is."
-        assert not [child for child in descendants(web.process.pid) if "chrom" in child.name()]
+        assert not [command for command in commands(descendants(web.process.pid)).values() if "chrom" in command]
         with running_pluto(*options, "--role", "scraper", PLUTO_REDIS=redis.url) as other:
             wait_until(lambda: len(scrapers(redis)) == 2, what="the other one is alive")
             wanted = assign(TICKERS, {name: Peer(50, has_browser=True) for name in scrapers(redis)})
@@ -84,7 +85,8 @@ def test_tickers_move_to_another_scraper_without_a_stale_price_and_survive_a_kil
             assert {state for states in watcher.states.values() for state in states} == {"live"}
             family = [*descendants(both.process.pid), psutil.Process(both.process.pid)]
             for process in family:
-                process.kill()
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             killed = time.monotonic()
             wait_until(lambda: first not in owners(redis).values(), 5.5, what="all are owned by the other one")
             before = prices(web)

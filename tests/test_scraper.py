@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
-from running import Simulator, alive, running_simulator, wait_until
+from running import Simulator, alive, descendants, running_simulator, wait_until
 from scraping import (
     BROWSER,
     DRIVER,
@@ -480,7 +480,7 @@ def test_a_browser_or_driver_that_is_killed_or_hangs_is_started_again(
         time.sleep(LESS_PATIENT.good_session)
         before, starts = len(watched.quotes), watched.counters["browser_starts"]
         (driver,) = processes_of(watched, DRIVER)
-        processes = alive([driver, *driver.children(recursive=True)])
+        processes = alive([driver, *descendants(driver.pid)])
         (process,) = processes_of(watched, mark)
         process.send_signal(number)
         watched.wait_for("COMPUSD", State.ERROR, reason=f"no browser: {reason}", after=before)
