@@ -41,7 +41,7 @@ from alerts.outbox import Pace, begin
 from quotes import Quote, SourceBusy, Ticker
 from relay.holder import Holder
 from relay.ledger import ALERTS, DELETE, LISTED, MAKE, NOTES, REFILL, RedisLedger, rest_of, row_of
-from relay.link import FIRST_PAUSE_S, MAX_PAUSE_S, NOT_YET, EpochEnded, Link, RelaySettings
+from relay.link import FIRST_PAUSE_S, MAX_PAUSE_S, MAY_BE_DONE, NOT_YET, EpochEnded, Link, RelaySettings
 from relay.scripts import BEGUN, STATE
 from storage.intake import wall_ms
 from storage.ledger import AlertRow, Ledger
@@ -183,8 +183,8 @@ class SharedAlerts:
             except RedisError as error:
                 self._commands.fail(error)
                 trouble = self._commands.trouble or "Redis was emptied or restarted"
-                more = " The change may have been made: look before you repeat it." if done == "changed" else ""
-                raise SourceBusy(f"Alerts can't be {done} now: {trouble}.{more}") from None
+                may_be_done = MAY_BE_DONE if done == "changed" else ""
+                raise SourceBusy(f"Alerts can't be {done} now: {trouble}.{may_be_done}") from None
 
     def _begin(self, link: Link) -> None:
         """Begins a connection. Redis gets the alerts that it lacks."""

@@ -29,6 +29,7 @@ STREAM_LENGTH = 10_000  # entries, about
 NOT_YET = "Redis has not been reached yet"
 CALL_LIMIT_S = 3.0  # for an answer of Redis; more than any XREAD waits
 NO_REDIS = "Redis, which brings the prices, can't be reached"  # for clients, who needn't know where it is
+MAY_BE_DONE = " The change may have been made: look before you repeat it."  # Redis got the command, and hasn't answered
 SIMULATED_THERE = "has the simulated prices of a demo: give real ones another Redis, or another database of this one"
 REAL_THERE = "has real prices: give a demo another Redis, or another database of this one, such as redis://host:6379/1"
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 1.0  # before another try to reach Redis

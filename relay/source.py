@@ -31,7 +31,7 @@ from quotes import (
     answer_without_try,
     steady_ms,
 )
-from relay.link import NO_REDIS, Link, RelaySettings
+from relay.link import MAY_BE_DONE, NO_REDIS, Link, RelaySettings
 from relay.publisher import Publisher
 from relay.reader import Reader
 from relay.scripts import CHANGE, RETRY, How
@@ -181,11 +181,13 @@ class Relay:
     def _command(self, script: str, *args: str | int, else_say: str) -> Any:
         """What the script returns. Raises SourceBusy if Redis can't be used now."""
         assert self.reader is not None
+        may_be_done = ""
         with self._turn:
             try:
                 if self._commands.epoch != self.reader.link.epoch or self._commands.trouble:
                     self._commands.begin()
+                may_be_done = MAY_BE_DONE
                 return self._commands.run(script, *args)
             except RedisError as error:
                 self._commands.fail(error)
-                raise SourceBusy(f"{else_say}: Redis can't be reached.") from None
+                raise SourceBusy(f"{else_say}: Redis can't be reached.{may_be_done}") from None

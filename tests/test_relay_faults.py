@@ -246,24 +246,27 @@ def test_an_emptied_redis_is_refilled_and_begins_a_new_epoch(stage: Stage, how: 
 
 
 def test_while_redis_cant_be_reached_prices_become_stale_with_the_reason_and_then_catch_up(stage: Stage) -> None:
-    """The scraper is cut off, too: what it couldn't publish comes later."""
-    stage.track("BTCUSD")
+    """The scraper is cut off, too: what it couldn't publish comes later. So does a change of the list."""
+    assert stage.webs[1].add("BTCUSD").status_code == 201
     with stage.scraper("one", port=stage.line.port, proof_s=6) as scraper:
         scraper.show("BTCUSD", "100")
         stage.wait_for_price("BTCUSD", "100")
         stage.line.is_cut = True
         scraper.show("BTCUSD", "101")
+        unanswered = stage.webs[1].add("ETHUSD")
         quote = wait_until(lambda: (quote := stage.webs[1].quote("BTCUSD"))["state"] == "stale" and quote, 20)
         wait_until(lambda: "Redis" in stage.webs[1].http.get("/health").json().get("redisReason", ""))
         assert (quote["priceText"], quote["reason"]) == ("100", NO_REDIS)
         assert stage.webs[1].http.get("/health").json()["status"] == "degraded"
-        answer = stage.webs[1].add("ETHUSD")
-        assert (answer.status_code, answer.json()["code"]) == (503, "source_busy")
-        assert "Redis" in answer.json()["message"]
+        unsent = stage.webs[1].add("SOLUSD")
+        for answer, more in (unanswered, " The change may have been made: look before you repeat it."), (unsent, ""):
+            assert (answer.status_code, answer.json()["code"]) == (503, "source_busy")
+            assert answer.json()["message"] == f"The watchlist can't change now: Redis can't be reached.{more}"
         stage.webs[0].wait_for("BTCUSD", "stale")
         stage.line.is_cut = False
         stage.wait_for_price("BTCUSD", "101")
         stage.wait_until_equal()
+        wait_until(lambda: stage.webs[0].http.get("/api/tickers").json()["tickers"] == ["BTCUSD", "ETHUSD"])
 
 
 def test_a_web_process_that_starts_without_redis_shows_its_stores_prices_as_stale(stage: Stage, tmp_path: Path) -> None:
