@@ -50,6 +50,7 @@ from quotes import (
     Ticker,
     parse_tickers,
     steady_ms,
+    wall_ms,
     wire_fields,
 )
 
@@ -307,7 +308,7 @@ class Table:
         self._forgotten = 0  # removals up to this flush are no longer remembered
         self._list_changed = 0  # the flush in which a ticker was last added or removed
         self._has_changed = False  # since the last flush
-        self._flushed_at = _now_ms()
+        self._flushed_at = wall_ms()
 
     @property
     def tickers(self) -> list[Ticker]:
@@ -886,7 +887,7 @@ class Clients:
             heartbeat = audience.subscription.format.heartbeat
             if heartbeat and now - audience.sent_at >= self._limits.heartbeat:
                 audience.sent_at = now
-                self._send_in_slices(audience, audience.frame(heartbeat(_now_ms())), audience.sequence)
+                self._send_in_slices(audience, audience.frame(heartbeat(wall_ms())), audience.sequence)
 
     def _send_whole(self, now: float) -> None:
         for audience in list(self._audiences.values()):
@@ -1012,7 +1013,7 @@ class Broadcaster:
 
     def flush(self) -> bool:
         """Moves quotes from the hand-off into the table, and sends them. Returns whether anything changed."""
-        now_ms = _now_ms()
+        now_ms = wall_ms()
         taken = self._take()
         if self._mark_taken[0] != self.table.stream:
             self.table.follow(self._mark_taken[0], 0)  # the numbers of the stream before mean nothing in this one
@@ -1087,7 +1088,3 @@ def _unacknowledged_ms(connection: socket.socket) -> int:
         return 0
     probes, packets, silent_ms = TCP_INFO.unpack(info)
     return silent_ms if probes or packets else 0
-
-
-def _now_ms() -> int:
-    return round(time.time() * 1000)

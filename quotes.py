@@ -542,6 +542,11 @@ def steady_ms() -> float:
     return time.clock_gettime(_STEADY_CLOCK) * 1000
 
 
+def wall_ms() -> int:
+    """The machine's clock, in ms since the epoch; it jumps when someone sets it."""
+    return round(time.time() * 1000)
+
+
 def slept_s() -> float:
     """How long the machine has slept in all; only differences mean anything."""
     return time.clock_gettime(_STEADY_CLOCK) - time.clock_gettime(_AWAKE_CLOCK)

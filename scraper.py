@@ -50,6 +50,7 @@ from quotes import (
     answer_without_try,
     slept_s,
     steady_ms,
+    wall_ms,
 )
 from tradingview.browser import Launcher, LaunchSettings
 from tradingview.diagnosis import death_of, disk_is_full, first_line
@@ -198,12 +199,12 @@ class Tickers:
         """Why the ticker's quote is what it is; None if the ticker isn't tracked."""
         if (one := self.tracked().get(ticker)) is None:
             return None
-        why = one.feed.why(steady_ms(), _wall_ms()) | {"failures": one.failures}
+        why = one.feed.why(steady_ms(), wall_ms()) | {"failures": one.failures}
         return why if why["nextTryAt"] else why | {"nextTryAt": one.reopening.next_try_at}
 
     def clock_problem(self) -> str | None:
         """Any thread: what is wrong with this machine's clock, by the median of all pages; None if nothing is known."""
-        told = [one.feed.clock_behind_ms(steady_ms(), _wall_ms()) for one in self.tracked().values()]
+        told = [one.feed.clock_behind_ms(steady_ms(), wall_ms()) for one in self.tracked().values()]
         known = [behind for behind in told if behind is not None]
         return clock_problem(median(known)) if known else None
 
@@ -219,7 +220,7 @@ class Tickers:
         level = logging.DEBUG if one.complaint == trouble.reason else logging.WARNING
         log.log(level, "%s: %s: %s; next try in %.0f s", feed.ticker, trouble.state, trouble.reason, delay)
         one.complaint = trouble.reason
-        next_try_at, retry_at = round(_wall_ms() + delay * 1000), steady_ms() + delay * 1000
+        next_try_at, retry_at = wall_ms() + round(delay * 1000), steady_ms() + delay * 1000
         remembered = Trouble(trouble.state, trouble.reason, next_try_at, retry_at, trouble.alternative)
         feed.fail(remembered, void_price=trouble.void_price)
         self.tell(feed)
@@ -445,7 +446,7 @@ class Session:
 
     def _check_tab(self, tab: Tab, now: float) -> None:
         if tab.began_at is not None:
-            tab.feed.choose(steady_ms(), _wall_ms())
+            tab.feed.choose(steady_ms(), wall_ms())
         tab.check(now)
         if tab.is_closed or (one := self._tickers.tracked_of(tab.feed)) is None:
             return
@@ -812,7 +813,7 @@ class Scraper:
         self.counters["browser_failures"] += 1
         log.warning("no browser: %s; next try in %.0f s", reason, seconds)
         deadline = time.monotonic() + seconds
-        trouble = Trouble(State.ERROR, f"no browser: {reason}", round(_wall_ms() + seconds * 1000))
+        trouble = Trouble(State.ERROR, f"no browser: {reason}", wall_ms() + round(seconds * 1000))
         before = [(one.feed, one.feed.trouble) for one in self.tickers.tracked().values()]
         while not self.stopping:
             self.last_tick = time.monotonic()
@@ -883,8 +884,3 @@ def _note_rss() -> None:
     log.info(
         "this system doesn't tell the browser's PSS: --browser-max-memory counts what processes share once for each"
     )
-
-
-def _wall_ms() -> float:
-    """ms since the epoch; jumps when the machine's clock is set."""
-    return time.time() * 1000

@@ -26,10 +26,10 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from quotes import PlutoError, Quote, Ticker
+from quotes import PlutoError, Quote, Ticker, wall_ms
 from storage.file import StoreFile, tracked_of
 from storage.history import History
-from storage.intake import MAX_WAITING, Batch, Intake, wall_ms
+from storage.intake import MAX_WAITING, Batch, Intake
 from storage.ledger import FileLedger, Ledger
 from storage.remembered import Remembered
 from storage.retention import Keep, Retention

@@ -36,9 +36,8 @@ from alerts.conditions import (
 )
 from alerts.fields import Raised, alert_fields, alert_of, kept_alert, raised_fields, replaced_by, sentence_of
 from alerts.outbox import LaneFigures, Outbox
-from quotes import PlutoError, Quote, State, Ticker, steady_ms
+from quotes import PlutoError, Quote, State, Ticker, steady_ms, wall_ms
 from storage.changes import is_known
-from storage.intake import wall_ms
 from storage.ledger import AlertRow, Ledger
 from store import Keeping, NoStore
 from watchlist import NotTracked

@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 
 from alerts.courier import CantNotify, Courier, Gone
 from alerts.messages import message_of
-from quotes import PlutoError, steady_ms
-from storage.intake import wall_ms
+from quotes import PlutoError, steady_ms, wall_ms
 from storage.ledger import Delivery, DeliveryState, Ledger
 from store import Keeping
 

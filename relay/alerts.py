@@ -38,12 +38,11 @@ from alerts.conditions import Alert
 from alerts.courier import Courier
 from alerts.fields import alert_of, kept_alert, replaced_by
 from alerts.outbox import Pace, begin
-from quotes import Quote, SourceBusy, Ticker
+from quotes import Quote, SourceBusy, Ticker, wall_ms
 from relay.holder import Holder
 from relay.ledger import ALERTS, DELETE, LISTED, MAKE, NOTES, REFILL, RedisLedger, rest_of, row_of
 from relay.link import FIRST_PAUSE_S, MAX_PAUSE_S, MAY_BE_DONE, NOT_YET, EpochEnded, Link, RelaySettings
 from relay.scripts import BEGUN, STATE
-from storage.intake import wall_ms
 from storage.ledger import AlertRow, Ledger
 from store import Store
 from watchlist import NotTracked

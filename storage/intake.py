@@ -7,11 +7,10 @@ what the watchlist has become. It never does I/O and holds its lock for moments 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from quotes import Quote, Ticker, steady_ms
+from quotes import Quote, Ticker, steady_ms, wall_ms
 from storage.changes import Arrival
 
 MAX_WAITING = 50_000  # changes: 50 s of 50 tickers at 20 a second
@@ -28,11 +27,11 @@ class Intake:
     """Takes in quotes as they come. A change that finds no room is left out and counted, and leaves a gap."""
 
     def __init__(
-        self, limit: int = MAX_WAITING, *, clock: Callable[[], float] = steady_ms, wall: Callable[[], int] | None = None
+        self, limit: int = MAX_WAITING, *, clock: Callable[[], float] = steady_ms, wall: Callable[[], int] = wall_ms
     ) -> None:
         self.left_out = 0
         self.list_changes = 0  # how often the watchlist has changed
-        self._limit, self._clock, self._wall = limit, clock, wall or wall_ms
+        self._limit, self._clock, self._wall = limit, clock, wall
         self._lock = threading.Lock()
         self._newest: dict[Ticker, Quote | None] = {}  # of the tracked tickers
         self._tracked: dict[Ticker, bool] = {}  # what changed
@@ -115,7 +114,3 @@ class Intake:
     def _repeated(self, tickers: Iterable[Ticker]) -> list[Arrival]:
         at = self._wall()
         return [Arrival(at, ticker, quote) for ticker in tickers if (quote := self._newest.get(ticker)) is not None]
-
-
-def wall_ms() -> int:
-    return round(time.time() * 1000)

@@ -14,10 +14,10 @@ import urllib.request
 from contextlib import closing
 from pathlib import Path
 
-from quotes import PlutoError, Ticker, parse_ticker
+from quotes import PlutoError, Ticker, parse_ticker, wall_ms
 from settings import Settings, read_settings
 from storage.file import StoreFile
-from storage.intake import Batch, wall_ms
+from storage.intake import Batch
 from storage.schema import FromTheFuture, Lock, StoreInUse, is_unusable, path_of, read_watchlist
 
 PATIENCE_S = 5.0

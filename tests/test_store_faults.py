@@ -16,10 +16,9 @@ from drills import small_disk
 from running import PROJECT, wait_until
 from stores import BTC, ETH, Kept, changes, kept, live, plain_candles, told
 
-from quotes import State
+from quotes import State, wall_ms
 from storage.candles import INTERVALS
 from storage.history import History, Range
-from storage.intake import wall_ms
 from store import StoreState
 
 KILLS = 50

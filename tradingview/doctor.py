@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Browser, Page, WebSocket
 from playwright.sync_api import Error as BrowserError
 
-from quotes import InvalidTicker, PlutoError, Source, State, Ticker, parse_ticker, steady_ms
+from quotes import InvalidTicker, PlutoError, Source, State, Ticker, parse_ticker, steady_ms, wall_ms
 from settings import Settings, add_options, forget_secrets, settings_of
 from tradingview.browser import Launcher, LaunchSettings
 from tradingview.diagnosis import first_line
@@ -134,7 +134,7 @@ class Watch:
         if tab.wall is None and isinstance(self._trouble, Wall):
             self._trouble = None  # a person has solved the check
         if tab.began_at is not None:
-            self._feed.choose(steady_ms(), time.time() * 1000)
+            self._feed.choose(steady_ms(), wall_ms())
         self._group.check(now)
         tab.check(now)
         is_unsolved = tab.wall is not None and not tab.is_being_solved(now) and now > tab.deadline
@@ -149,7 +149,7 @@ class Watch:
         seen.frames += len(message["frames"]) if message["kind"] == "frames" else 0
         if tab.loaded_at is not None and seen.loaded_after is None:
             seen.loaded_after = self._since_start
-        strategies = self._feed.why(steady_ms(), time.time() * 1000)["strategies"]
+        strategies = self._feed.why(steady_ms(), wall_ms())["strategies"]
         for source in Source:
             if strategies[source.value]["priceText"] is not None:
                 seen.first.setdefault(source, self._since_start)
@@ -192,9 +192,9 @@ class Watch:
     def _observe(self) -> None:
         seen, tab, feed = self._seen, self._tab, self._feed
         if (trouble := self._trouble) is not None:
-            told = Trouble(trouble.state, trouble.reason, round(time.time() * 1000))
+            told = Trouble(trouble.state, trouble.reason, wall_ms())
             feed.fail(told, void_price=trouble.void_price)
-        seen.why = feed.why(steady_ms(), time.time() * 1000)
+        seen.why = feed.why(steady_ms(), wall_ms())
         seen.is_simulated = feed.quote(steady_ms()).simulated
         seen.answers = tab.answers
         seen.answered_after = None if tab.began_at is None else tab.began_at - self._began

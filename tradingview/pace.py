@@ -10,7 +10,7 @@ import logging
 import time
 from collections import deque
 
-from quotes import Ticker
+from quotes import Ticker, wall_ms
 from tradingview.patience import Patience
 
 log = logging.getLogger("pluto.pace")
@@ -147,7 +147,7 @@ class Reopening:
             self._silent_since = now
             waits = patience.reopening_waits
             self.due_at = max(now + wait, self._last_at + waits[min(self._count, len(waits) - 1)])
-            self.next_try_at = round((time.time() + self.due_at - now) * 1000)
+            self.next_try_at = wall_ms() + round((self.due_at - now) * 1000)
 
     def begin(self) -> None:
         """The page is being reopened."""

@@ -19,7 +19,7 @@ from typing import Any
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Page
 from playwright.sync_api import Error as BrowserError
 
-from quotes import State, Ticker, steady_ms
+from quotes import State, Ticker, steady_ms, wall_ms
 from tradingview.diagnosis import first_line
 from tradingview.feed import Feed, PageTrouble, printable
 from tradingview.gate import Answer, Gate, SocketRefused
@@ -276,7 +276,7 @@ class Tab:
             return
         if kind != "start" and self.wall is not None:  # the messages are the wall's
             return
-        self.feed.hear(message, steady_ms(), time.time() * 1000)
+        self.feed.hear(message, steady_ms(), wall_ms())
         if kind == "start":
             self._on_start()
         elif self.priced_at is None and self.feed.has_price:

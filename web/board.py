@@ -13,7 +13,7 @@ from typing import NamedTuple
 from unicodedata import east_asian_width
 
 from broadcast import Batch, Format
-from quotes import PlutoError, Quote, State, split_ticker
+from quotes import PlutoError, Quote, State, split_ticker, wall_ms
 
 COLUMNS, MIN_COLUMNS, MAX_COLUMNS = 80, 48, 400
 MIN_ROWS, MAX_ROWS = 5, 1_000
@@ -76,7 +76,7 @@ Paint = Callable[[str, int], str]
 
 def board(batch: Batch, *, columns: int, rows: int | None, paint: Paint) -> list[str]:
     """The lines of the table. `batch` has all tickers."""
-    now_ms = time.time() * 1000
+    now_ms = wall_ms()
     quotes = sorted((entry.quote for entry in (*batch.updates, *batch.statuses)), key=lambda quote: quote.ticker)
     shown = quotes if rows is None else quotes[: max(0, rows - 3)]
     title = _title(quotes, now_ms, paint)

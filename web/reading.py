@@ -16,11 +16,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import gevent
 
-from quotes import PlutoError, Ticker, iso_milliseconds
+from quotes import PlutoError, Ticker, iso_milliseconds, wall_ms
 from storage.candles import INTERVALS, Candle
 from storage.changes import UNRECORDED, Change
 from storage.history import Cursor, History, Page, Range
-from storage.intake import wall_ms
 from store import Store, StoreState, ask
 
 DEFAULT_LIMIT, MAX_LIMIT = 1_000, 5_000  # items of one answer
