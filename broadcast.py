@@ -20,7 +20,6 @@ no more memory, delays nobody, and is up to date once it has caught up. A client
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import secrets
@@ -48,6 +47,7 @@ from quotes import (
     Quote,
     State,
     Ticker,
+    compact_json,
     parse_tickers,
     steady_ms,
     wall_ms,
@@ -391,7 +391,7 @@ class Table:
 
     def _entry(self, quote: Quote, sequence: int, tracked: int) -> Entry:
         number = max(quote.position or 0, self.position) if self.stream else sequence
-        text = json.dumps(wire_fields(quote, number), separators=(",", ":"), ensure_ascii=False)
+        text = compact_json(wire_fields(quote, number))
         return Entry(quote, sequence, tracked, text, number)
 
     def _note_origin(self, quote: Quote) -> None:

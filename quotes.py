@@ -528,6 +528,11 @@ def wire_fields(quote: Quote, sequence: int) -> dict[str, Any]:
     return wire
 
 
+def compact_json(value: object) -> str:
+    """JSON without spaces, in which letters of any script stay as they are."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
 def iso_milliseconds(text: object) -> int | None:
     """An ISO time in ms since the epoch, UTC unless it says otherwise; None if it isn't one."""
     try:

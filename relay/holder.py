@@ -23,8 +23,8 @@ from redis.exceptions import RedisError
 from alerts.book import Alerts
 from alerts.courier import Courier
 from alerts.outbox import TOO_MANY_WAIT, Outbox, Pace
-from quotes import Quote, Ticker, steady_ms
-from relay.ledger import LEAVE, TAKE, WRITE, RedisLedger, row_of, text_of
+from quotes import Quote, Ticker, compact_json, steady_ms
+from relay.ledger import LEAVE, TAKE, WRITE, RedisLedger, row_of
 from relay.link import CALL_LIMIT_S, FIRST_PAUSE_S, MAX_PAUSE_S, Link, RelaySettings, sentence_of
 from storage.ledger import Ledger
 from store import MAX_ORDERS, Order
@@ -193,7 +193,7 @@ class Holder:
         term, asked = self.term, steady_ms()
         fence, judged = (0, {}) if term is None else (term.fence, term.book.last_prices())
         notifies = int(bool(self._couriers))
-        told, got, ends = self.link.run(TAKE, self._settings.name, fence, LEASE_MS, notifies, text_of(judged))
+        told, got, ends = self.link.run(TAKE, self._settings.name, fence, LEASE_MS, notifies, compact_json(judged))
         self.link.note_time(asked, told)
         self._due = asked + TICK_MS
         if term is not None and int(got) == fence:

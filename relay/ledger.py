@@ -24,7 +24,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from quotes import State
+from quotes import State, compact_json
 from relay.link import EpochEnded, Link
 from relay.scripts import ALERT_KEYS, QUOTES, STATE, from_json
 from storage.ledger import (
@@ -227,7 +227,7 @@ class RedisLedger:
     @property
     def written(self) -> list[str | int]:
         """The arguments of WRITE after the fence."""
-        return [text_of(self.parts), MAX_RAISED, MAX_UNDELIVERED]
+        return [compact_json(self.parts), MAX_RAISED, MAX_UNDELIVERED]
 
     # --- alerts -------------------------------------------------------------------------------------------------------
 
@@ -259,8 +259,8 @@ class RedisLedger:
         """Void if its alert is not there any more. How many others have to go is known once it is written."""
         deliveries = list(deliveries)
         targets = ",".join(delivery.target for delivery in deliveries)
-        flat = [text for delivery in deliveries for text in (delivery.target, text_of(delivery))]
-        self.parts.append(["raised", id, fields["alert"], targets, text_of(fields), flat])
+        flat = [text for delivery in deliveries for text in (delivery.target, compact_json(delivery))]
+        self.parts.append(["raised", id, fields["alert"], targets, compact_json(fields), flat])
         return 0
 
     def raised(self, limit: int) -> list[dict[str, Any]]:
@@ -278,7 +278,7 @@ class RedisLedger:
 
     def keep_delivery(self, delivery: Delivery) -> None:
         is_waiting = delivery.state is DeliveryState.WAITING
-        self.parts.append(["delivery", delivery.raised, delivery.target, is_waiting, text_of(delivery)])
+        self.parts.append(["delivery", delivery.raised, delivery.target, is_waiting, compact_json(delivery)])
 
     def waiting(self, target: str, limit: int) -> Iterator[tuple[dict[str, Any], Delivery]]:
         (places,) = self._ask(("ZRANGEBYLEX", WAITING, f"[{target} ", f"({target}!", "LIMIT", 0, limit))
@@ -329,7 +329,7 @@ class RedisLedger:
 def rest_of(row: AlertRow) -> str:
     """An alert as Redis has it, after its number."""
     raised_at = "-" if row.raised_at is None else row.raised_at
-    return f"{row.fields['ticker']} {row.armed:d} {raised_at} {text_of(row.fields)}"
+    return f"{row.fields['ticker']} {row.armed:d} {raised_at} {compact_json(row.fields)}"
 
 
 def row_of(id: str, rest: str) -> AlertRow:
@@ -342,7 +342,3 @@ def names_of(place: str) -> tuple[str, str]:
     """The names in `raised` of a member of `waiting`: what was raised, and its delivery."""
     target, _, id = place.split(" ")
     return id, f"{id} {target}"
-
-
-def text_of(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -29,7 +29,7 @@ from dataclasses import fields
 from enum import StrEnum
 from itertools import chain
 
-from quotes import NOT_OPENED, Quote, Source, State, Ticker
+from quotes import NOT_OPENED, Quote, Source, State, Ticker, compact_json
 
 _NAMES = ("state", "quotes", "proofs", "leases", "scrapers", "stream", "retries")
 _NAMES_OF_ALERTS = ("desks", "alerts", "judged", "raised", "rung", "waiting", "notes")  # see relay.ledger
@@ -217,7 +217,7 @@ def to_json(quote: Quote, proof: int | None = None) -> str:
     known = {name: value for name, usual in _USUAL.items() if (value := getattr(quote, name)) != usual}
     if proof is not None:
         known["proof"] = proof
-    return json.dumps(known, separators=(",", ":"), ensure_ascii=False)
+    return compact_json(known)
 
 
 def from_json(text: str, position: int) -> tuple[Quote, int | None]:

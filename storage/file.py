@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from quotes import Quote, Source, State, Ticker
+from quotes import Quote, Source, State, Ticker, compact_json
 from storage.candles import LEVELS, Candle, Rollup
 from storage.changes import SIMULATED, Arrival, Change, Row, change_of, state_of
 from storage.intake import Batch
@@ -172,7 +172,7 @@ def candle_of(row: tuple[int, int, int, str, str, str, str]) -> Candle:
 
 def quote_text(quote: Quote) -> str:
     known = {name: value for name in QUOTE_FIELDS if (value := getattr(quote, name)) is not None}
-    return json.dumps(known, separators=(",", ":"), ensure_ascii=False)
+    return compact_json(known)
 
 
 def tracked_of(row: tuple[str, str | None]) -> tuple[Ticker, Quote | None]:

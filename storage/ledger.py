@@ -14,7 +14,7 @@ from enum import StrEnum
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
-from quotes import State
+from quotes import State, compact_json
 from storage.changes import STATES
 
 MAX_RAISED = 1_000  # kept; the oldest go, unless a delivery waits
@@ -130,7 +130,7 @@ class FileLedger:
         return [AlertRow(id, json.loads(fields), bool(armed), raised_at) for id, fields, armed, raised_at in rows]
 
     def keep_alert(self, row: AlertRow) -> None:
-        self._execute(KEEP, (row.id, _json(row.fields), row.armed, row.raised_at))
+        self._execute(KEEP, (row.id, compact_json(row.fields), row.armed, row.raised_at))
 
     def forget_alert(self, id: str) -> None:
         self._execute("DELETE FROM alert WHERE id = ?", (id,))
@@ -142,7 +142,7 @@ class FileLedger:
     # --- what was raised ----------------------------------------------------------------------------------------------
 
     def keep_raised(self, id: str, at: int, fields: Mapping[str, Any], deliveries: Iterable[Delivery]) -> int:
-        self._execute("INSERT OR IGNORE INTO raised (id, at, fields) VALUES (?, ?, ?)", (id, at, _json(fields)))
+        self._execute("INSERT OR IGNORE INTO raised (id, at, fields) VALUES (?, ?, ?)", (id, at, compact_json(fields)))
         rows = "INSERT OR IGNORE INTO delivery VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         self._execute_many(rows, deliveries)
         self._execute(DROP_EDGE, (MAX_RAISED,))
@@ -196,7 +196,3 @@ def _fields(delivery: Delivery) -> dict[str, Any]:
     fields = {"to": delivery.name, "state": delivery.state, "tries": delivery.tries}
     known = {"error": delivery.error or None, "nextTryAt": delivery.next_try_at}
     return fields | {name: value for name, value in known.items() if value is not None}
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

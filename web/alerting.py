@@ -6,7 +6,6 @@ about prices. Everything here runs on the hub thread but what announces, which a
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -16,6 +15,7 @@ import gevent
 from alerts.book import AlertDesk, Fate, Writing
 from alerts.fields import Raised, alert_fields, raised_fields, sentence_of
 from broadcast import Broadcaster
+from quotes import compact_json
 from store import Store
 from web.reading import KEEP_LIMIT_S, on_pool
 
@@ -50,7 +50,7 @@ def announce(broadcaster: Broadcaster, raised: Raised, may_be_lost: bool) -> Non
 
 def announce_fields(broadcaster: Broadcaster, raised: Mapping[str, Any]) -> None:
     """The same, of what another process may have raised."""
-    text = json.dumps({"type": "alert", **raised}, separators=(",", ":"), ensure_ascii=False)
+    text = compact_json({"type": "alert", **raised})
     broadcaster.announce(raised["ticker"], text)
 
 

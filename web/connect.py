@@ -34,7 +34,7 @@ from alerts.book import AlertDesk
 from broadcast import MAX_RATE, Batch, Broadcaster, Entry, Format, Subscription, filter_of, interval_of
 from proto.crypto.v1 import crypto_service_pb2 as pb
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceSync, CryptoPriceServiceWSGIApplication
-from quotes import InvalidTicker, PlutoError, QuoteSource, Ticker, parse_ticker, wire_fields
+from quotes import InvalidTicker, PlutoError, QuoteSource, Ticker, compact_json, parse_ticker, wire_fields
 from storage.changes import UNRECORDED
 from store import Store
 from watchlist import Watchlist
@@ -92,7 +92,7 @@ def as_json(entry: Entry) -> bytes:
     data = entry.encoded.get("proto_json")
     if data is None:
         fields = {name: _TEXTS.get(name, _same)(value) for name, value in _known(entry).items()}
-        data = entry.encoded["proto_json"] = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+        data = entry.encoded["proto_json"] = compact_json(fields).encode()
     return data
 
 
@@ -162,7 +162,7 @@ def envelope(message: bytes, flags: int = 0) -> bytes:
 def connect_end(end: End) -> bytes:
     """The envelope that ends a Connect stream with an error."""
     error = {"error": {"code": end.code.value, "message": end.message}}
-    return envelope(json.dumps(error, separators=(",", ":")).encode(), CONNECT_END)
+    return envelope(compact_json(error).encode(), CONNECT_END)
 
 
 def grpc_web_end(end: End) -> bytes:
@@ -237,7 +237,7 @@ class Listing:
         self.message = pb.GetTickersResponse(
             tickers=[entry.quote.ticker for entry in entries], prices=[price_update(entry) for entry in entries]
         )
-        tickers = json.dumps(list(self.message.tickers), separators=(",", ":")).encode()
+        tickers = compact_json(list(self.message.tickers)).encode()
         prices = b",".join(as_json(entry) for entry in entries)
         self.encoded = {
             "proto": self.message.SerializeToString(),

@@ -7,12 +7,12 @@ sends nothing and decides nothing: pure functions, for any thread. Connect's for
 
 from __future__ import annotations
 
-import json
 import struct
 
 from geventwebsocket.websocket import Header, WebSocket
 
 from broadcast import RETRY_MS, Batch, Entry, Format
+from quotes import compact_json
 
 
 def messages(batch: Batch, *, with_id: bool = False) -> list[tuple[str, str]]:
@@ -22,16 +22,16 @@ def messages(batch: Batch, *, with_id: bool = False) -> list[tuple[str, str]]:
     """
     named: list[tuple[str, str]] = []  # the event's name, and the members of its JSON object
     if batch.tickers is not None:
-        not_tracked = f',"notTracked":{_json(batch.not_tracked)}' if batch.not_tracked else ""
-        named.append(("tickers", f'"type":"tickers","tickers":{_json(batch.tickers)}{not_tracked}'))
+        not_tracked = f',"notTracked":{compact_json(batch.not_tracked)}' if batch.not_tracked else ""
+        named.append(("tickers", f'"type":"tickers","tickers":{compact_json(batch.tickers)}{not_tracked}'))
     if batch.statuses:
         named.append(("status", _updates("status", batch.statuses, batch.timestamp)))
     if batch.updates or batch.resumed is not None:
-        resumed = "" if batch.resumed is None else f',"resumed":{_json(batch.resumed)}'
+        resumed = "" if batch.resumed is None else f',"resumed":{compact_json(batch.resumed)}'
         named.append(("", _updates("batch_update", batch.updates, batch.timestamp) + resumed))
     if with_id and named:
         name, members = named[-1]
-        named[-1] = name, f'{members},"id":{_json(batch.id)}'
+        named[-1] = name, f'{members},"id":{compact_json(batch.id)}'
     return [(name, f"{{{members}}}") for name, members in named]
 
 
@@ -42,10 +42,6 @@ def _updates(kind: str, entries: list[Entry], timestamp: int) -> str:
 
 def _heartbeat(now_ms: int) -> str:
     return f'{{"type":"heartbeat","timestamp":{now_ms}}}'
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 # --- server-sent events -----------------------------------------------------------------------------------------------
@@ -87,7 +83,7 @@ def encode_websocket(batch: Batch) -> bytes:
 
 
 def greet_websocket(client_id: str) -> bytes:
-    return websocket_text(_json({"type": "connected", "clientId": client_id}))
+    return websocket_text(compact_json({"type": "connected", "clientId": client_id}))
 
 
 def heartbeat_websocket(now_ms: int) -> bytes:
@@ -96,7 +92,7 @@ def heartbeat_websocket(now_ms: int) -> bytes:
 
 def end_websocket(retry_ms: int) -> bytes:
     going_away = websocket_frame(WebSocket.OPCODE_CLOSE, struct.pack("!H", 1001))
-    return websocket_text(_json({"type": "shutdown", "retry": retry_ms})) + going_away
+    return websocket_text(compact_json({"type": "shutdown", "retry": retry_ms})) + going_away
 
 
 def websocket_text(text: str) -> bytes:

@@ -7,7 +7,6 @@ thread.
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import gevent
 
-from quotes import PlutoError, Ticker, iso_milliseconds, wall_ms
+from quotes import PlutoError, Ticker, compact_json, iso_milliseconds, wall_ms
 from storage.candles import INTERVALS, Candle
 from storage.changes import UNRECORDED, Change
 from storage.history import Cursor, History, Page, Range
@@ -133,7 +132,7 @@ def found_json(store: Store, question: Question) -> bytes | None:
             return None
         next = None if found.next is None else str(found.next)
         answer = {question.name: found.items, "next": next, "recordedSince": found.since}
-        return json.dumps(answer, separators=(",", ":")).encode() + b"\n"
+        return compact_json(answer).encode() + b"\n"
 
     return off_hub(store, read)
 
