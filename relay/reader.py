@@ -104,7 +104,9 @@ class Reader:
                 self._say(self._mirror[ticker])
 
     def quote(self, ticker: Ticker) -> Quote | None:
-        return self._mirror.get(ticker)
+        """The ticker's quote as it may be shown now."""
+        quote = self._mirror.get(ticker)
+        return None if quote is None else quote.as_of(steady_ms(), self.why_expired(ticker))
 
     def tickers(self) -> list[Ticker]:
         """Those in Redis."""

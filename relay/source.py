@@ -29,7 +29,6 @@ from quotes import (
     SourceState,
     Ticker,
     answer_without_try,
-    steady_ms,
 )
 from relay.link import MAY_BE_DONE, NO_REDIS, Link, RelaySettings
 from relay.publisher import Publisher
@@ -127,7 +126,7 @@ class Relay:
             return self.scraper.retry(ticker)
         assert self.reader is not None
         quote = self.reader.quote(ticker)
-        if quote is not None and (answer := answer_without_try(ticker, quote.as_of(steady_ms()).state)):
+        if quote is not None and (answer := answer_without_try(ticker, quote.state)):
             return answer
         waits_ms = self._command(RETRY, ticker, round(BETWEEN_TRIES_S * 1000), else_say=f"{ticker} can't be tried now")
         if waits_ms > 0:
