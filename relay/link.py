@@ -11,6 +11,7 @@ import secrets
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,8 +21,8 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 from redis.retry import Retry
 
-from quotes import PlutoError, Quote, Ticker, steady_ms
-from relay.scripts import BEGIN, CHANGE, KEYS, PRELUDE, How, change_args
+from quotes import NOT_OPENED, PlutoError, Quote, State, Ticker, steady_ms
+from relay.scripts import BEGIN, CHANGE, KEYS, PRELUDE, How, to_json
 
 log = logging.getLogger("pluto.relay")
 
@@ -48,14 +49,9 @@ class RelaySettings:
     stream_length: int = STREAM_LENGTH
 
     def change(self, how: How, tickers: Iterable[Ticker]) -> list[str | int]:
-        """The arguments of CHANGE."""
-        return change_args(
-            how,
-            tickers,
-            max_tickers=self.max_tickers,
-            stream_length=self.stream_length,
-            simulated=self.simulated,
-        )
+        """The arguments of CHANGE. An added ticker is starting until a scraper tells more."""
+        first = [Quote(ticker, State.STARTING, simulated=self.simulated, reason=NOT_OPENED) for ticker in tickers]
+        return [self.stream_length, how, self.max_tickers, *chain(*((quote.ticker, to_json(quote)) for quote in first))]
 
 
 class RedisRefused(PlutoError):

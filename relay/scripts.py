@@ -24,12 +24,11 @@ stopped, or that couldn't reach Redis for a while, is refused exactly when anoth
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from enum import StrEnum
-from itertools import chain
 
-from quotes import NOT_OPENED, Quote, Source, State, Ticker, compact_json
+from quotes import Quote, Source, State, compact_json
 
 _NAMES = ("state", "quotes", "proofs", "leases", "scrapers", "stream", "retries")
 _NAMES_OF_ALERTS = ("desks", "alerts", "judged", "raised", "rung", "waiting", "notes")  # see relay.ledger
@@ -226,14 +225,6 @@ def from_json(text: str, position: int) -> tuple[Quote, int | None]:
     values = {name: value for name, value in told.items() if name in _USUAL}
     values |= {name: kind(values[name]) for name, kind in _ENUMS.items() if name in values}
     return Quote(**values, position=position), told.get("proof")
-
-
-def change_args(
-    how: How, tickers: Iterable[Ticker], *, max_tickers: int, stream_length: int, simulated: bool
-) -> list[str | int]:
-    """The arguments of CHANGE. An added ticker is starting until a scraper tells more."""
-    first = [Quote(ticker, State.STARTING, simulated=simulated, reason=NOT_OPENED) for ticker in tickers]
-    return [stream_length, how, max_tickers, *chain(*((quote.ticker, to_json(quote)) for quote in first))]
 
 
 def pairs_of(flat: Sequence[str]) -> dict[str, str]:
