@@ -77,9 +77,9 @@ def ask_pluto(settings: Settings, tickers: list[Ticker]) -> int:
     """Imports by way of the Pluto that runs."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/api/watchlist"
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {settings.access_token}"}
-    if not settings.access_token:
-        del headers["Authorization"]
+    headers = {"Content-Type": "application/json"}
+    if settings.access_token:
+        headers["Authorization"] = f"Bearer {settings.access_token}"
     body = json.dumps({"tickers": tickers}).encode()
     try:
         with urllib.request.urlopen(
