@@ -27,7 +27,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from flask import Flask
@@ -55,6 +55,7 @@ from web.history import history_routes
 from web.limits import Ask, Share
 from web.logs import Console, log_failure, start_logging
 from web.parts import Parts
+from web.reading import on_pool
 from web.routes import Segment, routes
 from web.server import Limits, Server, listen, reserve
 from web.supervision import HubWatchdog, Simulator, Supervisor
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
     from relay.link import RelaySettings
     from relay.reader import Reader
     from relay.source import Relay
-    from scraper import Scraper, ScraperSettings
+    from scraper import Scraper
 
 PROJECT = Path(__file__).parent
 CANT_START, GAVE_UP = 1, 3  # exit codes; 2 is argparse's, for a wrong setting
@@ -75,8 +76,6 @@ ONLY_SCRAPES = "This process only scrapes. Ask one that runs with --role web or 
 CATCH_UP_S = 1.0  # for Redis to tell all that it has
 LEAVE_GRACE_S = 0.1  # for clients that have just connected to begin
 STOP_GRACE_S = 0.3  # for streams to send their last event
-
-T = TypeVar("T")
 
 log = logging.getLogger("pluto")
 
@@ -152,7 +151,7 @@ def _alerts(settings: Settings, store: Store, broadcaster: Broadcaster, relay: R
 def _relay(
     settings: Settings, broadcaster: Broadcaster, tell: Callable[[Quote], None], open_files: int | None
 ) -> tuple[Relay, Watchlist]:
-    """The relay, and the watchlist that it backs. Only this imports them, and redis-py."""
+    """The relay, and the watchlist that it backs. Without --redis nothing imports what needs redis-py."""
     from relay.link import RelaySettings
     from relay.source import Relay
 
@@ -162,10 +161,7 @@ def _relay(
     hub, pool = gevent.get_hub(), ThreadPool(1)  # a thread for changes of the list alone: they wait for Redis
 
     def change(how: str, tickers: list[Ticker]) -> list[Ticker]:
-        refused: list[Ticker] | PlutoError = pool.apply(_caught, (relay.change, how, tickers))
-        if isinstance(refused, PlutoError):
-            raise refused
-        return refused
+        return on_pool(lambda: relay.change(how, tickers), pool)
 
     watchlist = Watchlist(settings.max_tickers, change)
     if settings.role != "web":
@@ -196,35 +192,16 @@ def _share(settings: RelaySettings) -> Share:
     return share
 
 
-def _caught(call: Callable[..., T], *args: Any) -> T | PlutoError:
-    """For a thread of a pool, which would print what is raised there."""
-    try:
-        return call(*args)
-    except PlutoError as error:
-        return error
-
-
 def _follow(watchlist: Watchlist, reader: Reader) -> None:
     watchlist.follow(reader.tickers())
     reader.list_followed()
 
 
 def make_scraper(settings: Settings, tell: Callable[[Quote], None], open_files: int | None) -> Scraper:
-    """Only this imports what needs Playwright: a process that only serves does without."""
-    from scraper import Scraper
+    """Imports what needs Playwright not before: a process that only serves does without."""
+    from scraper import Scraper, ScraperSettings
 
-    return Scraper(_scraper_settings(settings, open_files), tell)
-
-
-def _store_settings(settings: Settings, crew: str) -> StoreSettings:
-    keep = Keep(settings.keep_changes, settings.keep_minutes, settings.store_max_size)
-    return StoreSettings(path_of(settings.data, demo=settings.demo) if settings.store else None, keep, crew=crew)
-
-
-def _scraper_settings(settings: Settings, open_files: int | None) -> ScraperSettings:
-    from scraper import ScraperSettings
-
-    return ScraperSettings(
+    scraper_settings = ScraperSettings(
         settings.source_url.rstrip("/"),
         settings.browser or None,
         settings.headed,
@@ -238,6 +215,12 @@ def _scraper_settings(settings: Settings, open_files: int | None) -> ScraperSett
         browser_max_memory=settings.browser_max_memory,
         open_files=open_files,
     )
+    return Scraper(scraper_settings, tell)
+
+
+def _store_settings(settings: Settings, crew: str) -> StoreSettings:
+    keep = Keep(settings.keep_changes, settings.keep_minutes, settings.store_max_size)
+    return StoreSettings(path_of(settings.data, demo=settings.demo) if settings.store else None, keep, crew=crew)
 
 
 def create_app(parts: Parts) -> Flask:

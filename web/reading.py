@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import gevent
+from gevent.threadpool import ThreadPool
 
 from quotes import PlutoError, Ticker, compact_json, iso_milliseconds, wall_ms
 from storage.candles import INTERVALS, Candle
@@ -192,8 +193,8 @@ def off_hub(store: Store, read: Callable[[History], T]) -> T:
     return on_pool(lambda: ask(store, read))
 
 
-def on_pool(call: Callable[[], T]) -> T:
-    """What `call` returns, on a thread of the pool: it may block. Raises the PlutoErrors that it raises."""
+def on_pool(call: Callable[[], T], pool: ThreadPool | None = None) -> T:
+    """What `call` returns, on a thread of the pool, by default the hub's: it may block. Raises its PlutoErrors."""
 
     def attempt() -> T | PlutoError:
         """The pool would print what is raised there."""
@@ -202,7 +203,7 @@ def on_pool(call: Callable[[], T]) -> T:
         except PlutoError as error:
             return error
 
-    value: T | PlutoError = gevent.get_hub().threadpool.apply(attempt)
+    value: T | PlutoError = (gevent.get_hub().threadpool if pool is None else pool).apply(attempt)
     if isinstance(value, PlutoError):
         raise value
     return value
@@ -211,12 +212,9 @@ def on_pool(call: Callable[[], T]) -> T:
 def find(history: History, question: Question) -> Found | None:
     """A page of what is asked for; None if nothing is kept of the ticker."""
     if question.width is None:
-        points = history.changes(question.ticker, question.range)
-        return (
-            None
-            if points is None
-            else Found([point_fields(change) for change in points.items], points.next, points.since)
-        )
+        if (points := history.changes(question.ticker, question.range)) is None:
+            return None
+        return Found([point_fields(change) for change in points.items], points.next, points.since)
     candles = history.candles(question.ticker, question.width, question.range)
     return None if candles is None else _candles_found(candles, question.width)
 
