@@ -232,7 +232,7 @@ def create_app(parts: Parts) -> Flask:
     app.register_blueprint(history_routes)
     app.register_blueprint(alert_routes)
     app.extensions["pluto"] = parts
-    connect = ConnectApplication(parts.watchlist, parts.broadcaster, parts.source, parts.store, parts.alerts)
+    connect = ConnectApplication(parts)
     guarded_connect = parts.access.guard(connect, f"{connect.path}AddTicker", refuse)
     guarded_flask = parts.access.guard(app.wsgi_app, "/api/tickers")
 

@@ -1,8 +1,8 @@
 """Connect: crypto.v1.CryptoPriceService for clients of Connect and gRPC-Web, as JSON and as protobuf.
 
-This file owns the service, its four stream formats, how quotes are written as its messages, and the refusal of plain
+This file owns the service, the formats of its streams, how quotes are written as its messages, and the refusal of plain
 gRPC. The official library reads every request, answers the unary ones and begins the streams. The broadcaster sends a
-stream's bytes. Everything runs on the hub thread, and nothing here waits.
+stream's bytes. Everything runs on the hub thread; a call that takes a disk or Redis waits on the hub's thread pool.
 """
 
 from __future__ import annotations
@@ -30,16 +30,14 @@ from protobuf.wkt import Any as AnyMessage
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
-from alerts.book import AlertDesk
-from broadcast import MAX_RATE, Batch, Broadcaster, Entry, Format, Subscription, filter_of, interval_of
+from broadcast import MAX_RATE, Batch, Entry, Format, Subscription, filter_of, interval_of
 from proto.crypto.v1 import crypto_service_pb2 as pb
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceSync, CryptoPriceServiceWSGIApplication
-from quotes import InvalidTicker, PlutoError, QuoteSource, Ticker, compact_json, parse_ticker, wire_fields
+from quotes import InvalidTicker, PlutoError, Ticker, compact_json, parse_ticker, wire_fields
 from storage.changes import UNRECORDED
-from store import Store
-from watchlist import Watchlist
 from web.alerting import all_alerts, delete_alert, make_alert, raised_alerts
 from web.errors import ANSWERS, CODES, answer
+from web.parts import Parts
 from web.reading import NO_HISTORY, Found, find, limit_of, off_hub, on_pool, question_of, until_kept
 from web.stream import Stream
 from web.wsgi import ADDRESS, BEGAN_AT, HAND_OVER
@@ -284,41 +282,38 @@ _call: ContextVar[Call] = ContextVar("call")
 class Service(CryptoPriceServiceSync):
     """The ten calls."""
 
-    def __init__(
-        self, watchlist: Watchlist, broadcaster: Broadcaster, source: QuoteSource, store: Store, alerts: AlertDesk
-    ) -> None:
-        self._watchlist, self._broadcaster, self._source, self._store = watchlist, broadcaster, source, store
-        self._alerts = alerts
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         self.listing = Listing([])
 
     def add_ticker(self, request: pb.AddTickerRequest, context: Context) -> pb.AddTickerResponse:
-        add = self._watchlist.add
+        add = self._parts.watchlist.add
         return self._do(lambda ticker: add(ticker).message, request.ticker, context, pb.AddTickerResponse)
 
     def remove_ticker(self, request: pb.RemoveTickerRequest, context: Context) -> pb.RemoveTickerResponse:
-        remove = self._watchlist.remove
+        remove = self._parts.watchlist.remove
         return self._do(lambda ticker: remove(ticker).message, request.ticker, context, pb.RemoveTickerResponse)
 
     def retry_ticker(self, request: pb.RetryTickerRequest, context: Context) -> pb.RetryTickerResponse:
         return self._do(self._retry, request.ticker, context, pb.RetryTickerResponse)
 
     def _retry(self, ticker: Ticker) -> str:
-        self._watchlist.check(ticker)
-        return on_pool(lambda: self._source.retry(ticker))
+        self._parts.watchlist.check(ticker)
+        return on_pool(lambda: self._parts.source.retry(ticker))
 
     def _do(self, work: Callable[[Ticker], str], text: str, context: Context, response: type[Done]) -> Done:
         """Answers a malformed ticker with success=false and the reason, not with an error, as the original does."""
         with self._answering(context):
             try:
                 message = work(parse_ticker(text))
-                until_kept(self._store)
+                until_kept(self._parts.store)
                 return response(success=True, message=message)
             except InvalidTicker as invalid:
                 return response(success=False, message=str(invalid))
 
     def get_tickers(self, request: pb.GetTickersRequest, context: Context) -> pb.GetTickersResponse:
         with self._answering(context):
-            entries = self._broadcaster.table.entries
+            entries = self._parts.broadcaster.table.entries
             if self.listing.entries != entries:
                 self.listing = Listing(entries)
             context.response_headers["cache-control"] = "no-store"
@@ -327,9 +322,9 @@ class Service(CryptoPriceServiceSync):
     def get_history(self, request: pb.GetHistoryRequest, context: Context) -> pb.GetHistoryResponse:
         with self._answering(context):
             question = question_of(parse_ticker(request.ticker), _texts_of(request))
-            found = off_hub(self._store, lambda history: find(history, question))
+            found = off_hub(self._parts.store, lambda history: find(history, question))
             if found is None:
-                self._watchlist.check(question.ticker, NO_HISTORY)
+                self._parts.watchlist.check(question.ticker, NO_HISTORY)
             context.response_headers["cache-control"] = "no-store"
             items, next, since = found or Found([], None, None)
             kind: type[Message] = pb.Point if question.width is None else pb.Candle
@@ -339,23 +334,24 @@ class Service(CryptoPriceServiceSync):
     def create_alert(self, request: pb.CreateAlertRequest, context: Context) -> pb.CreateAlertResponse:
         with self._answering(context):
             asked = {**asked_alert(request.alert), "replaces": request.replaces}
-            message, fields = make_alert(self._alerts, self._store, asked)
+            message, fields = make_alert(self._parts.alerts, self._parts.store, asked)
             return pb.CreateAlertResponse(message=message, alert=message_of(pb.Alert, fields))
 
     def get_alerts(self, request: pb.GetAlertsRequest, context: Context) -> pb.GetAlertsResponse:
         with self._answering(context):
             context.response_headers["cache-control"] = "no-store"
-            return pb.GetAlertsResponse(alerts=[message_of(pb.Alert, alert) for alert in all_alerts(self._alerts)])
+            alerts = [message_of(pb.Alert, alert) for alert in all_alerts(self._parts.alerts)]
+            return pb.GetAlertsResponse(alerts=alerts)
 
     def delete_alert(self, request: pb.DeleteAlertRequest, context: Context) -> pb.DeleteAlertResponse:
         with self._answering(context):
-            return pb.DeleteAlertResponse(message=delete_alert(self._alerts, self._store, request.id))
+            return pb.DeleteAlertResponse(message=delete_alert(self._parts.alerts, self._parts.store, request.id))
 
     def get_raised_alerts(self, request: pb.GetRaisedAlertsRequest, context: Context) -> pb.GetRaisedAlertsResponse:
         with self._answering(context):
             limit = limit_of(str(request.limit) if request.limit else "")
             context.response_headers["cache-control"] = "no-store"
-            raised = [raised_alert(fields) for fields in raised_alerts(self._alerts, limit)]
+            raised = [raised_alert(fields) for fields in raised_alerts(self._parts.alerts, limit)]
             return pb.GetRaisedAlertsResponse(raised=raised)
 
     def stream_prices(self, request: pb.StreamPricesRequest, context: Context) -> Iterator[pb.PriceUpdate]:
@@ -365,11 +361,11 @@ class Service(CryptoPriceServiceSync):
             formats = FORMATS[call.content_type]
             subscription = Subscription(
                 formats.all_states if request.all_states else formats.current,
-                filter_of(request.tickers, self._watchlist.max_tickers),
+                filter_of(request.tickers, self._parts.watchlist.max_tickers),
                 interval_of(request.max_rate or MAX_RATE),
                 chunked=call.hand_over is not None,
             )
-            client = self._broadcaster.clients.admit(subscription, address=call.address)
+            client = self._parts.broadcaster.clients.admit(subscription, address=call.address)
             if seconds_left is not None:
                 client.end_after(seconds_left)
             call.stream = Stream(client, call.hand_over)
@@ -409,10 +405,8 @@ def _failure(code: str) -> bytes:
 class ConnectApplication:
     """The service as a WSGI application for all addresses that begin with `path`."""
 
-    def __init__(
-        self, watchlist: Watchlist, broadcaster: Broadcaster, source: QuoteSource, store: Store, alerts: AlertDesk
-    ) -> None:
-        service = Service(watchlist, broadcaster, source, store, alerts)
+    def __init__(self, parts: Parts) -> None:
+        service = Service(parts)
         codecs = [ListingCodec(codec, service) for codec in google_protobuf_codecs()]
         self._library = CryptoPriceServiceWSGIApplication(service, read_max_bytes=MAX_MESSAGE, codecs=codecs)
         self.path = f"{self._library.path}/"
