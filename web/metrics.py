@@ -27,7 +27,10 @@ from web.parts import Parts
 __all__ = ["CONTENT_TYPE", "Figures", "performance", "prometheus_text"]
 
 MAX_EVENTS = 200  # values of one label. The parts count under fixed words; this limit makes sure of it
-TRANSPORTS = ("sse", "websocket", "connect+json", "connect+proto", "grpc-web+json", "grpc-web+proto")
+TRANSPORTS = (
+    *("sse", "websocket", "board"),
+    *("connect+json", "connect+proto", "grpc-web+json", "grpc-web+proto", "grpc-web-text"),
+)
 
 # The broadcaster's counters that are metrics of their own: the counter, the metric, what it counts.
 STREAM_COUNTERS = (
@@ -58,8 +61,6 @@ DELAYS = (
     ("lateness", "pluto_flush_lateness_seconds", "From the moment a flush is due until it begins."),
     ("lag", "pluto_lag_duration_seconds", "From the moment a client's socket is full until the client has caught up."),
 )
-
-
 OTHER_COUNTERS = ("prices_", "refused: ", "relay_")  # of the source, which aren't events of pages and browser
 
 
