@@ -78,16 +78,17 @@ def board(batch: Batch, *, columns: int, rows: int | None, paint: Paint) -> list
     """The lines of the table. `batch` has all tickers."""
     now_ms = wall_ms()
     quotes = sorted((entry.quote for entry in (*batch.updates, *batch.statuses)), key=lambda quote: quote.ticker)
-    shown = quotes if rows is None else quotes[: max(0, rows - 3)]
     title = _title(quotes, now_ms, paint)
     if not quotes:
         return [title, 'No tickers. Add one: curl -X POST …/api/tickers with {"ticker":"BTCUSD"}'[:columns]]
-    table = [HEAD, *(_row(quote, now_ms) for quote in shown)]
-    table += [Row(ticker, "–", "", "not tracked", "") for ticker in batch.not_tracked]
-    widths = [max(map(width, column)) for column in list(zip(*(row[:5] for row in table), strict=True))]
+    whole = [_row(quote, now_ms) for quote in quotes]
+    whole += [Row(ticker, "–", "", "not tracked", "") for ticker in batch.not_tracked]
+    shown = whole if rows is None else whole[: rows - 3]
+    table = [HEAD, *shown]
+    widths = [max(map(width, column)) for column in zip(*(row[:5] for row in table), strict=True)]
     lines = [title, *(_line(row, widths, columns, paint) for row in table)]
-    if len(shown) < len(quotes):
-        lines.append(f"… and {len(quotes) - len(shown)} more")
+    if len(shown) < len(whole):
+        lines.append(f"… and {len(whole) - len(shown)} more")
     return lines
 
 
