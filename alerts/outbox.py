@@ -95,7 +95,7 @@ class Record:
 class Lane:
     """One notify URL: its letters, its thread, its courier.
 
-    `may_send` is asked before each try. `clock` is in steady ms, `wall` in ms since the epoch.
+    `may_send` is asked before each try. `wall` is in ms since the epoch.
     """
 
     def __init__(
@@ -104,10 +104,9 @@ class Lane:
         store: Keeping,
         pace: Pace,
         may_send: Callable[[], bool],
-        clock: Callable[[], float],
         wall: Callable[[], int],
     ) -> None:
-        self.courier, self._store, self._pace, self._clock, self._wall = courier, store, pace, clock, wall
+        self.courier, self._store, self._pace, self._wall = courier, store, pace, wall
         self._may_send = may_send
         self._lock = threading.Lock()
         self._letters: dict[str, Letter] = {}  # by the id of what was raised
@@ -151,7 +150,7 @@ class Lane:
             if len(self._letters) >= self._pace.in_memory:
                 self._is_more_in_file = True
                 return
-            now = self._clock()
+            now = steady_ms()
             letter = Letter(raised, now, now, may_be_lost=may_be_lost)
             self._letters[letter.id] = letter
         self._wake.set()
@@ -175,7 +174,7 @@ class Lane:
     def figures(self) -> LaneFigures:
         with self._lock:
             oldest = min((letter.since for letter in self._letters.values()), default=None)
-            age = 0.0 if oldest is None else max(0.0, self._clock() - oldest) / 1000
+            age = 0.0 if oldest is None else max(0.0, steady_ms() - oldest) / 1000
             delivered, failed = self._counts[DeliveryState.DELIVERED], self._counts[DeliveryState.FAILED]
             return LaneFigures(self.courier.name, self._waiting, delivered, failed, age)
 
@@ -184,18 +183,19 @@ class Lane:
     def _run(self) -> None:
         while not self._is_stopping:
             self._wake.clear()
+            pause_ms: float | None = self._pace.first_pause * 1000
             try:
                 self._read_more()
-                letter, pause_ms = self._next()
-                if letter is not None and self._may_send():
+                letter, due_in_ms = self._next()
+                if letter is None:
+                    pause_ms = due_in_ms
+                elif self._may_send():
                     self._try(letter)
                     continue
-                pause_ms = self._pace.first_pause * 1000 if letter is not None else pause_ms
-            except PlutoError:  # it can't be read now
-                pause_ms = self._pace.first_pause * 1000
+            except PlutoError:
+                pass  # it can't be read now
             except Exception:
                 log.exception("notify URL %s: delivery failed unexpectedly", self.courier.name)
-                pause_ms = self._pace.first_pause * 1000
             if not self._is_stopping:
                 self._wake.wait(None if pause_ms is None else pause_ms / 1000)
         self.courier.stop()
@@ -203,7 +203,7 @@ class Lane:
     def _next(self) -> tuple[Letter | None, float | None]:
         """The letter to try now: of those that are due, the one with the fewest tries; else how long to wait, in ms."""
         with self._lock:
-            letters, now = self._letters.values(), self._clock()
+            letters, now = self._letters.values(), steady_ms()
             due = [letter for letter in letters if letter.due <= now]
             if due:
                 return min(due, key=lambda letter: (letter.tries, letter.since)), None
@@ -223,8 +223,7 @@ class Lane:
             raise
         with self._lock:
             for raised, delivery in found:
-                known = delivery.raised in self._letters or delivery.raised in self._records
-                if known:
+                if delivery.raised in self._letters or delivery.raised in self._records:
                     continue
                 if len(self._letters) >= self._pace.in_memory:
                     self._is_more_in_file = True
@@ -234,7 +233,7 @@ class Lane:
 
     def _letter_of(self, raised: Mapping[str, Any], delivery: Delivery) -> Letter:
         """A letter from the file. The wall clock may have been set: it can't bring a letter's end before a try."""
-        now, wall = self._clock(), self._wall()
+        now, wall = steady_ms(), self._wall()
         age = min(max(0, wall - raised["at"]), self._pace.give_up * 1000)
         wait = min(max(0, (delivery.next_try_at or 0) - wall), self._pace.longest_pause * 1000)
         return Letter(raised, now - age, now + wait, delivery.tries)
@@ -244,7 +243,7 @@ class Lane:
         if error and self._is_stopping:
             return
         letter.tries += 1
-        now, at, next_try_at = self._clock(), self._wall(), None
+        now, at, next_try_at = steady_ms(), self._wall(), None
         if not error:
             state = DeliveryState.DELIVERED
         elif now - letter.since >= self._pace.give_up * 1000:
@@ -299,11 +298,10 @@ class Outbox:
         pace: Pace | None = None,
         *,
         may_send: Callable[[], bool] = lambda: True,
-        clock: Callable[[], float] = steady_ms,
         wall: Callable[[], int] = wall_ms,
     ) -> None:
         pace, self._wall = pace or Pace(), wall
-        self._lanes = [Lane(courier, store, pace, may_send, clock, wall) for courier in couriers]
+        self._lanes = [Lane(courier, store, pace, may_send, wall) for courier in couriers]
 
     def start(self) -> None:
         """Raises CantNotify: Apprise is not installed, or doesn't understand a URL."""
