@@ -7,7 +7,6 @@ nobody answers. It knows no caller and no Redis. It belongs to the hub thread.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import gevent
 
@@ -21,14 +20,6 @@ It gives the hub turns, and takes a moment at most.
 
 Share = Callable[[str, float, float], Ask]
 """Makes the common count of what has this name, at a rate a second and in a burst."""
-
-
-class Limit(Protocol):
-    """See limiter.Limiter."""
-
-    def wait_s(self, key: str = "") -> float: ...
-
-    def take(self, cost: float = 1.0, key: str = "") -> bool: ...
 
 
 class SharedLimiter:
@@ -47,7 +38,7 @@ class SharedLimiter:
         return self._own.take(cost, key)
 
 
-def limit_of(name: str, per_minute: float, share: Share | None) -> Limit:
+def limit_of(name: str, per_minute: float, share: Share | None) -> Limiter | SharedLimiter:
     """Allows so many a minute, for each key on its own; of all processes together, if they share."""
     rate = per_minute / 60
     own = Limiter(rate, per_minute)
