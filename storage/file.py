@@ -17,7 +17,7 @@ from quotes import Quote, Source, State, Ticker, compact_json
 from storage.candles import LEVELS, Candle, Rollup
 from storage.changes import SIMULATED, Arrival, Change, Row, change_of, state_of
 from storage.intake import Batch
-from storage.schema import connect
+from storage.schema import WATCHLIST, connect
 
 GAP = 1  # a bit of a candle's mark, beside SIMULATED
 QUOTE_FIELDS = {field.name for field in fields(Quote)} - {"proven_until", "position"}
@@ -58,7 +58,6 @@ class StoreFile:
     def __init__(self, path: Path, patience: float) -> None:
         """Raises sqlite3.Error or FromTheFuture."""
         self.connection = connect(path, patience)
-        self.written = 0  # changes
         self._lines: dict[Ticker, Line] = {}
         self._last_at, self.alive_at = self._read_pulse()
 
@@ -67,8 +66,7 @@ class StoreFile:
 
     def watchlist(self) -> dict[Ticker, Quote | None]:
         """The tracked tickers, each with its newest quote that has a price."""
-        rows = self.connection.execute("SELECT name, quote FROM ticker WHERE tracked ORDER BY name")
-        return dict(map(tracked_of, rows))
+        return dict(map(tracked_of, self.connection.execute(WATCHLIST)))
 
     def last_change(self, ticker: Ticker) -> Change | None:
         """The newest one that the file has of the ticker."""
@@ -102,7 +100,6 @@ class StoreFile:
             self._lines.clear()
             self._last_at, self.alive_at = self._read_pulse()
             raise
-        self.written += len(batch.arrivals)
 
     def end_all(self, at: int) -> list[Arrival]:
         """What says that from `at` on nothing was recorded, for each ticker for which something was."""

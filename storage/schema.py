@@ -20,6 +20,7 @@ from quotes import PlutoError
 log = logging.getLogger("pluto.store")
 
 NAMING_S = 0.1  # for the holder of a lock to write whose it is
+WATCHLIST = "SELECT name, quote FROM ticker WHERE tracked ORDER BY name"
 UNUSABLE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 MIGRATIONS = (
@@ -225,10 +226,9 @@ class Lock:
 
 def read_watchlist(path: Path, patience: float) -> list[tuple[str, str | None]]:
     """The tracked tickers and their quotes, of a file that can't be written. Raises sqlite3.Error."""
-    query = "SELECT name, quote FROM ticker WHERE tracked ORDER BY name"
     try:
         with closing(connect_reader(path, patience)) as connection:
-            return connection.execute(query).fetchall()
+            return connection.execute(WATCHLIST).fetchall()
     except sqlite3.Error:
         with closing(connect_reader(path, patience, immutable=True)) as connection:
-            return connection.execute(query).fetchall()
+            return connection.execute(WATCHLIST).fetchall()
