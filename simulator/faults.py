@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from simulator.market import Condition
 
@@ -43,10 +42,6 @@ class Fault:
     seconds: float = 0  # delay of the page's document or first price
     clock: float = 0  # seconds by which the site's clock is ahead of this machine's
     once: bool = False  # affects only what is open now
-
-
-def market(**fields: Any) -> Condition:
-    return Condition(fields)
 
 
 NOT_FOUND = Notice(404, "Page not found — TradingView", "not_found.html")
@@ -187,9 +182,9 @@ MARKETS = {
         "update_mode is delayed_streaming_900",
         market=Condition({"update_mode": "delayed_streaming_900"}, time_shift=-15 * MINUTE),
     ),
-    "end_of_day": Fault("update_mode is endofday", market=market(update_mode="endofday")),
-    "connecting": Fault("update_mode is connecting", market=market(update_mode="connecting")),
-    "replayed": Fault("update_mode is replay", market=market(update_mode="replay")),
+    "end_of_day": Fault("update_mode is endofday", market=Condition({"update_mode": "endofday"})),
+    "connecting": Fault("update_mode is connecting", market=Condition({"update_mode": "connecting"})),
+    "replayed": Fault("update_mode is replay", market=Condition({"update_mode": "replay"})),
     "lp_time_ahead": Fault("lp_time is an hour ahead of the site's clock", market=Condition(time_shift=HOUR)),
     "clock_ahead": Fault(
         "the site's clock is 10 minutes ahead: Date and lp_time",

@@ -17,7 +17,6 @@ from simulator.scale import Scale
 EXCHANGES = ("BINANCE", "COINBASE", "BITSTAMP", "KRAKEN", "BYBIT", "OKX")  # of coins
 CURRENCIES = {"USD": "U.S. Dollar", "USDT": "TetherUS", "USDC": "USD Coin", "EUR": "Euro", "INR": "Indian Rupee"}
 CURRENCY_IDS = {"USDT": "XTVCUSDT", "USDC": "XTVCUSDC"}  # TradingView's ids; the id of a national currency is its code
-EURO = Decimal("0.92")
 RATES = {"USD": 1.0, "EUR": 0.92, "INR": 83.5, "XTVCUSDT": 1.0004, "XTVCUSDC": 0.9998}  # for one U.S. dollar
 RENAMED = {"MATICUSD": "POLUSD", "MATICUSDT": "POLUSDT"}  # the page of the old name redirects to the new name's
 REGULAR = "regular"
@@ -145,7 +144,7 @@ def make_pair(exchange: str, ticker: str) -> Symbol:
         raise Unknown(f"there is no {exchange}:{ticker} here")
     coin, currency = COIN_TABLE[pair[1]], pair[2]
     scale = Scale(10 ** -int(coin.price.as_tuple().exponent))
-    price = coin.price * (EURO if currency == "EUR" else 1) * (1 + Decimal(EXCHANGES.index(exchange)) / 2000)
+    price = coin.price * Decimal(str(RATES.get(currency, 1))) * (1 + Decimal(EXCHANGES.index(exchange)) / 2000)
     calculated = exchange == "BINANCE" and currency == "USD"
     notes = [" Perpetual Contract" if pair[3] else "", " Open Interest" if pair[4] else ""]
     notes += [" (calculated by TradingView)" if calculated else ""]

@@ -14,13 +14,6 @@
     socket.dispatchEvent(new MessageEvent("message", { data: `~m~${payload.length}~m~${payload}` }));
   }
 
-  /** Keeps the main thread busy for a while, and the processor idle: dialogs return at once while the page is closed. */
-  function block() {
-    const request = new XMLHttpRequest();
-    request.open("GET", "/static/late?ms=100", false);
-    try { request.send(); } catch { /* the loop goes on without a simulator */ }
-  }
-
   const later = (work) => addEventListener("load", () => setTimeout(work, 500));
   const priceElement = () => document.querySelector('[data-qa-id="symbol-last-value"]');
 
@@ -37,7 +30,12 @@
       });
     },
     hoards_memory() { window.hoard = []; always(() => window.hoard.push(new Uint8Array(5e6).fill(1)), 50); },
-    loops_dialogs() { later(() => { for (;;) { alert("1"); confirm("2"); prompt("3"); block(); } }); },
+    loops_dialogs() {
+      later(async () => {
+        const { block } = await import("./page.js");
+        for (;;) { alert("1"); confirm("2"); prompt("3"); block(); } // dialogs return at once while the page is closed
+      });
+    },
     opens_windows() { always(() => window.open(location.href), 50); },
     closes_itself() { later(() => { window.open("", "_self"); window.close(); }); },
     leaves() {

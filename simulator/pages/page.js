@@ -18,6 +18,13 @@ export function suffers(fault) {
   return page.faults.includes(fault);
 }
 
+/** Keeps the main thread busy for a while, and the processor idle. */
+export function block() {
+  const request = new XMLHttpRequest();
+  request.open("GET", "/static/late?ms=100", false);
+  try { request.send(); } catch { /* the loop goes on without a simulator */ }
+}
+
 export const backwards = (names) => names.split(" ").map((name) => [...name].reverse().join("")).join(" ");
 export const named = (names) => (page.isRenamed ? backwards(names) : names);
 export const find = (root, name) => root.querySelector(`.${named(name)}`);

@@ -1,7 +1,7 @@
 // Does what TradingView's own script does with prices: one quote socket, one view per symbol. It also carries out the
 // faults that the push socket announces.
 
-import { page, suffers } from "./page.js";
+import { block, page, suffers } from "./page.js";
 import { Quotes, address } from "./quotes.js";
 import { CardView, findHeaders, rename, swap } from "./views.js";
 
@@ -21,13 +21,6 @@ function whenSeen(callback) {
 }
 
 const views = { own, cards: [...cards, hidden].filter(Boolean), whenSeen };
-
-/** Keeps the main thread busy for a while, and the processor idle. */
-function block() {
-  const request = new XMLHttpRequest();
-  request.open("GET", "/static/late?ms=200", false);
-  try { request.send(); } catch { /* the loop goes on without a simulator */ }
-}
 
 const AT_ONCE = {
   page_frozen() { for (;;) block(); },
