@@ -1,6 +1,6 @@
-/* Owns what a user can do to the board: add, remove, undo, try again, copy, share. The same from a key, a click or a touch. The store
-   shows the outcome at once, the server confirms or refuses it. Touches the document only for the clipboard and to ask
-   that a row be pointed out. */
+/* Owns what a user can do to the board: add, remove, undo, try again, copy, share. The same from a key, a click or a
+   touch. The store shows the outcome at once, the server confirms or refuses it. Touches the document only for the
+   clipboard and to ask that a row be pointed out. */
 
 import { lookUp, track, tryAgain, untrack } from "./api.js";
 import { notify } from "./notices.js";
@@ -38,6 +38,12 @@ export async function add(text, { isCoin = false } = {}) {
   return { why: "", text, proposals: [], added: [ticker] };
 }
 
+/** Add one ticker; if it is refused, a notice says why. */
+export async function addOrTell(ticker) {
+  const { why } = await add(ticker);
+  if (why) notify(why);
+}
+
 /** Several texts as one outcome. */
 export async function addAll(texts, options) {
   const outcomes = await Promise.all(texts.map((text) => add(text, options?.(text))));
@@ -63,8 +69,7 @@ export async function remove(ticker) {
   const removal = untrack(ticker);
   const notice = offerUndo(`${ticker} removed.`, async () => {
     await removal; // Else the server might hear of the removal last.
-    const { why } = await add(ticker);
-    if (why) notify(why);
+    addOrTell(ticker);
   });
   const answer = await removal;
   if (answer.ok) return;

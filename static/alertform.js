@@ -11,7 +11,7 @@ import { Levels } from "./levels.js";
 import { write } from "./row.js";
 import { store } from "./store.js";
 
-const LEVELS = ["above", "below", "crosses"];
+const WORDS = { above: "at or above", below: "at or below", crosses: "crosses" }; // of levels
 const SPANS = [60, 300, 600, 1800, 3600, 14_400, 86_400]; // seconds to choose from
 const SPAN = 600;
 const MOVE = "2"; // percent, to begin with
@@ -102,7 +102,7 @@ export class AlertForm extends HTMLElement {
   }
 
   get #isLevel() {
-    return LEVELS.includes(this.#condition);
+    return this.#condition in WORDS;
   }
 
   /** The fields that the condition has, as Pluto names them. */
@@ -216,10 +216,10 @@ export class AlertForm extends HTMLElement {
 
   #paintLines() {
     const { form } = this.#parts;
-    const lines = alerts.of(this.#ticker).filter(({ condition }) => LEVELS.includes(condition)).map(({ id, condition, value }) => ({ id, value, words: WORDS[condition] }));
+    const lines = alerts.of(this.#ticker).filter(({ condition }) => condition in WORDS).map(({ id, condition, value }) => ({ id, value, words: WORDS[condition] }));
     const value = form.elements.value.value.trim();
     if (!form.hidden && this.#isLevel && DECIMAL.test(value)) lines.push({ id: DRAFT, value, words: `new: ${WORDS[this.#condition]}`, isNew: true });
-    this.#levels.show(lines, decimals(this.#view.priceText ?? "0.00"));
+    this.#levels.show(lines, decimals(this.#view.priceText));
   }
 
   #drag = (id, value) => {
@@ -238,5 +238,3 @@ export class AlertForm extends HTMLElement {
 function nameOf(field) {
   return field.dataset.name || field.closest("label").firstElementChild.textContent.trim() || field.name;
 }
-
-const WORDS = { above: "at or above", below: "at or below", crosses: "crosses" };

@@ -4,6 +4,7 @@
 import { AlertForm } from "./alertform.js";
 import { AlertList } from "./alertlist.js";
 import { alerts } from "./alerts.js";
+import { count } from "./format.js";
 import { nextFrame } from "./frame.js";
 import "./ring.js";
 import { settings } from "./settings.js";
@@ -44,16 +45,16 @@ function paintBells() {
   for (const row of document.querySelectorAll("price-row")) paintBell(row, counts.get(row.ticker) ?? 0);
 }
 
-function paintBell(row, count) {
+function paintBell(row, alertCount) {
   let bell = row.querySelector(".bell");
-  if (!bell && count) {
+  if (!bell && alertCount) {
     bell = document.getElementById("bell-template").content.firstElementChild.cloneNode(true);
     bell.tabIndex = row.tabIndex;
     row.querySelector(".named").append(bell);
   }
   if (!bell) return;
-  bell.hidden = count === 0;
-  const words = `${row.ticker}: ${count === 1 ? "1 alert" : `${count} alerts`}`;
+  bell.hidden = alertCount === 0;
+  const words = `${row.ticker}: ${count(alertCount, "alert")}`;
   if (bell.title === words) return;
   bell.title = words;
   bell.setAttribute("aria-label", words);

@@ -3,7 +3,7 @@
 
 import { conditionWords, deliveryWords, moreWords, raisedWords, sentence } from "./alertwords.js";
 import { nextFrame } from "./frame.js";
-import { write } from "./row.js";
+import { fit, write } from "./row.js";
 import { store } from "./store.js";
 
 const ROWS_A_FRAME = 40;
@@ -63,8 +63,7 @@ export function paintRaised(row, raised) {
   write(more, raisedWords(raised));
   write(note, raised.note ?? "");
   const told = raised.deliveries ?? [];
-  while (deliveries.children.length > told.length) deliveries.lastElementChild.remove();
-  while (deliveries.children.length < told.length) deliveries.append(document.createElement("li"));
+  fit(deliveries, told.length, () => document.createElement("li"));
   told.forEach((delivery, at) => {
     deliveries.children[at].dataset.state = delivery.state;
     write(deliveries.children[at], deliveryWords(delivery, store.now()));

@@ -1,6 +1,6 @@
 /* Owns how alerts are written. Pure functions, text out. Never touches the document. */
 
-import { duration, momentWords, priceWords, secondTime } from "./format.js";
+import { count, duration, momentWords, priceWords, secondTime } from "./format.js";
 
 const WAYS = { up: " upwards", down: " downwards" };
 const USUAL_BACK = "0.1"; // percent
@@ -9,7 +9,7 @@ const MOVES = { up: "rises", down: "falls" };
 /** Seconds, exactly: "10 minutes", "1 hour", "90 seconds". */
 export function spanWords(seconds) {
   const [size, unit] = [[86_400, "day"], [3600, "hour"], [60, "minute"], [1, "second"]].find(([size]) => seconds % size === 0);
-  return `${seconds / size} ${unit}${seconds === size ? "" : "s"}`;
+  return count(seconds / size, unit);
 }
 
 /** "crosses 64,250.5", "rises 2.5% within 10 minutes". */

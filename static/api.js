@@ -1,5 +1,5 @@
-/* Owns the requests to Pluto; here are those about one ticker: track it, untrack it, try it again, look it up, read its past. Every outcome,
-   also no answer at all, comes back as one object. Never touches the document or the store. */
+/* Owns the requests to Pluto; here are those about one ticker: track it, untrack it, try it again, look it up, read its
+   past. Every outcome, also no answer at all, comes back as one object. Never touches the document or the store. */
 
 const NO_ANSWER = "Pluto doesn't answer. Is it still running?";
 
@@ -18,17 +18,17 @@ export function tryAgain(ticker) {
 
 /** Everything known of a ticker's price. */
 export function lookUp(ticker) {
-  return send(addressOf(ticker), {});
+  return send(addressOf(ticker));
 }
 
 /** What its page has told, and why its price is what it is. */
 export function explain(ticker) {
-  return send(`${addressOf(ticker)}/why`, {});
+  return send(`${addressOf(ticker)}/why`);
 }
 
 /** What is kept of its prices, as candles: `wishes` are the query of /history. */
 export function candles(ticker, wishes) {
-  return send(`${historyOf(ticker)}?${new URLSearchParams(wishes)}`, {});
+  return send(`${historyOf(ticker)}?${new URLSearchParams(wishes)}`);
 }
 
 export const historyOf = (ticker) => `${addressOf(ticker)}/history`;

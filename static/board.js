@@ -1,10 +1,9 @@
 /* Owns <price-board>: which rows there are and where they stand, moving among them by keyboard, and what a click on them
    means. Never paints: paint.js does. What a user asks for goes to actions.js, or up as "open-ticker". */
 
-import { add, copyPrice, remove, retry } from "./actions.js";
+import { addOrTell, copyPrice, remove, retry } from "./actions.js";
 import { clock, nextFrame } from "./frame.js";
 import { watchDrags, watchSwipes } from "./hands.js";
-import { notify } from "./notices.js";
 import { nextSort, ordered } from "./order.js";
 import { Painter } from "./paint.js";
 import { settings } from "./settings.js";
@@ -203,17 +202,12 @@ class PriceBoard extends HTMLElement {
     const doing = {
       remove: () => remove(row.ticker),
       retry: () => retry(row.ticker),
-      proposal: () => this.#take(part.value),
+      proposal: () => addOrTell(part.value),
       price: () => row.hasAttribute("data-priced") && copyPrice(row.ticker),
     }[part?.dataset.part];
     if (doing) doing();
     else if (!String(getSelection())) this.#open(row);
   };
-
-  async #take(proposed) {
-    const { why } = await add(proposed);
-    if (why) notify(why);
-  }
 
   #key = (event) => {
     const row = event.target.closest("price-row");

@@ -68,7 +68,7 @@ class PriceChart extends HTMLElement {
   }
 
   get #places() {
-    return decimals(store.view(this.#ticker).priceText ?? "0.00");
+    return decimals(store.view(this.#ticker).priceText);
   }
 
   // -- which chart

@@ -1,13 +1,12 @@
 /* Owns <ticker-detail>: everything known about one ticker, in a sheet beside the board. Painted in the same frames as the
    rows, and only while open. Never changes anything but by actions.js. */
 
-import { add, copyPrice, proposals, remove, retry } from "./actions.js";
+import { addOrTell, copyPrice, proposals, remove, retry } from "./actions.js";
 import { explain } from "./api.js";
 import { age, amount, dayRange, decimals, difference, direction, exactTime, figure, latency, nextTry, percent, priceRuns, priceWords, reason, secondTime, STATE_WORDS, tradeAge, waits } from "./format.js";
 import { clock, nextFrame } from "./frame.js";
 import { later } from "./later.js";
-import { notify } from "./notices.js";
-import { ARROWS, proposal, write, writeRuns } from "./row.js";
+import { ARROWS, fit, proposal, write, writeRuns } from "./row.js";
 import { store } from "./store.js";
 import { sentencesOf } from "./why.js";
 
@@ -66,7 +65,7 @@ class TickerDetail extends HTMLElement {
   }
 
   get #places() {
-    return decimals(store.view(this.#ticker).priceText ?? "0.00");
+    return decimals(store.view(this.#ticker).priceText);
   }
 
   #shut = () => {
@@ -83,13 +82,8 @@ class TickerDetail extends HTMLElement {
     else if (part === "price") copyPrice(this.#ticker);
     else if (part === "remove") remove(this.#ticker);
     else if (part === "retry") retry(this.#ticker);
-    else if (part === "proposal") this.#take(target.value);
+    else if (part === "proposal") addOrTell(target.value);
   };
-
-  async #take(proposed) {
-    const { why } = await add(proposed);
-    if (why) notify(why);
-  }
 
   #strike = () => {
     nextFrame(this.#paint);
@@ -104,8 +98,7 @@ class TickerDetail extends HTMLElement {
     if (this.#ticker !== ticker) return;
     const sentences = ok ? sentencesOf(answer) : [["", message]];
     const list = this.#parts.whys;
-    while (list.children.length > sentences.length) list.lastElementChild.remove();
-    while (list.children.length < sentences.length) list.append(this.#parts.because.content.cloneNode(true));
+    fit(list, sentences.length, () => this.#parts.because.content.cloneNode(true));
     sentences.forEach((pair, at) => [...list.children[at].children].forEach((element, side) => write(element, pair[side])));
   };
 
@@ -207,8 +200,7 @@ class TickerDetail extends HTMLElement {
   #paintChanges({ changes }) {
     const shown = changes.slice(0, CHANGES_SHOWN);
     const list = this.#parts.changes;
-    while (list.children.length > shown.length) list.lastElementChild.remove();
-    while (list.children.length < shown.length) list.append(this.#parts.line.content.cloneNode(true));
+    fit(list, shown.length, () => this.#parts.line.content.cloneNode(true));
     list.classList.toggle("long", shown.some(({ priceText }) => priceText.length > ONE_COLUMN));
     shown.forEach((change, at) => showChange(list.children[at], change));
     this.#parts.nochanges.hidden = shown.length > 0;

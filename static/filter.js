@@ -1,8 +1,7 @@
 /* Owns what the address asks to show (/?tickers=BTCUSD,ETHUSD): <address-filter> says that not all is shown, and offers to
    track what isn't tracked here. An address never adds a ticker by itself: opening a link changes nothing on the server. */
 
-import { add, splitTexts } from "./actions.js";
-import { notify } from "./notices.js";
+import { addOrTell, splitTexts } from "./actions.js";
 import { write } from "./row.js";
 import { count } from "./format.js";
 import { store } from "./store.js";
@@ -40,12 +39,10 @@ class AddressFilter extends HTMLElement {
     if (location.search !== asked) history.replaceState(null, "", location.pathname + asked + location.hash);
   };
 
-  #click = async ({ target }) => {
+  #click = ({ target }) => {
     const button = target.closest("button");
-    if (!button) return;
-    if (!button.dataset.ticker) return store.setFilter(null);
-    const { why } = await add(button.dataset.ticker);
-    if (why) notify(why);
+    if (button?.dataset.ticker) addOrTell(button.dataset.ticker);
+    else if (button) store.setFilter(null);
   };
 
   #show = () => {

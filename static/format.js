@@ -24,8 +24,8 @@ export const STATE_WORDS = {
   error: "error",
 };
 
-/** Decimals in a price text: "0.00000812" has 8. */
-export function decimals(priceText) {
+/** Decimals in a price text: "0.00000812" has 8. An unknown one is written with two. */
+export function decimals(priceText = "0.00") {
   const point = priceText.indexOf(".");
   return point < 0 ? 0 : priceText.length - point - 1;
 }

@@ -8,7 +8,7 @@ import "./filter.js";
 import "./keys.js";
 import "./summary.js";
 import "./tools.js";
-import { add } from "./actions.js";
+import { addOrTell } from "./actions.js";
 import { later } from "./later.js";
 import { link } from "./link.js";
 import { notify } from "./notices.js";
@@ -38,10 +38,9 @@ document.addEventListener("leave-field", () => find("price-board").focusRow());
 document.addEventListener("focus-field", () => find("add-ticker").focusField());
 document.addEventListener("show-keys", () => find("key-help").open());
 
-find("#empty").addEventListener("click", async ({ target }) => {
+find("#empty").addEventListener("click", ({ target }) => {
   const ticker = target.closest("button")?.value;
-  const { why } = ticker ? await add(ticker) : {};
-  if (why) notify(why);
+  if (ticker) addOrTell(ticker);
 });
 
 async function withAlerts(then) {

@@ -4,7 +4,7 @@
 
 import { candles } from "./api.js";
 import { Candles, WIDTHS } from "./candles.js";
-import { store } from "./store.js";
+import { isKnown, store } from "./store.js";
 
 const PAGE = 300; // candles
 const MOST = 20_000; // candles kept; what was before them, a wider interval shows
@@ -132,5 +132,3 @@ export class Past {
     this.#dueAt = Math.min(this.#dueAt, Math.max(this.#notBefore, Date.now() + WRITTEN_AFTER));
   }
 }
-
-const isKnown = ({ state }) => state === "live" || state === "closed";

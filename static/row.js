@@ -196,6 +196,12 @@ export function write(element, text) {
   return true;
 }
 
+/** From now on a list has so many children: what is lacking is made, what is too much goes. */
+export function fit(list, count, make) {
+  while (list.children.length > count) list.lastElementChild.remove();
+  while (list.children.length < count) list.append(make());
+}
+
 /** Runs of a price as spans, reusing those that are there; what is left over stays, empty, for the next price. */
 export function writeRuns(element, runs) {
   while (element.children.length < runs.length) element.append(document.createElement("span"));

@@ -1,5 +1,6 @@
-/* Owns what is remembered between visits in this browser: theme, density, sort, own order, numbers, shortcuts,
-   the chart's look, tickers tracked before, the sound of alerts and which of them were seen. Emits "change". Never asks the server, and works, forgetfully, where storage is off. */
+/* Owns what is remembered between visits in this browser: theme, density, sort, own order, numbers, shortcuts, the chart's
+   look, tickers tracked before, the sound of alerts and which of them were seen. Emits "change". Never asks the server, and
+   works, forgetfully, where storage is off. */
 
 import { writeNumbers } from "./format.js";
 import { SORTS } from "./order.js";

@@ -9,6 +9,9 @@ import { Session } from "./session.js";
 const AGREEING = 1_000; // ms
 const FORGET_AFTER = 60_000; // ms for which a removed ticker's session is kept, for undo
 
+/** Is the price of this moment known, also while it stands still? */
+export const isKnown = ({ state }) => state === "live" || state === "closed";
+
 class Store extends EventTarget {
   #tickers = []; // as the server has them, sorted
   #quotes = new Map(); // ticker → its newest quote, with `heardAt` and `since`, when its state began; kept as it came, not copied

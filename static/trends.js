@@ -3,7 +3,7 @@
    the session is all there is. Never draws. */
 
 import { candles } from "./api.js";
-import { store } from "./store.js";
+import { isKnown, store } from "./store.js";
 
 const DAY = 86_400; // seconds
 const YOUNG = 7_200; // seconds of history below which wide candles would be too few for a line
@@ -41,11 +41,11 @@ class Trends {
   /** The ticker is in sight: ask what is kept of it, unless that is known. After a gap that takes a question again. */
   want(ticker) {
     if (!this.#isReady || this.#isOff || store.connection.state !== "open") return;
-    const isKnown = knows(ticker);
-    const kept = this.#kept.get(ticker) ?? { points: [], until: 0, isKnown, dueAt: 0, askedAt: -Infinity };
+    const isKnownNow = isKnown(store.view(ticker));
+    const kept = this.#kept.get(ticker) ?? { points: [], until: 0, isKnown: isKnownNow, dueAt: 0, askedAt: -Infinity };
     this.#kept.set(ticker, kept);
-    if (isKnown && !kept.isKnown) kept.dueAt = Math.max(Date.now() + WRITTEN_AFTER, kept.askedAt + AGAIN_AFTER);
-    kept.isKnown = isKnown;
+    if (isKnownNow && !kept.isKnown) kept.dueAt = Math.max(Date.now() + WRITTEN_AFTER, kept.askedAt + AGAIN_AFTER);
+    kept.isKnown = isKnownNow;
     if (kept.dueAt > Date.now()) return;
     this.#waiting.add(ticker);
     this.#askNext();
@@ -59,7 +59,7 @@ class Trends {
     const end = Math.floor(store.now() / 1000);
     const line = points.filter(({ time }) => time > end - DAY);
     for (const point of session) if (point.time > until) line.push(point);
-    if (line.length && knows(ticker)) line.push({ time: end, value: line.at(-1).value });
+    if (line.length && isKnown(store.view(ticker))) line.push({ time: end, value: line.at(-1).value });
     return { points: line, end, isSession: false };
   }
 
@@ -93,8 +93,6 @@ class Trends {
     return isYoung ? { ...(await candles(ticker, NARROW)), ...NARROW } : { ...wide, ...WIDE };
   }
 }
-
-const knows = (ticker) => ["live", "closed"].includes(store.view(ticker).state);
 
 /** Closes as points; where candles are missing, the price stood still, or after a gap the line begins anew. */
 function lineOf(candles, width, until) {
