@@ -33,7 +33,7 @@ class BoardTools extends HTMLElement {
       const choice = settings.get(name);
       const words = `${name === "theme" ? "Theme" : "Density"}: ${choice}`;
       const button = this.querySelector(`#${name}`);
-      button.dataset.choice = choice;
+      for (const icon of button.children) icon.toggleAttribute("hidden", icon.dataset.for !== choice);
       button.setAttribute("aria-label", words);
       button.title = words;
     }
