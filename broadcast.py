@@ -2,7 +2,8 @@
 
 This file owns the newest quote of every ticker, the sequence that numbers the flushes, and every client's socket from
 the moment its stream begins. It knows nothing of browsers, routes, settings or any transport's format. Everything runs
-on the hub thread except `Broadcaster.put`, which any thread may call: quotes cross threads there and nowhere else.
+on the hub thread except `Broadcaster.put`, `mark` and `announce`, which any thread may call: quotes, and alerts that
+have rung, cross threads there and nowhere else.
 
     put → hand-off (newest per ticker) → flush → table → one frame per audience → one non-blocking send per client
 

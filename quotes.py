@@ -1,8 +1,8 @@
 """The words every layer of Pluto shares: tickers, quotes, states, and the errors a user can cause.
 
-This file owns what a text means as a ticker, how a price is read from text and written as text, and what a quote is.
-It reads the facts about coins once, when it is imported. Apart from that it does no I/O; it starts no thread and
-imports only the standard library, so any layer and any thread may use it.
+This file owns what a text means as a ticker, how a price is read from text and written as text, what a quote is, and
+which clocks all layers use. It reads the facts about coins once, when it is imported. Apart from that it does no I/O;
+it starts no thread and imports only the standard library, so any layer and any thread may use it.
 
 A price is a decimal string; a float is derived from it, never the other way round, so every digit the page shows
 survives.

@@ -1,7 +1,8 @@
 """The routes: REST, streams, the page and the figures. Each route only translates.
 
-This file owns all addresses but those of Connect: it parses the request, calls the part that decides, and writes the
-answer, a failure included. It decides nothing. Everything here runs on the hub thread, so nothing here may block.
+This file owns all addresses but those of Connect, of what is kept (history.py) and of alerts (alerts.py): it parses the
+request, calls the part that decides, and writes the answer, also that of a failure. It decides nothing. Everything here
+runs on the hub thread, so nothing here may block.
 """
 
 from __future__ import annotations
