@@ -337,10 +337,10 @@ class Renewal:
         return None
 
     def check(self, now: float) -> None:
-        tab = self.successor
-        if tab is not None:
-            tab.check(now)
-        if tab is not None and tab is self.successor and now > tab.deadline:
+        if (tab := self.successor) is None:
+            return
+        tab.check(now)
+        if tab is self.successor and now > tab.deadline:
             tab.fail(NoPrice(State.ERROR, "the page that was to take over is not live"))
 
     def is_good(self, old: Tab) -> bool:
@@ -673,9 +673,10 @@ class Scraper:
         launch = LaunchSettings(settings.browser, settings.headed, settings.or_headless, settings.sandbox)
         self.launcher = Launcher(launch, self._show_alive)
         self._driver: Driver | None = None
-        self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
+        self._thread = threading.Thread()  # each start begins another one
 
     def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
         self._thread.start()
 
     def restart(self) -> None:
@@ -687,8 +688,7 @@ class Scraper:
         self.session = None
         self.last_tick = time.monotonic()
         self.tickers.doubt_all("the scraper was started again")
-        self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
-        self._thread.start()
+        self.start()
 
     def add(self, ticker: Ticker) -> None:
         """Any thread: opens a page for this ticker."""
