@@ -82,13 +82,12 @@ class SharedAlerts:
             settings,
             couriers,
             pace,
-            counters=Counter(),
             begin=self._begin,
             read=lambda question: self._call(lambda link: question(RedisLedger(link)), "read"),
             on_term=tell_again,
         )
-        self._link = Link(settings, Counter())  # of the notes
-        self._commands = Link(settings, Counter())  # of callers
+        self._link = Link(settings)  # of the notes
+        self._commands = Link(settings)  # of callers
         self._command = threading.Lock()  # of that connection
         self._rows: dict[str, AlertRow] = {}  # as Redis has them
         self._offered: list[AlertRow] = []  # as the store's file had them, until Redis has a list

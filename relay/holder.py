@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -90,12 +90,11 @@ class Holder:
         couriers: list[Courier],
         pace: Pace | None,
         *,
-        counters: Counter[str],
         begin: Callable[[Link], None],
         read: Callable[[Callable[[Ledger], object]], object],
         on_term: Callable[[], None],
     ) -> None:
-        self.link = Link(settings, counters)
+        self.link = Link(settings)
         self.term: Term | None = None
         self.taken = 0  # terms
         self.tracked: set[Ticker] = set()

@@ -7,7 +7,6 @@ and is told None when Redis can't answer in time. It blocks, so never on the hub
 from __future__ import annotations
 
 import time
-from collections import Counter
 
 from redis.exceptions import RedisError
 
@@ -33,7 +32,7 @@ class RedisLimits:
     """Token buckets in Redis."""
 
     def __init__(self, settings: RelaySettings) -> None:
-        self._redis = Link(settings, Counter(), ANSWER_LIMIT_S).redis
+        self._redis = Link(settings, limit_s=ANSWER_LIMIT_S).redis
         self._count = self._redis.register_script(COUNT)
         self._again_at = 0.0  # monotonic s
 

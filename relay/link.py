@@ -112,17 +112,20 @@ class RedisClock:
 class Link:
     """A connection to Redis, for one thread at a time. It never tries a call again by itself.
 
-    `trouble` is why Redis can't be used, for people; empty while it can. `limit_s` is for an answer.
+    `trouble` is why Redis can't be used, for people; empty while it can. `limit_s` is for an answer. Without `counters`
+    its connections and failures are not counted.
     """
 
-    def __init__(self, settings: RelaySettings, counters: Counter[str], limit_s: float = CALL_LIMIT_S) -> None:
+    def __init__(
+        self, settings: RelaySettings, counters: Counter[str] | None = None, limit_s: float = CALL_LIMIT_S
+    ) -> None:
         self.place = place_of(settings.url)
         self.trouble = NOT_YET
         self.clock = RedisClock()
         self.epoch = ""
         self.round_trip_s = 0.0
         self.lost_ms = 0.0  # for which our clock stood still, as in a paused machine; whoever uses that sets it to 0
-        self._counters = counters
+        self._counters = Counter() if counters is None else counters
         self._settings = settings
         self._connects = self._begun = 0
         self.redis = redis.Redis.from_url(
@@ -200,7 +203,7 @@ class Link:
 
 def check_redis(url: str, *, simulated: bool) -> None:
     """Raises RedisRefused if Redis answers and refuses us, so that a wrong password is told at once. Blocks."""
-    link = Link(RelaySettings(url, "check", 0, 0, simulated), Counter())
+    link = Link(RelaySettings(url, "check", 0, 0, simulated))
     try:
         link.begin()
     except RedisError as error:

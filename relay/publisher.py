@@ -93,7 +93,7 @@ class Publisher:
         self._open: set[Ticker] = set()  # that the scraper was told to open
         self._wake = threading.Event()
         self._is_stopping = False
-        self._thread = threading.Thread(target=self._run, name="relay publisher", daemon=True)
+        self._thread = threading.Thread()  # each start begins another one
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="relay publisher", daemon=True)
@@ -204,8 +204,7 @@ class Publisher:
             return quote
         if quote.state is State.STARTING:
             return replace(old, state=State.STALE, reason=TAKEN_OVER, next_try_at=None, proven_until=None)
-        told = replace(old, state=quote.state, reason=quote.reason, next_try_at=quote.next_try_at)
-        return replace(told, proven_until=None)
+        return replace(old, state=quote.state, reason=quote.reason, next_try_at=quote.next_try_at, proven_until=None)
 
     # Once a second.
 

@@ -69,7 +69,7 @@ class Reader:
         self._list_changes = self._following = self._list_followed = 0  # the list's changes are counted
         self._followed = threading.Condition()
         self._is_stopping = False
-        self._thread = threading.Thread(target=self._run, name="relay reader", daemon=True)
+        self._thread = threading.Thread()  # each start begins another one
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="relay reader", daemon=True)

@@ -49,7 +49,7 @@ class Relay:
         self.scraper: QuoteSource | None = None
         self.publisher: Publisher | None = None
         self.reader: Reader | None = None
-        self._commands = Link(settings, Counter())
+        self._commands = Link(settings)
         self._turn = threading.Lock()  # of that connection
 
     def scrape(self, make_scraper: Callable[[Callable[[Quote], None]], QuoteSource]) -> None:
