@@ -354,7 +354,7 @@ class Table:
         entry = self._entries.get(quote.ticker)
         if entry is None:
             return None
-        before, quote = entry.quote, self._as_of(quote, self._clock())
+        before, quote = entry.quote, quote.as_of(self._clock(), self.why_expired(quote.ticker))
         if quote == before:
             self._keep(quote, entry)
             return None
@@ -375,15 +375,12 @@ class Table:
         now = self._clock()
         expired = [entry for entry in self._entries.values() if entry.quote.has_expired(now)]
         for entry in expired:
-            quote = self._as_of(entry.quote, now)
+            quote = entry.quote.as_of(now, self.why_expired(entry.quote.ticker))
             log.info("%s: %s: %s", quote.ticker, quote.state, quote.reason)
             self._set(quote, entry.tracked)
         if expired:
             self._counters["prices_expired"] += len(expired)
             self._on_change()
-
-    def _as_of(self, quote: Quote, now: float) -> Quote:
-        return quote.as_of(now, self.why_expired(quote.ticker)) if quote.has_expired(now) else quote
 
     def _set(self, quote: Quote, tracked: int) -> None:
         self._entries[quote.ticker] = self._entry(quote, self.sequence + 1, tracked)
