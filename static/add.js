@@ -3,27 +3,26 @@
 
 import { addAll, splitTexts } from "./actions.js";
 import { coins } from "./coins.js";
+import { Part } from "./part.js";
 import { proposal } from "./row.js";
 import { settings } from "./settings.js";
 import { store } from "./store.js";
 
 const OFFERED = 8;
 
-class AddTicker extends HTMLElement {
+class AddTicker extends Part {
   #field = null;
   #offers = null; // the list under the field
   #error = null;
   #proposals = null; // what to add instead of what was refused
   #chosen = -1; // which offer is marked, -1 for none
-  #listening = null;
 
   connectedCallback() {
     this.#field = this.querySelector("input");
     this.#offers = this.querySelector("[role=listbox]");
     this.#error = this.querySelector("[role=alert]");
     this.#proposals = this.querySelector("[data-proposals]");
-    this.#listening = new AbortController();
-    const { signal } = this.#listening;
+    const signal = this.listen();
     this.querySelector("form").addEventListener("submit", this.#submit, { signal });
     this.#field.addEventListener("input", this.#typed, { signal });
     this.#field.addEventListener("keydown", this.#key, { signal });
@@ -31,10 +30,6 @@ class AddTicker extends HTMLElement {
     this.#field.addEventListener("blur", () => this.#offer([]), { signal });
     this.#offers.addEventListener("pointerdown", this.#pick, { signal });
     if (matchMedia("(pointer: fine)").matches) this.focusField();
-  }
-
-  disconnectedCallback() {
-    this.#listening.abort();
   }
 
   focusField() {

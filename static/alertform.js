@@ -8,7 +8,7 @@ import { spanWords } from "./alertwords.js";
 import { decimals, priceWords } from "./format.js";
 import { clock, nextFrame } from "./frame.js";
 import { Levels } from "./levels.js";
-import { write } from "./row.js";
+import { Part, write } from "./part.js";
 import { store } from "./store.js";
 
 const WORDS = { above: "at or above", below: "at or below", crosses: "crosses" }; // of levels
@@ -18,23 +18,21 @@ const MOVE = "2"; // percent, to begin with
 const DRAFT = "draft"; // the line of the alert that isn't made yet
 const DECIMAL = /^\d+(\.\d+)?$/;
 
-export class AlertForm extends HTMLElement {
+export class AlertForm extends Part {
   static observedAttributes = ["data-ticker"];
   #parts = null;
   #levels = null;
   #ticker = "";
   #isFresh = false; // the form was opened before its chart: which then moves it
   #priced = ""; // the condition for which the value that stands there is meant: "moves" or a level
-  #listening = null;
 
   attributeChangedCallback() {
-    this.#listening?.abort();
+    this.unlisten();
     if (!this.#parts) this.#build();
     this.#end();
     this.#ticker = this.dataset.ticker ?? "";
     if (!this.#ticker) return this.#levels.show([], 0);
-    this.#listening = new AbortController();
-    const { signal } = this.#listening;
+    const signal = this.listen();
     const chart = this.#chart;
     chart.addEventListener("scale", this.#scale, { signal });
     alerts.addEventListener("change", this.#paint, { signal });

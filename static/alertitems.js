@@ -3,7 +3,7 @@
 
 import { conditionWords, deliveryWords, moreWords, raisedWords, sentence } from "./alertwords.js";
 import { nextFrame } from "./frame.js";
-import { fit, write } from "./row.js";
+import { fit, write } from "./part.js";
 import { store } from "./store.js";
 
 const ROWS_A_FRAME = 40;

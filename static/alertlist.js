@@ -5,7 +5,7 @@ import { discard } from "./alertactions.js";
 import { alertRow, contentOf, fill, paintAlert, paintRaised, raisedRow } from "./alertitems.js";
 import { alerts, MOST_RAISED } from "./alerts.js";
 import { clock } from "./frame.js";
-import { write } from "./row.js";
+import { Part, write } from "./part.js";
 import { settings } from "./settings.js";
 import { store } from "./store.js";
 
@@ -16,12 +16,11 @@ const LEAVES = {
   denied: "Notifications are blocked in the browser's settings for this page.",
 };
 
-export class AlertList extends HTMLElement {
+export class AlertList extends Part {
   #parts = {};
   #dialog = null;
   #shown = "alerts"; // or "raised"
   #seconds = 0;
-  #listening = null;
 
   connectedCallback() {
     this.append(contentOf("list-template"));
@@ -29,20 +28,15 @@ export class AlertList extends HTMLElement {
     for (const part of this.querySelectorAll("[data-list]")) this.#parts[part.dataset.list] = part;
   }
 
-  disconnectedCallback() {
-    this.#listening?.abort();
-  }
-
   open() {
     if (this.#dialog.open) return;
-    this.#listening = new AbortController();
-    const { signal } = this.#listening;
+    const signal = this.listen();
     alerts.addEventListener("change", this.#paint, { signal });
     store.addEventListener("tickers", this.#paint, { signal });
     clock.addEventListener("second", this.#strike, { signal });
     this.#parts.sound.addEventListener("change", ({ target }) => settings.set("sound", target.checked), { signal });
     this.#dialog.addEventListener("click", this.#click, { signal });
-    this.#dialog.addEventListener("close", () => this.#listening.abort(), { signal });
+    this.#dialog.addEventListener("close", () => this.unlisten(), { signal });
     this.#shown = alerts.raised.some(({ at }) => at > settings.seen) ? "raised" : "alerts";
     this.#paint();
     this.#dialog.showModal();

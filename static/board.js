@@ -6,6 +6,7 @@ import { clock, nextFrame } from "./frame.js";
 import { watchDrags, watchSwipes } from "./hands.js";
 import { nextSort, ordered } from "./order.js";
 import { Painter } from "./paint.js";
+import { Part } from "./part.js";
 import { settings } from "./settings.js";
 import { store } from "./store.js";
 import "./row.js";
@@ -16,7 +17,7 @@ const HELD_FOR = 10_000; // ms after a hand was last on the board, for which row
 const SLIDE = { duration: 180, easing: "ease-out" };
 const LOOK = 3; // characters of a symbol that make tickers look alike
 
-class PriceBoard extends HTMLElement {
+class PriceBoard extends Part {
   #rows = new Map(); // ticker → row
   #list = null; // the element that holds them
   #painter = null;
@@ -24,12 +25,10 @@ class PriceBoard extends HTMLElement {
   #handAt = 0; // when the pointer last moved here or a key was pressed
   #numbers = "common";
   #current = ""; // the ticker whose row is in the tab order
-  #listening = null;
 
   connectedCallback() {
     this.#list = this.querySelector("[data-rows]");
-    this.#listening = new AbortController();
-    const { signal } = this.#listening;
+    const signal = this.listen();
     this.#painter = new Painter(this, this.#rows);
     store.addEventListener("tickers", () => nextFrame(this.#arrange), { signal });
     store.addEventListener("quotes", ({ detail }) => this.#painter.repaint(detail), { signal });
@@ -46,7 +45,7 @@ class PriceBoard extends HTMLElement {
   }
 
   disconnectedCallback() {
-    this.#listening.abort();
+    super.disconnectedCallback();
     this.#painter.stop();
   }
 

@@ -7,9 +7,9 @@ import { CandleChart } from "./candlechart.js";
 import { SessionChart } from "./chart.js";
 import { clockTime, decimals, momentWords, priceWords } from "./format.js";
 import { clock } from "./frame.js";
+import { Part, write } from "./part.js";
 import { Past } from "./past.js";
 import { library } from "./plot.js";
-import { write } from "./row.js";
 import { settings } from "./settings.js";
 import { store } from "./store.js";
 
@@ -18,14 +18,13 @@ const GAPS = {
   candles: "Where there is nothing, the price was unknown. Grey: it stood still, or was unknown for a part of the time.",
 };
 
-class PriceChart extends HTMLElement {
+class PriceChart extends Part {
   #parts = {};
   #ticker = "";
   #chart = null; // a CandleChart or a SessionChart
   #turn = 0; // grows with each chart that is asked for: only the newest is shown
   #charts = null; // the library
   #scale = null; // as told last
-  #listening = null;
 
   connectedCallback() {
     for (const part of this.querySelectorAll("[data-chart]")) this.#parts[part.dataset.chart] = part;
@@ -39,8 +38,7 @@ class PriceChart extends HTMLElement {
   async open(ticker) {
     this.close();
     this.#ticker = ticker;
-    this.#listening = new AbortController();
-    const { signal } = this.#listening;
+    const signal = this.listen();
     this.#charts = await library();
     if (signal.aborted || !this.#charts) return false;
     settings.addEventListener("change", this.#resettle, { signal });
@@ -53,7 +51,7 @@ class PriceChart extends HTMLElement {
   }
 
   close() {
-    this.#listening?.abort();
+    this.unlisten();
     this.#turn++;
     this.#chart?.close();
     this.#chart = null;

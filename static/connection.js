@@ -4,22 +4,16 @@
 import { clockTime, duration } from "./format.js";
 import { clock } from "./frame.js";
 import { link } from "./link.js";
-import { write } from "./row.js";
+import { Part, write } from "./part.js";
 import { store } from "./store.js";
 
 const WORDS = { open: "connected", connecting: "connecting", closed: "not connected" };
 
-class ConnectionState extends HTMLElement {
-  #listening = null;
+class ConnectionState extends Part {
 
   connectedCallback() {
-    this.#listening = new AbortController();
-    store.addEventListener("connection", this.#show, { signal: this.#listening.signal });
+    store.addEventListener("connection", this.#show, { signal: this.listen() });
     this.#show();
-  }
-
-  disconnectedCallback() {
-    this.#listening.abort();
   }
 
   #show = () => {
@@ -29,21 +23,15 @@ class ConnectionState extends HTMLElement {
   };
 }
 
-class OutageBanner extends HTMLElement {
-  #listening = null;
+class OutageBanner extends Part {
   #lostAt = 0;
 
   connectedCallback() {
-    this.#listening = new AbortController();
-    const { signal } = this.#listening;
+    const signal = this.listen();
     store.addEventListener("connection", this.#show, { signal });
     clock.addEventListener("second", this.#countDown, { signal });
     this.querySelector("button").addEventListener("click", () => link.retryNow(), { signal });
     this.#show();
-  }
-
-  disconnectedCallback() {
-    this.#listening.abort();
   }
 
   /** What is lost is announced once; the countdown isn't. */

@@ -6,7 +6,8 @@ import { explain } from "./api.js";
 import { age, amount, dayRange, decimals, difference, direction, exactTime, figure, latency, nextTry, percent, priceRuns, priceWords, reason, secondTime, STATE_WORDS, tradeAge, waits } from "./format.js";
 import { clock, nextFrame } from "./frame.js";
 import { later } from "./later.js";
-import { ARROWS, fit, proposal, write, writeRuns } from "./row.js";
+import { fit, Part, write } from "./part.js";
+import { ARROWS, proposal, writeRuns } from "./row.js";
 import { store } from "./store.js";
 import { sentencesOf } from "./why.js";
 
@@ -21,7 +22,7 @@ const SOURCES = {
   title: "the page's title",
 };
 
-class TickerDetail extends HTMLElement {
+class TickerDetail extends Part {
   #dialog = null;
   #parts = {};
   #ticker = "";
@@ -30,7 +31,6 @@ class TickerDetail extends HTMLElement {
   #markedAt = 0;
   #lost = ""; // the state in which a ticker to track instead was asked for
   #seconds = 0;
-  #listening = null;
 
   connectedCallback() {
     this.#dialog = this.querySelector("dialog");
@@ -48,8 +48,7 @@ class TickerDetail extends HTMLElement {
     this.#lost = "";
     this.#parts.proposals.replaceChildren();
     this.#parts.why.open = false;
-    this.#listening = new AbortController();
-    const { signal } = this.#listening;
+    const signal = this.listen();
     store.addEventListener("quotes", ({ detail }) => detail.includes(ticker) && nextFrame(this.#paint), { signal });
     store.addEventListener("tickers", () => store.has(ticker) || this.#dialog.close(), { signal });
     store.addEventListener("connection", this.#reopenChart, { signal });
@@ -69,7 +68,7 @@ class TickerDetail extends HTMLElement {
   }
 
   #shut = () => {
-    this.#listening?.abort();
+    this.unlisten();
     this.#parts.chart.close?.();
     delete this.#parts.alerts.dataset.ticker;
     this.#isCharted = false;

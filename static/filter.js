@@ -2,28 +2,22 @@
    track what isn't tracked here. An address never adds a ticker by itself: opening a link changes nothing on the server. */
 
 import { addOrTell, splitTexts } from "./actions.js";
-import { write } from "./row.js";
 import { count } from "./format.js";
+import { Part, write } from "./part.js";
 import { store } from "./store.js";
 
 const TICKER = /^(?:[^\s:]{1,32}:)?[^\s:]{1,32}$/; // Pluto judges the rest
 
-class AddressFilter extends HTMLElement {
-  #listening = null;
+class AddressFilter extends Part {
 
   connectedCallback() {
-    this.#listening = new AbortController();
-    const { signal } = this.#listening;
+    const signal = this.listen();
     store.addEventListener("tickers", this.#show, { signal });
     store.addEventListener("filter", this.#write, { signal });
     store.addEventListener("connection", this.#show, { signal });
     addEventListener("popstate", this.#read, { signal });
     this.addEventListener("click", this.#click, { signal });
     this.#read();
-  }
-
-  disconnectedCallback() {
-    this.#listening.abort();
   }
 
   #read = () => {

@@ -3,16 +3,15 @@
    within the field the field's. */
 
 import { undo } from "./actions.js";
+import { Part } from "./part.js";
 import { settings } from "./settings.js";
 
-class KeyHelp extends HTMLElement {
+class KeyHelp extends Part {
   #dialog = null;
-  #listening = null;
 
   connectedCallback() {
     this.#dialog = this.querySelector("dialog");
-    this.#listening = new AbortController();
-    const { signal } = this.#listening;
+    const signal = this.listen();
     const shortcuts = this.querySelector("#shortcuts");
     shortcuts.checked = settings.get("shortcuts");
     shortcuts.addEventListener("change", () => settings.set("shortcuts", shortcuts.checked), { signal });
@@ -21,10 +20,6 @@ class KeyHelp extends HTMLElement {
     numbers.addEventListener("change", () => settings.set("numbers", numbers.checked ? "browser" : "common"), { signal });
     this.#dialog.addEventListener("click", this.#click, { signal });
     addEventListener("keydown", this.#key, { signal });
-  }
-
-  disconnectedCallback() {
-    this.#listening.abort();
   }
 
   open() {

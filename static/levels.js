@@ -3,7 +3,7 @@
 
 import { contentOf } from "./alertitems.js";
 import { priceWords } from "./format.js";
-import { write } from "./row.js";
+import { write } from "./part.js";
 
 const EDGE = 13; // px: a line beyond the chart waits there
 const BEGINS = 3; // px

@@ -2,6 +2,7 @@
    already. Never reads the store, never listens: the board does both for all its rows. */
 
 import { age, amount, dayRange, decimals, difference, direction, figure, headline, nextTry, percent, priceRuns, priceWords, reason, STATE_WORDS, waits } from "./format.js";
+import { write } from "./part.js";
 
 const MARK_FOR = 900; // ms for which digits that moved stay marked
 const CALCULATED = / \(calculated by TradingView\)$/; // said by a mark beside the name
@@ -185,21 +186,6 @@ export function proposal(ticker, tabIndex = 0) {
   button.tabIndex = tabIndex;
   button.textContent = `Track ${ticker}`;
   return button;
-}
-
-/** Write a text if it differs; true when it did. */
-export function write(element, text) {
-  const shown = element.firstChild;
-  if (shown ? shown.data === text : text === "") return false;
-  if (shown) shown.data = text; // No new node for each price: collecting them would cost more than all the rest.
-  else element.textContent = text;
-  return true;
-}
-
-/** From now on a list has so many children: what is lacking is made, what is too much goes. */
-export function fit(list, count, make) {
-  while (list.children.length > count) list.lastElementChild.remove();
-  while (list.children.length < count) list.append(make());
 }
 
 /** Runs of a price as spans, reusing those that are there; what is left over stays, empty, for the next price. */

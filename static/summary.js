@@ -3,26 +3,20 @@
 
 import { count, direction, percent, priceWords } from "./format.js";
 import { clock, nextFrame } from "./frame.js";
-import { write } from "./row.js";
+import { Part, write } from "./part.js";
 import { store } from "./store.js";
 
 const SPOKEN_EVERY = 10; // seconds
 const SPOKEN_PRICES = 3;
 
-class BoardSummary extends HTMLElement {
+class BoardSummary extends Part {
   #seconds = 0;
-  #listening = null;
 
   connectedCallback() {
-    this.#listening = new AbortController();
-    const { signal } = this.#listening;
+    const signal = this.listen();
     for (const news of ["tickers", "connection"]) store.addEventListener(news, () => nextFrame(this.#show), { signal });
     clock.addEventListener("second", this.#strike, { signal });
     this.#show();
-  }
-
-  disconnectedCallback() {
-    this.#listening.abort();
   }
 
   #strike = () => {

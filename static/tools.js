@@ -2,22 +2,17 @@
    holds and changes it there. Never orders or styles anything itself, but for the two attributes on <html>. */
 
 import { share } from "./actions.js";
+import { Part } from "./part.js";
 import { settings } from "./settings.js";
 
-class BoardTools extends HTMLElement {
-  #listening = null;
+class BoardTools extends Part {
 
   connectedCallback() {
-    this.#listening = new AbortController();
-    const { signal } = this.#listening;
+    const signal = this.listen();
     settings.addEventListener("change", this.#show, { signal });
     this.addEventListener("change", ({ target }) => settings.set(target.name, target.value), { signal });
     this.addEventListener("click", this.#click, { signal });
     this.#show();
-  }
-
-  disconnectedCallback() {
-    this.#listening.abort();
   }
 
   #click = ({ target }) => {
