@@ -123,12 +123,10 @@ class Reader:
 
     def wait_for(self, position: int) -> bool:
         """Blocks until the change of the list at this position was followed. Returns whether it was."""
-
-        def is_followed() -> bool:
-            return self._position >= position and self._is_list_followed
-
         with self._followed:
-            return self._followed.wait_for(is_followed, FOLLOW_LIMIT_S)
+            return self._followed.wait_for(
+                lambda: self._position >= position and self._is_list_followed, timeout=FOLLOW_LIMIT_S
+            )
 
     # --- the reader's thread ------------------------------------------------------------------------------------------
 
