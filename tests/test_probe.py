@@ -15,8 +15,7 @@ from playwright.sync_api import BrowserContext, Page
 from quote_site import Line, QuoteSite, quote_site
 from running import wait_until
 
-from tradingview.probe import probe_script
-from tradingview.site import BINDING
+from tradingview.probe import BINDING, probe_script
 
 SPEC = f'={{"adjustment":"splits","currency-id":"USD","symbol":"{SYMBOL}"}}'
 PULSE_S = 0.4

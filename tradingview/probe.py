@@ -7,11 +7,14 @@ may use it.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from tradingview.frames import FRAME_FIELDS
 from tradingview.messages import DISAGREEMENT_LIMIT_MS, MAX_TEXT
-from tradingview.site import BINDING, PROBE, WALL_FORMS, WALL_TEXTS
+from tradingview.site import WALL_FORMS, WALL_TEXTS
 
+PROBE = (Path(__file__).parent / "probe.js").read_text(encoding="utf-8")
+BINDING = "plutoProbe"  # the function of the page by which the probe sends
 EXPLAINED_MS = 2_500  # if the page paints a price that a frame told this recently, the repaint proves nothing
 
 

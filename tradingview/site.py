@@ -1,4 +1,4 @@
-"""Facts about TradingView's site (addresses, hosts, walls, cookie, errors), and the probe's text.
+"""Facts about TradingView's site: addresses, hosts, walls, cookie, errors.
 
 This file owns the facts and never acts on them. Any thread may read it. Sources: recordings and the site's own bundles,
 2018 to September 2026.
@@ -6,13 +6,9 @@ This file owns the facts and never acts on them. Any thread may read it. Sources
 
 from __future__ import annotations
 
-from pathlib import Path
 from urllib.parse import quote as url_quote
 
 from quotes import Ticker, split_ticker
-
-BINDING = "plutoProbe"
-PROBE = (Path(__file__).parent / "probe.js").read_text(encoding="utf-8")
 
 # No price comes from these hosts. Chromium refuses to resolve their names, which costs nothing per request.
 BLOCKED_HOSTS = (

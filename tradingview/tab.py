@@ -27,8 +27,8 @@ from tradingview.guard import Guard
 from tradingview.loop import Loop
 from tradingview.origins import origin_of
 from tradingview.patience import Patience
-from tradingview.probe import probe_script
-from tradingview.site import BINDING, CHALLENGES, COOKIE_CHOICE, COOKIE_NAME, NETWORK_ERRORS, page_url
+from tradingview.probe import BINDING, probe_script
+from tradingview.site import CHALLENGES, COOKIE_CHOICE, COOKIE_NAME, NETWORK_ERRORS, page_url
 from tradingview.walls import Wall, is_symbol_page, judge_document
 
 log = logging.getLogger("pluto.tab")
