@@ -3,7 +3,7 @@
 
 import { addOrTell, copyPrice, proposals, remove, retry } from "./actions.js";
 import { explain } from "./api.js";
-import { age, amount, dayRange, decimals, difference, direction, exactTime, figure, latency, nextTry, percent, priceRuns, priceWords, reason, secondTime, STATE_WORDS, tradeAge, waits } from "./format.js";
+import { age, amount, dayRange, decimals, difference, direction, exactTime, figure, latency, nextTry, percent, priceRuns, priceWords, reason, secondTime, stateWords, tradeAge, waits } from "./format.js";
 import { clock, nextFrame } from "./frame.js";
 import { later } from "./later.js";
 import { fit, Part, write } from "./part.js";
@@ -160,7 +160,7 @@ class TickerDetail extends Part {
   }
 
   #paintState(view, now) {
-    write(this.#parts.state, STATE_WORDS[view.state] ?? view.state);
+    write(this.#parts.state, stateWords(view.state));
     write(this.#parts.age, age(view, now));
     write(this.#parts.reason, [reason(view, now), nextTry(view, now)].filter(Boolean).join(" "));
     this.#parts.retry.hidden = !waits(view) || view.state === "blocked";

@@ -12,17 +12,8 @@ const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" })
 const DATE = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
 const UTC_DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
 
-/** What each state is called on screen. */
-export const STATE_WORDS = {
-  starting: "starting",
-  snapshot: "snapshot",
-  live: "live",
-  stale: "stale",
-  closed: "closed",
-  not_found: "not found",
-  blocked: "blocked",
-  error: "error",
-};
+/** What a state is called on screen: "not_found" is "not found". */
+export const stateWords = (state) => state.replace("_", " ");
 
 /** Decimals in a price text: "0.00000812" has 8. An unknown one is written with two. */
 export function decimals(priceText = "0.00") {

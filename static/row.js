@@ -1,7 +1,7 @@
 /* Owns <price-row>: one ticker on the board. It is told what to show and writes only what differs from what it shows
    already. Never reads the store, never listens: the board does both for all its rows. */
 
-import { age, amount, dayRange, decimals, difference, direction, figure, headline, nextTry, percent, priceRuns, priceWords, reason, STATE_WORDS, waits } from "./format.js";
+import { age, amount, dayRange, decimals, difference, direction, figure, headline, nextTry, percent, priceRuns, priceWords, reason, stateWords, waits } from "./format.js";
 import { write } from "./part.js";
 
 const MARK_FOR = 900; // ms for which digits that moved stay marked
@@ -156,7 +156,7 @@ class PriceRow extends HTMLElement {
 
   /** What changes by the clock alone. */
   paintAge(view, now) {
-    write(this.#parts.state, STATE_WORDS[view.state] ?? view.state);
+    write(this.#parts.state, stateWords(view.state));
     write(this.#parts.age, age(view, now));
     const why = reason(view, now);
     const next = nextTry(view, now);

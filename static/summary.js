@@ -1,7 +1,7 @@
 /* Owns the board in one line: <board-summary> for eyes, and a polite sentence for screen readers every SPOKEN_EVERY seconds,
    when something changed; never a word for each tick. Never touches a row. */
 
-import { count, direction, percent, priceWords } from "./format.js";
+import { count, direction, percent, priceWords, stateWords } from "./format.js";
 import { clock, nextFrame } from "./frame.js";
 import { Part, write } from "./part.js";
 import { store } from "./store.js";
@@ -59,7 +59,7 @@ function spoken() {
 }
 
 function spokenPrice({ ticker, priceText, changePercent, state }) {
-  if (state !== "live") return `${ticker} ${state.replace("_", " ")}`;
+  if (state !== "live") return `${ticker} ${stateWords(state)}`;
   const way = direction(changePercent);
   return `${ticker} ${priceWords(priceText)}${way && way !== "flat" ? `, ${way} ${percent(Math.abs(changePercent)).slice(1)}` : ""}`;
 }

@@ -1,14 +1,14 @@
 /* Owns how GET /api/tickers/X/why reads to a person: as pairs of a name and a sentence. Never touches the document, and
    leaves out what it isn't told. */
 
-import { count, duration, exactTime, priceWords, STATE_WORDS } from "./format.js";
+import { count, duration, exactTime, priceWords, stateWords } from "./format.js";
 
 const STRATEGIES = { socket: "Quote feed", dom: "Price on the page", title: "Page's title", script: "Structured data" };
 
 /** [[name, sentence]] of all that was told. */
 export function sentencesOf(why) {
   return [
-    ["State", [STATE_WORDS[why.state] ?? why.state, why.reason].filter(Boolean).join(": ")],
+    ["State", [stateWords(why.state), why.reason].filter(Boolean).join(": ")],
     ["Clock", why.clockProblem],
     ...Object.entries(STRATEGIES).map(([name, words]) => [words, strategy(why.strategies?.[name])]),
     ...(why.sockets ?? []).map((socket, at) => [`Connection ${at + 1}`, socketWords(socket)]),
