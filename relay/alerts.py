@@ -171,13 +171,7 @@ class SharedAlerts:
             if (trouble := self._holder.link.trouble) and trouble != NOT_YET:
                 raise SourceBusy(f"Alerts can't be {done} now: {trouble}.")
             try:
-                try:
-                    if self._commands.trouble:
-                        self._begin(self._commands)
-                    return call(self._commands)
-                except EpochEnded:
-                    self._begin(self._commands)
-                    return call(self._commands)
+                return self._commands.call(lambda: call(self._commands), lambda: self._begin(self._commands))
             except RedisError as error:
                 self._commands.fail(error)
                 trouble = self._commands.trouble or "Redis was emptied or restarted"

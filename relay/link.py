@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import redis
@@ -35,6 +35,8 @@ SIMULATED_THERE = "has the simulated prices of a demo: give real ones another Re
 REAL_THERE = "has real prices: give a demo another Redis, or another database of this one, such as redis://host:6379/1"
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 1.0  # before another try to reach Redis
 MAX_PROOF_MS = 60_000  # no proof holds longer; keeps a jump of Redis' clock from prolonging one
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,24 @@ class Link:
         """Raises EpochEnded if redis-py has connected again: what it is connected to may be another Redis."""
         if self._begun != self._connects:
             raise EpochEnded
+
+    def call(self, call: Callable[[], T], begin: Callable[[], None]) -> T:
+        """What the call returns, on a connection that may have been cut, or may lead to another epoch, since the last
+        one: then `begin` begins it first. Raises RedisError.
+        """
+        if self.trouble or self._is_new():
+            begin()
+        try:
+            return call()
+        except EpochEnded:  # the scripts have done nothing
+            begin()
+            return call()
+
+    def _is_new(self) -> bool:
+        """Whether redis-py has connected again, as it does without a word when the connection was cut."""
+        pool = self.redis.connection_pool
+        pool.release(pool.get_connection())
+        return self._begun != self._connects
 
     def run(self, script: str, *args: str | int) -> Any:
         """Raises EpochEnded and RedisError."""

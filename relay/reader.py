@@ -61,12 +61,13 @@ class Reader:
         self._epoch = ""  # of that position
         self._pulse = 0  # where the stream was at the last pulse
         self._renewals: list[tuple[Ticker, int]] = []  # proofs of that moment which were not looked at yet
-        self._lock = threading.Lock()  # of the next five
+        self._lock = threading.Lock()  # of the next six
         self._mirror: dict[Ticker, Quote] = {}
         self._proofs: dict[Ticker, int] = {}  # as Redis has them
         self._tracked: set[Ticker] = set()
         self._expired: set[Ticker] = set()  # told as stale, because nobody renews their proof
         self._list_changes = self._following = self._list_followed = 0  # the list's changes are counted
+        self._told: tuple[str, int] | None = None  # epoch and position; nothing while a new epoch is read
         self._followed = threading.Condition()
         self._is_stopping = False
         self._thread = threading.Thread()  # each start begins another one
@@ -121,12 +122,16 @@ class Reader:
         with self._followed:
             self._followed.notify_all()
 
-    def wait_for(self, position: int) -> bool:
+    def wait_for(self, epoch: str, position: int) -> bool:
         """Blocks until the change of the list at this position was followed. Returns whether it was."""
+
+        def is_followed() -> bool:
+            with self._lock:
+                told, is_list_followed = self._told, self._list_followed == self._list_changes
+            return is_list_followed and told is not None and told[0] == epoch and told[1] >= position
+
         with self._followed:
-            return self._followed.wait_for(
-                lambda: self._position >= position and self._is_list_followed, timeout=FOLLOW_LIMIT_S
-            )
+            return self._followed.wait_for(is_followed, FOLLOW_LIMIT_S)
 
     # --- the reader's thread ------------------------------------------------------------------------------------------
 
@@ -185,18 +190,18 @@ class Reader:
             raise EpochEnded  # and it is read again
         self._counters["relay_loads"] += 1
         if epoch != self._epoch:
+            with self._lock:
+                self._told = None
             self._mark(epoch, 0)
-        position, has_list_changed = int(sequence or 0), self._mirror.keys() != quotes.keys()
+        position = int(sequence or 0)
         for ticker in self._mirror.keys() - quotes.keys():
             self._drop(ticker)
         for ticker, value in quotes.items():
             number, _, text = value.partition(" ")
             self._put(from_json(text, int(number))[0], int(proofs[ticker]) if ticker in proofs else None)
-        has_list_changed |= not self.has_loaded
-        self._position, self._epoch, self.has_loaded = position, epoch, True
+        self._epoch, self.has_loaded = epoch, True
         self._pulse, self._renewals = position, []  # those of another epoch mean nothing
-        self._end_entries(has_list_changed=has_list_changed)
-        self._mark_position()
+        self._reach(position, has_list_changed=True)
 
     def _take(self, position: int, values: Mapping[str, str]) -> bool:
         """Takes one entry; False if entries before it are missing."""
@@ -212,8 +217,7 @@ class Reader:
             else:
                 has_list_changed = True
                 self._drop(Ticker(ticker))
-        self._position = position
-        self._end_entries(has_list_changed=has_list_changed)
+        self._reach(position, has_list_changed=has_list_changed)
         return True
 
     def _put(self, quote: Quote, proof: int | None) -> None:
@@ -235,21 +239,20 @@ class Reader:
             self._proofs.pop(ticker, None)
             self._expired.discard(ticker)
 
-    def _end_entries(self, *, has_list_changed: bool) -> None:
+    def _reach(self, position: int, *, has_list_changed: bool) -> None:
+        """All up to this position was told. Nobody sees it without the change of the list that is there."""
+        self._position = position
+        with self._lock:
+            self._told = self._epoch, position
+            self._list_changes += has_list_changed
         if has_list_changed:
-            with self._lock:
-                self._list_changes += 1
             self.on_list()
-
-    @property
-    def _is_list_followed(self) -> bool:
-        return self._list_followed == self._list_changes
 
     def _mark_position(self) -> None:
         """A client that has the stream up to here also has the list."""
         with self._lock:
-            if self._is_list_followed:
-                self._mark(self._epoch, self._position)
+            if self._told is not None and self._list_followed == self._list_changes:
+                self._mark(*self._told)
 
     # Once a second.
 

@@ -173,20 +173,22 @@ class Relay:
         assert self.reader is not None
         args = self.settings.change(How(how), tickers)
         position, refused = self._command(CHANGE, *args, else_say="The watchlist can't change now")
-        if not self.reader.wait_for(position):
+        if not self.reader.wait_for(self._commands.epoch, position):
             raise SourceBusy("Redis has the change, but this process hasn't read it yet: look again in a moment.")
         return [Ticker(ticker) for ticker in refused]
 
     def _command(self, script: str, *args: str | int, else_say: str) -> Any:
         """What the script returns. Raises SourceBusy if Redis can't be used now."""
-        assert self.reader is not None
         may_be_done = ""
+
+        def run() -> Any:
+            nonlocal may_be_done
+            may_be_done = MAY_BE_DONE
+            return self._commands.run(script, *args)
+
         with self._turn:
             try:
-                if self._commands.epoch != self.reader.link.epoch or self._commands.trouble:
-                    self._commands.begin()
-                may_be_done = MAY_BE_DONE
-                return self._commands.run(script, *args)
+                return self._commands.call(run, self._commands.begin)
             except RedisError as error:
                 self._commands.fail(error)
                 raise SourceBusy(f"{else_say}: Redis can't be reached.{may_be_done}") from None
