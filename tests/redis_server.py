@@ -8,8 +8,9 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 
 import redis
@@ -71,3 +72,16 @@ def redis_server(folder: Path, *options: str) -> Iterator[RedisServer]:
         yield server
     finally:
         server.close()
+
+
+def with_redis(story: Callable[[RedisServer], None]) -> Callable[[Path], None]:
+    """The story with a Redis of its own, which has its own folder in that of all."""
+
+    @wraps(story)
+    def told(folder: Path) -> None:
+        own = folder / story.__name__
+        own.mkdir()
+        with redis_server(own) as redis:
+            story(redis)
+
+    return told

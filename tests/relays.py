@@ -37,8 +37,8 @@ class Told:
         return time.monotonic()
 
     def add(self, ticker: Ticker) -> None:
+        self.show(Quote(ticker, State.STARTING))  # first: what a test shows once the page is open comes later
         self.pages.add(ticker)
-        self.show(Quote(ticker, State.STARTING))
 
     def remove(self, ticker: Ticker) -> None:
         self.pages.discard(ticker)
@@ -152,7 +152,10 @@ def change(redis: RedisServer, how: How, *tickers: Ticker, max_tickers: int = 50
 
 
 def owns(publisher: Publisher, *tickers: Ticker) -> None:
-    wait_until(lambda: publisher.owned.keys() >= set(tickers), what=f"{tickers} are owned")
+    """Waits until it owns them and their pages are open."""
+    scraper = publisher.scraper
+    assert isinstance(scraper, Told)
+    wait_until(lambda: set(tickers) <= scraper.pages & publisher.owned.keys(), what=f"{tickers} are owned")
 
 
 def ticker_for(scraper: str, tickers: Iterable[str], *, beside: str) -> Ticker:

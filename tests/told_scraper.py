@@ -26,14 +26,16 @@ class Renewed(Told):
     def __init__(self, show: Callable[[Quote], None]) -> None:
         super().__init__(show)
         self.prices: dict[Ticker, Quote] = {}
+        self._telling = threading.Lock()  # else an old price might be told after a new one
 
     def add(self, ticker: Ticker) -> None:
         super().add(ticker)
         self.tell(ticker, PROOF_MS)
 
     def tell(self, ticker: Ticker, proof_ms: float) -> None:
-        if ticker in self.pages and (quote := self.prices.get(ticker)) is not None:
-            self.show(replace(quote, proven_until=steady_ms() + proof_ms))
+        with self._telling:
+            if ticker in self.pages and (quote := self.prices.get(ticker)) is not None:
+                self.show(replace(quote, proven_until=steady_ms() + proof_ms))
 
     def renew(self, every_s: float) -> None:
         while True:
