@@ -195,7 +195,7 @@ class Link:
 
     def refill(self, tickers: list[Ticker]) -> None:
         """Writes this list if Redis has none: the first process that does so wins."""
-        sequence, _ = self.run(CHANGE, *self._settings.change(How.REFILL, tickers))
+        sequence, *_ = self.run(CHANGE, *self._settings.change(How.REFILL, tickers))
         if sequence:
             log.warning("Redis had no watchlist: this process has refilled it with %d tickers", len(tickers))
 

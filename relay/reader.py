@@ -123,7 +123,7 @@ class Reader:
             self._followed.notify_all()
 
     def wait_for(self, epoch: str, position: int) -> bool:
-        """Blocks until the change of the list at this position was followed. Returns whether it was."""
+        """Blocks until the list was followed up to this position. Returns whether it was."""
 
         def is_followed() -> bool:
             with self._lock:
@@ -330,7 +330,7 @@ class Reader:
         return NO_SIGN_OF_LIFE if ticker in self.owners else NO_SCRAPER
 
     def _add_asked(self) -> None:
-        _, refused = self.link.run(CHANGE, *self._settings.change(How.ADD, self.asked))
+        _, refused, _ = self.link.run(CHANGE, *self._settings.change(How.ADD, self.asked))
         self.asked = []
         if refused:
             log.warning("%s: not tracked, because %d tickers are", ", ".join(refused), self._settings.max_tickers)

@@ -158,10 +158,10 @@ return 1
 """
 
 # ARGV: epoch, length of the stream, what to do, most tickers; then ticker and first quote of each. Returns the sequence
-# of the change, 0 if nothing changed, and the tickers for which there is no room.
+# of the change, 0 if nothing changed; the tickers for which there is no room; and the sequence by now.
 CHANGE = """
 local listed = redis.call('HGET', state, 'listed')
-if ARGV[3] == 'refill' and listed == '1' then return {0, {}} end
+if ARGV[3] == 'refill' and listed == '1' then return {0, {}, 0} end
 if ARGV[3] == 'refill' or ARGV[3] == 'replace' then redis.call('HSET', state, 'listed', 1)
 elseif not listed then redis.call('HSET', state, 'listed', 'begun') end
 local fields, refused, named, count = {}, {}, {}, redis.call('HLEN', quotes)
@@ -185,7 +185,8 @@ if ARGV[3] ~= 'remove' then
     end
   end
 end
-return {append(fields, ARGV[2]), refused}
+local changed = append(fields, ARGV[2])
+return {changed, refused, tonumber(redis.call('HGET', state, 'sequence') or 0)}
 """
 
 

@@ -172,7 +172,7 @@ class Relay:
         """
         assert self.reader is not None
         args = self.settings.change(How(how), tickers)
-        position, refused = self._command(CHANGE, *args, else_say="The watchlist can't change now")
+        _, refused, position = self._command(CHANGE, *args, else_say="The watchlist can't change now")
         if not self.reader.wait_for(self._commands.epoch, position):
             raise SourceBusy("Redis has the change, but this process hasn't read it yet: look again in a moment.")
         return [Ticker(ticker) for ticker in refused]
