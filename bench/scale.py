@@ -45,8 +45,9 @@ import psutil
 import redis
 from clients import Receipts, connected, percentile
 from redis_server import RedisServer, redis_server
-from relays import Table, Told, change, live, reading, scraping, settings_for
+from relays import Table, change, reading, scraping
 from running import Pluto, running_pluto, running_simulator, wait_until
+from told import Told, live, settings_for
 
 from quotes import Quote, Ticker
 from relay.publisher import Publisher

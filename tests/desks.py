@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from redis_server import RedisServer
-from relays import settings_for
+from told import settings_for
 
 from alerts.outbox import Pace, couriers_of
 from quotes import Quote, Ticker

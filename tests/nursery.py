@@ -17,12 +17,14 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 from functools import cache
 from pathlib import Path
 from typing import IO
 
-PRELOADED = ("app", "scraper", "simulator.server", "simulator.replay", "gevent.pywsgi")
+PRELOADED = ("app", "scraper", "relay.source", "relay.alerts", "simulator.server", "simulator.replay", "gevent.pywsgi")
 MAX_REQUEST = 128 * 1024  # bytes
+_asking = threading.Lock()
 
 
 class Forked(subprocess.Popen[str]):
@@ -33,7 +35,9 @@ class Forked(subprocess.Popen[str]):
         request = json.dumps([arguments, environment]).encode()
         assert len(request) < MAX_REQUEST
         its_errors = 2 if errors is None else errors.fileno()
-        socket.send_fds(_nursery(), [request], [its_input, its_output, its_errors, its_report])
+        with _asking:
+            nursery = _nursery()
+        socket.send_fds(nursery, [request], [its_input, its_output, its_errors, its_report])
         for descriptor in (its_input, its_output, its_report):
             os.close(descriptor)
         self.args, self.returncode = arguments, None

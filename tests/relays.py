@@ -2,59 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from redis_server import RedisServer
 from running import wait_until
+from told import Told, settings_for
 
-from quotes import Quote, Source, SourceState, State, Ticker, steady_ms
+from quotes import Quote, State, Ticker
 from relay.link import Link, RelaySettings
 from relay.publisher import Peer, Publisher, assign
 from relay.reader import Reader
 from relay.scripts import CHANGE, QUOTES, How, from_json
-
-PROOF_MS = 15_000.0
-
-
-class Told:
-    """A QuoteSource whose pages show what the test says. A page shows nothing before that."""
-
-    def __init__(self, show: Callable[[Quote], None]) -> None:
-        self.show = show
-        self.counters: Counter[str] = Counter()
-        self.state = SourceState.RUNNING
-        self.health: Mapping[str, str] = {}
-        self.pages: set[Ticker] = set()
-        self.closed: list[Ticker] = []
-        self.tried: list[Ticker] = []  # because users asked for that
-
-    @property
-    def last_tick(self) -> float:
-        return time.monotonic()
-
-    def add(self, ticker: Ticker) -> None:
-        self.show(Quote(ticker, State.STARTING))  # first: what a test shows once the page is open comes later
-        self.pages.add(ticker)
-
-    def remove(self, ticker: Ticker) -> None:
-        self.pages.discard(ticker)
-        self.closed.append(ticker)
-
-    def why(self, ticker: Ticker) -> Mapping[str, Any] | None:
-        return {"ticker": ticker} if ticker in self.pages else None
-
-    def retry(self, ticker: Ticker) -> str:
-        self.tried.append(ticker)
-        return f"{ticker}: its page is opened now."
-
-    def start(self) -> None:
-        pass
-
-    begin_stop = stop = restart = start
 
 
 class Table:
@@ -79,18 +40,6 @@ class Table:
     def state(self, ticker: Ticker) -> State | None:
         quote = self.quotes.get(ticker)
         return None if quote is None else quote.state
-
-
-def settings_for(
-    url: str, name: str, *, capacity: int = 50, max_tickers: int = 50, length: int = 10_000
-) -> RelaySettings:
-    return RelaySettings(url, name, capacity, max_tickers, stream_length=length)
-
-
-def live(ticker: Ticker, price: float | str, proof_ms: float = PROOF_MS) -> Quote:
-    at = round(time.time() * 1000)
-    told = (ticker, State.LIVE, str(price), 0.5, at, Source.SOCKET)
-    return Quote(*told, received_at=at, proven_until=steady_ms() + proof_ms)
 
 
 @contextmanager

@@ -124,7 +124,7 @@ class Pluto:
 
 @contextmanager
 def running_simulator(*options: str) -> Iterator[Simulator]:
-    with _program("-m", "simulator", "--port", "0", *options) as process:
+    with running_program("-m", "simulator", "--port", "0", *options) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("simulator: "), line
@@ -141,7 +141,7 @@ def running_pluto(
     `starter` is the command that executes it, `log` the file that gets its standard error.
     """
     with (
-        _program(program, *TEST_OPTIONS, *options, starter=starter, log=log, **environment) as process,
+        running_program(program, *TEST_OPTIONS, *options, starter=starter, log=log, **environment) as process,
         closing(Pluto(_read_url(process), process)) as pluto,
     ):
         yield pluto
@@ -156,9 +156,10 @@ def _read_url(process: subprocess.Popen[str]) -> str:
 
 
 @contextmanager
-def _program(
+def running_program(
     file: str, *options: str, starter: str = "", log: str = "", **environment: str
 ) -> Iterator[subprocess.Popen[str]]:
+    """A Python program of this project, ended by SIGTERM if it still runs. For options see `running_pluto`."""
     errors = open(log, "w") if log else None  # noqa: SIM115
     arguments = [file if file == "-m" else str(PROJECT / file), *options]
     told = {**clean_environment(), "PYTHONPATH": str(PROJECT), **environment}
@@ -282,7 +283,7 @@ class QuoteServer:
 
 @contextmanager
 def quote_server(*options: str, **environment: str) -> Iterator[QuoteServer]:
-    with _program("tests/quote_server.py", *options, **environment) as process:
+    with running_program("tests/quote_server.py", *options, **environment) as process:
         assert process.stdout is not None
         with closing(QuoteServer(process.stdout.readline().strip(), process)) as server:
             yield server

@@ -16,8 +16,9 @@ import pytest
 from desks import ABOVE, Desk, desk
 from receivers import HttpReceiver, receiving
 from redis_server import RedisServer, redis_server
-from relays import Told, change, live, owns, scraping, settings_for
+from relays import change, owns, scraping
 from running import Pluto, running_pluto, wait_until
+from told import Told, live, settings_for
 
 import relay.alerts
 import relay.ledger

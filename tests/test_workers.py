@@ -18,9 +18,10 @@ import httpx
 import psutil
 import pytest
 from redis_server import redis_server
-from relays import Told, live, scraping, settings_for
+from relays import scraping
 from running import PROJECT, TLS, Pluto, alive, clean_environment, descendants, running_pluto, wait_until
 from test_process import run_to_end
+from told import Told, live, settings_for
 
 from app import _share as share_of
 from quotes import Ticker

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from relays import Told, live, settings_for
+from told import Told, live, settings_for
 
 from quotes import Quote, Ticker, steady_ms
 from relay.publisher import Publisher
