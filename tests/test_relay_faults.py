@@ -1,18 +1,19 @@
 """The relay under faults, with real processes: web processes of Pluto, scrapers' halves, and a real Redis.
 
-After each fault every web process has what Redis has.
+After each fault every web process has what Redis has. Several stages play the stories at the same time.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import signal
 import ssl
 import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,20 @@ from connectrpc.code import Code
 from faulty_line import FaultyLine
 from redis_server import RedisServer, redis_server
 from relays import in_redis, ticker_for
-from running import PROJECT, Pluto, clean_environment, running_pluto, wait_until
+from running import Pluto, running_pluto, running_program, wait_until
+from scraping import Stories
 from test_why import connect_code
 
 from relay.link import NO_REDIS
+from relay.publisher import LEASE_MS
 from relay.scripts import LEASES, SCRAPERS, STATE, STREAM
 
 TICKERS = ("BTCUSD", "ETHUSD", "SOLUSD")
-OWNED_LIMIT_S = 5.0
+OWNED_LIMIT_MS = 5_000
+STAGES = 4
+
+stories = Stories()  # in an order by which all stages take about as long
+Outcomes = dict[Callable[..., None], Exception | None]
 
 
 class Scraper:
@@ -44,42 +51,41 @@ class Scraper:
 
 
 class Stage:
-    """One Redis, two web processes (the second one behind a faulty line), and the scrapers that a test starts."""
+    """One Redis, two web processes (the second one behind a faulty line), and the scrapers that a story starts."""
 
-    def __init__(self, redis: RedisServer, left: Pluto, right: Pluto, line: FaultyLine) -> None:
-        self.redis, self.webs, self.line = redis, (left, right), line
+    def __init__(self, folder: Path, redis: RedisServer, left: Pluto, right: Pluto, line: FaultyLine) -> None:
+        self.folder, self.redis, self.webs, self.line = folder, redis, (left, right), line
 
     @contextmanager
     def scraper(
         self, name: str, *, port: int | None = None, capacity: int = 50, proof_s: float = 15, length: int = 10_000
     ) -> Iterator[Scraper]:
         url = f"redis://127.0.0.1:{port or self.redis.port}"
-        program = [sys.executable, str(PROJECT / "tests" / "told_scraper.py"), url, name]
-        process = subprocess.Popen(
-            [*program, str(capacity), str(proof_s), str(length)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**clean_environment(), "PYTHONPATH": str(PROJECT)},
-        )
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "started\n"
-            yield Scraper(process)
-        finally:
-            process.kill()
-            process.communicate()
+        options = url, name, str(capacity), str(proof_s), str(length)
+        with running_program("tests/told_scraper.py", *options) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "started\n"
+                yield Scraper(process)
+            finally:
+                process.kill()
 
-    def owners(self) -> dict[str, str]:
-        """The scraper of each lease that has not ended."""
+    def now(self) -> int:
+        """Redis' clock, in ms."""
         client: Any = self.redis.client
         seconds, micros = client.time()
-        leases = {ticker: lease.split() for ticker, lease in client.hgetall(LEASES).items()}
-        now = seconds * 1000 + micros // 1000
-        return {ticker: name for ticker, (_, name, end) in leases.items() if int(end) >= now}
+        return int(seconds * 1000 + micros // 1000)
 
-    def wait_for_owner(self, name: str, *tickers: str, limit_s: float = OWNED_LIMIT_S) -> None:
-        wait_until(lambda: self.owners() == dict.fromkeys(tickers or TICKERS, name), limit_s, what=f"{name} owns all")
+    def leases(self) -> dict[str, tuple[str, int]]:
+        """The scraper and the end of each lease that has not ended."""
+        client: Any = self.redis.client
+        leases = {ticker: lease.split() for ticker, lease in client.hgetall(LEASES).items()}
+        now = self.now()
+        return {ticker: (name, int(end)) for ticker, (_, name, end) in leases.items() if int(end) >= now}
+
+    def wait_for_owner(self, name: str, *tickers: str) -> None:
+        wanted = dict.fromkeys(tickers or TICKERS, name)
+        wait_until(lambda: {ticker: name for ticker, (name, _) in self.leases().items()} == wanted, what=f"{name} owns")
 
     def peers(self) -> set[str]:
         """The scrapers that are alive, as Redis has them."""
@@ -96,161 +102,45 @@ class Stage:
     def are_equal(self) -> bool:
         return all(self.shown(web) == in_redis(self.redis.client) for web in self.webs)
 
-    def wait_until_equal(self, limit_s: float = 10.0) -> None:
-        wait_until(self.are_equal, limit_s, what="all web processes have what Redis has")
+    def wait_until_equal(self) -> None:
+        wait_until(self.are_equal, what="all web processes have what Redis has")
 
-    def wait_for_price(self, ticker: str, price: str, state: str = "live", limit_s: float = 10.0) -> None:
+    def wait_for_price(self, price: str, *tickers: str) -> None:
+        """Until it is live on all web processes, for all these tickers."""
+
         def is_shown() -> bool:
-            return all(self.shown(web)[ticker][:2] == (state, price) for web in self.webs)
+            shown = [self.shown(web) for web in self.webs]
+            return all(prices.get(ticker, ())[:2] == ("live", price) for prices in shown for ticker in tickers)
 
-        wait_until(is_shown, limit_s, what=f"{ticker} {price}")
+        wait_until(is_shown, what=f"{tickers} {price}")
+
+    def clear(self) -> None:
+        """For the next story. No scraper runs."""
+        self.line.delay_s, self.line.is_cut = 0.0, False
+        empty = {"tickers": list[str]()}
+        wait_until(lambda: self.webs[0].http.put("/api/watchlist", json=empty).is_success, what="an empty list")
+        self.redis.client.delete(LEASES, SCRAPERS)
+        self.wait_until_equal()
 
 
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+@contextmanager
+def running_stage(folder: Path) -> Iterator[Stage]:
     with ExitStack() as stack:
-        redis = stack.enter_context(redis_server(tmp_path_factory.mktemp("redis")))
+        redis = stack.enter_context(redis_server(folder))
         line = FaultyLine(redis.port)
         stack.callback(line.close)
         left = stack.enter_context(running_pluto("--role", "web", PLUTO_REDIS=redis.url))
         right = stack.enter_context(running_pluto("--role", "web", PLUTO_REDIS=f"redis://127.0.0.1:{line.port}"))
-        yield Stage(redis, left, right, line)
+        yield Stage(folder, redis, left, right, line)
 
 
-@pytest.fixture(autouse=True)
-def clean(stage: Stage) -> Iterator[None]:
-    yield
-    stage.line.delay_s, stage.line.is_cut = 0.0, False
-    stage.redis.client.delete(LEASES)
-    wait_until(lambda: stage.webs[0].http.put("/api/watchlist", json={"tickers": []}).is_success, what="an empty list")
-    stage.wait_until_equal()
-
-
-def test_a_killed_scrapers_tickers_are_owned_elsewhere_within_five_seconds_and_never_stale(stage: Stage) -> None:
-    stage.track()
-    with stage.scraper("old") as old, stage.webs[1].stream() as events:
-        for ticker in TICKERS:
-            old.show(ticker, "100")
-        stage.wait_for_owner("old")
-        with stage.scraper("new", capacity=3) as new:
-            stage.wait_for_price("SOLUSD", "100")
-            old.process.kill()
-            stage.wait_for_owner("new")
-            for ticker in TICKERS:
-                new.show(ticker, "200")
-            for ticker in TICKERS:
-                stage.wait_for_price(ticker, "200")
-            stage.wait_until_equal()
-        states = statuses_until(events, "200")
-    assert "stale" not in states
-
-
-def statuses_until(events: Any, price: str) -> set[str]:
-    """The states told until all tickers have this price."""
-    states, missing = set(), set(TICKERS)
-    for event in events:
-        for update in json.loads(event.data).get("updates", ()):
-            states.add(update["state"])
-            if update.get("priceText") == price:
-                missing.discard(update["ticker"])
-        if not missing:
-            return states
-    raise AssertionError("the stream ended")
-
-
-def test_a_scraper_that_was_stopped_past_its_lease_gets_nothing_through(stage: Stage) -> None:
-    ticker = ticker_for("new", TICKERS, beside="old")  # it stays there
-    stage.track(ticker)
-    with stage.scraper("old") as old:
-        old.show(ticker, "100")
-        stage.wait_for_price(ticker, "100")
-        old.process.send_signal(signal.SIGSTOP)
-        before = sequence(stage)
-        with stage.scraper("new") as new:
-            new.show(ticker, "200")
-            stage.wait_for_owner("new", ticker, limit_s=10)
-            stage.wait_for_price(ticker, "200")
-            wait_until(lambda: stage.peers() == {"new"})
-            old.show(ticker, "101")
-            old.process.send_signal(signal.SIGCONT)
-            old.show(ticker, "102")
-            wait_until(lambda: stage.peers() == {"new", "old"}, what="the stopped one has ticked")
-            new.show(ticker, "201")
-            stage.wait_for_price(ticker, "201")
-            assert not published(stage, ticker, before) & {"101", "102"}, "the stopped one's prices are in no entry"
-            stage.wait_until_equal()
-
-
-def published(stage: Stage, ticker: str, after: int) -> set[str]:
-    """The ticker's prices in the stream after that position."""
-    client: Any = stage.redis.client
-    texts = [values.get(ticker) for _, values in client.xrange(STREAM, f"{after + 1}-0")]
-    return {price for text in texts if text and (price := json.loads(text).get("price_text")) is not None}
-
-
-def sequence(stage: Stage) -> int:
-    client: Any = stage.redis.client
-    return int(client.hget(STATE, "sequence"))
-
-
-def test_a_client_of_a_killed_web_process_resumes_at_another_one(stage: Stage) -> None:
-    stage.track("BTCUSD", "ETHUSD")
-    with stage.scraper("one") as scraper:
-        scraper.show("BTCUSD", "100")
-        scraper.show("ETHUSD", "10")
-        stage.wait_for_price("ETHUSD", "10")
-        with running_pluto("--role", "web", PLUTO_REDIS=stage.redis.url) as third:
-            third.wait_for("ETHUSD", "live")
-            with third.stream() as events:
-                last = next(event.id for event in events if event.id)
-                scraper.show("BTCUSD", "101")
-                last = next(event.id for event in events if '"101"' in event.data)
-                third.process.kill()
-        scraper.show("BTCUSD", "102")
-        stage.wait_for_price("BTCUSD", "102")
-        with stage.webs[0].stream(**{"Last-Event-ID": last}) as events:
-            first = next(json.loads(event.data) for event in events if event.id)
-        assert first["resumed"] is True
-        assert [(update["ticker"], update["priceText"]) for update in first["updates"]] == [("BTCUSD", "102")]
-
-
-def last_id(web: Pluto) -> str:
-    with web.stream() as events:
-        return next(event.id for event in events if event.id)
-
-
-@pytest.mark.parametrize("how", ["emptied", "killed"])
-def test_an_emptied_redis_is_refilled_and_begins_a_new_epoch(stage: Stage, how: str) -> None:
-    stage.track()
-    with stage.scraper("one") as scraper:
-        for ticker in TICKERS:
-            scraper.show(ticker, "100")
-        stage.wait_for_price("SOLUSD", "100")
-        stage.wait_until_equal()
-        old = last_id(stage.webs[0])
-        if how == "emptied":
-            stage.redis.client.flushall()
-        else:
-            stage.redis.kill()
-            assert stage.shown(stage.webs[0])["SOLUSD"][:2] == ("live", "100"), "its proof still holds"
-            stage.redis.start()
-        stage.wait_for_owner("one", limit_s=10)
-        scraper.show("SOLUSD", "101")
-        stage.wait_for_price("SOLUSD", "101")
-        stage.wait_until_equal()
-        assert {ticker: price for ticker, (_, price, _) in in_redis(stage.redis.client).items()}["BTCUSD"] == "100"
-        with stage.webs[1].stream(**{"Last-Event-ID": old}) as events:
-            first = next(event for event in events if event.id)
-        assert json.loads(first.data)["resumed"] is False
-        assert first.id.partition("-")[0] != old.partition("-")[0]
-
-
-def test_while_redis_cant_be_reached_prices_become_stale_with_the_reason_and_then_catch_up(stage: Stage) -> None:
+@stories
+def while_redis_cant_be_reached_prices_become_stale_with_the_reason_and_then_catch_up(stage: Stage) -> None:
     """The scraper is cut off, too: what it couldn't publish comes later. So does a change of the list."""
     assert stage.webs[1].add("BTCUSD").status_code == 201
     with stage.scraper("one", port=stage.line.port, proof_s=6) as scraper:
         scraper.show("BTCUSD", "100")
-        stage.wait_for_price("BTCUSD", "100")
+        stage.wait_for_price("100", "BTCUSD")
         stage.line.is_cut = True
         scraper.show("BTCUSD", "101")
         unanswered = stage.webs[1].add("ETHUSD")
@@ -264,13 +154,14 @@ def test_while_redis_cant_be_reached_prices_become_stale_with_the_reason_and_the
             assert answer.json()["message"] == f"The watchlist can't change now: Redis can't be reached.{more}"
         stage.webs[0].wait_for("BTCUSD", "stale")
         stage.line.is_cut = False
-        stage.wait_for_price("BTCUSD", "101")
+        stage.wait_for_price("101", "BTCUSD")
         stage.wait_until_equal()
         wait_until(lambda: stage.webs[0].http.get("/api/tickers").json()["tickers"] == ["BTCUSD", "ETHUSD"])
 
 
-def test_a_web_process_that_starts_without_redis_shows_its_stores_prices_as_stale(stage: Stage, tmp_path: Path) -> None:
-    options = ("--role", "web", "--store", "--data", str(tmp_path))
+@stories
+def a_web_process_that_starts_without_redis_shows_its_stores_prices_as_stale(stage: Stage) -> None:
+    options = ("--role", "web", "--store", "--data", str(stage.folder / "data"))
     stage.track("BTCUSD", "ETHUSD")
     with stage.scraper("one") as scraper:
         scraper.show("BTCUSD", "100")
@@ -289,43 +180,101 @@ def test_a_web_process_that_starts_without_redis_shows_its_stores_prices_as_stal
             assert pluto.http.get("/readyz").status_code == 503
             stage.line.is_cut = False
             pluto.wait_for("BTCUSD", "live")
-            assert pluto.http.get("/api/tickers").json()["tickers"] == ["BTCUSD"]
+            wait_until(lambda: pluto.http.get("/api/tickers").json()["tickers"] == ["BTCUSD"], what="it has the list")
 
 
-def test_a_slow_redis_delays_prices_and_makes_none_stale(stage: Stage) -> None:
-    stage.line.delay_s = 0.15
-    stage.track("BTCUSD")
-    with stage.scraper("one", port=stage.line.port, proof_s=4) as scraper:
-        scraper.show("BTCUSD", "100")
-        stage.wait_for_price("BTCUSD", "100")
-        for price in range(200, 210):
-            scraper.show("BTCUSD", str(price))
-            time.sleep(0.4)
-            assert {stage.shown(web)["BTCUSD"][0] for web in stage.webs} == {"live"}
-        stage.wait_for_price("BTCUSD", "209")
-        stage.wait_until_equal()
+@stories
+def a_scraper_that_was_stopped_past_its_lease_gets_nothing_through(stage: Stage) -> None:
+    ticker = ticker_for("new", TICKERS, beside="old")  # it stays there
+    stage.track(ticker)
+    with stage.scraper("old") as old:
+        old.show(ticker, "100")
+        stage.wait_for_price("100", ticker)
+        old.process.send_signal(signal.SIGSTOP)
+        before = sequence(stage)
+        with stage.scraper("new") as new:
+            new.show(ticker, "200")
+            stage.wait_for_owner("new", ticker)
+            stage.wait_for_price("200", ticker)
+            wait_until(lambda: stage.peers() == {"new"})
+            old.show(ticker, "101")
+            old.process.send_signal(signal.SIGCONT)
+            old.show(ticker, "102")
+            wait_until(lambda: stage.peers() == {"new", "old"}, what="the stopped one has ticked")
+            new.show(ticker, "201")
+            stage.wait_for_price("201", ticker)
+            assert not published(stage, ticker, before) & {"101", "102"}, "the stopped one's prices are in no entry"
+            stage.wait_until_equal()
 
 
-def test_a_reader_that_was_too_slow_for_the_stream_reads_everything_again(stage: Stage) -> None:
-    stage.track("BTCUSD")
-    with stage.scraper("one", length=100) as scraper:
-        scraper.show("BTCUSD", "100")
-        stage.wait_for_price("BTCUSD", "100")
-        right = stage.webs[1].process
-        right.send_signal(signal.SIGSTOP)
-        start = sequence(stage)
-        for number in range(1, 401):
-            scraper.show("BTCUSD", str(1_000 + number))
-            while sequence(stage) < start + number:  # else the newest price alone is published
-                time.sleep(0.001)
-        right.send_signal(signal.SIGCONT)
-        stage.wait_for_price("BTCUSD", "1400")
-        stage.wait_until_equal()
-        metrics = stage.webs[1].http.get("/metrics").text
-        assert 'pluto_relay_events_total{event="gaps"} 1.0' in metrics
+def published(stage: Stage, ticker: str, after: int) -> set[str]:
+    """The ticker's prices in the stream after that position."""
+    client: Any = stage.redis.client
+    texts = [values.get(ticker) for _, values in client.xrange(STREAM, f"{after + 1}-0")]
+    return {price for text in texts if text and (price := json.loads(text).get("price_text")) is not None}
 
 
-def test_a_list_that_is_too_long_for_the_scrapers_says_so(stage: Stage) -> None:
+@stories
+def a_killed_scrapers_tickers_are_owned_elsewhere_within_five_seconds_and_never_stale(stage: Stage) -> None:
+    stage.track()
+    with stage.scraper("old") as old, stage.webs[1].stream() as events:
+        for ticker in TICKERS:
+            old.show(ticker, "100")
+        stage.wait_for_owner("old")
+        stage.wait_for_price("100", *TICKERS)
+        with stage.scraper("new", capacity=3) as new:
+            wait_until(lambda: stage.peers() == {"old", "new"}, what="the other one is alive")
+            killed_at = stage.now()
+            old.process.kill()
+            stage.wait_for_owner("new")
+            taken_at = max(end for _, end in stage.leases().values()) - LEASE_MS  # or renewed, after that
+            assert taken_at - killed_at < OWNED_LIMIT_MS
+            for ticker in TICKERS:
+                new.show(ticker, "200")
+            stage.wait_for_price("200", *TICKERS)
+            stage.wait_until_equal()
+        states = statuses_until(events, "200")
+    assert "stale" not in states
+
+
+def statuses_until(events: Any, price: str) -> set[str]:
+    """The states told until all tickers have this price."""
+    states, missing = set(), set(TICKERS)
+    for event in events:
+        for update in json.loads(event.data).get("updates", ()):
+            states.add(update["state"])
+            if update.get("priceText") == price:
+                missing.discard(update["ticker"])
+        if not missing:
+            return states
+    raise AssertionError("the stream ended")
+
+
+@stories
+def both_web_processes_change_one_list(stage: Stage) -> None:
+    left, right = stage.webs
+    assert left.add("BTCUSD").status_code == 201
+    assert right.add("BTCUSD").is_success
+    assert right.http.get("/api/tickers").json()["tickers"] == ["BTCUSD"]
+    assert right.add("BTCUSD").status_code == 200
+    with left.stream("/api/stream?tickers=BTCUSD") as events:
+        right.remove("BTCUSD")
+        next(event for event in events if '"notTracked":["BTCUSD"]' in event.data)
+    assert left.http.get("/api/tickers").json()["tickers"] == []
+
+
+@stories
+def a_redis_that_was_killed_is_refilled_and_begins_a_new_epoch(stage: Stage) -> None:
+    def restart() -> None:
+        stage.redis.kill()
+        assert stage.shown(stage.webs[0])["SOLUSD"][:2] == ("live", "100"), "its proof still holds"
+        stage.redis.start()
+
+    a_new_epoch(stage, restart)
+
+
+@stories
+def a_list_that_is_too_long_for_the_scrapers_says_so(stage: Stage) -> None:
     stage.track()
     with stage.scraper("one", capacity=1), stage.scraper("two", capacity=1):
 
@@ -339,45 +288,176 @@ def test_a_list_that_is_too_long_for_the_scrapers_says_so(stage: Stage) -> None:
         assert connect_code(stage.webs[1], homeless) is Code.RESOURCE_EXHAUSTED
 
 
-def test_both_web_processes_change_one_list(stage: Stage) -> None:
-    left, right = stage.webs
-    assert left.add("BTCUSD").status_code == 201
-    assert right.add("BTCUSD").status_code == 200
-    assert right.http.get("/api/tickers").json()["tickers"] == ["BTCUSD"]
-    with left.stream("/api/stream?tickers=BTCUSD") as events:
-        right.remove("BTCUSD")
-        next(event for event in events if '"notTracked":["BTCUSD"]' in event.data)
-    assert left.http.get("/api/tickers").json()["tickers"] == []
+@stories
+def an_emptied_redis_is_refilled_and_begins_a_new_epoch(stage: Stage) -> None:
+    client: Any = stage.redis.client
+    a_new_epoch(stage, client.flushall)
 
 
-def start_failure(url: str) -> str:
+def a_new_epoch(stage: Stage, lose_all: Callable[[], None]) -> None:
+    stage.track()
+    with stage.scraper("one") as scraper:
+        for ticker in TICKERS:
+            scraper.show(ticker, "100")
+        stage.wait_for_price("100", *TICKERS)
+        stage.wait_until_equal()
+        old = last_id(stage.webs[0])
+        lose_all()
+        stage.wait_for_owner("one")
+        scraper.show("SOLUSD", "101")
+        stage.wait_for_price("101", "SOLUSD")
+        stage.wait_until_equal()
+        assert {ticker: price for ticker, (_, price, _) in in_redis(stage.redis.client).items()}["BTCUSD"] == "100"
+        with stage.webs[1].stream(**{"Last-Event-ID": old}) as events:
+            first = next(event for event in events if event.id)
+        assert json.loads(first.data)["resumed"] is False
+        assert first.id.partition("-")[0] != old.partition("-")[0]
+
+
+def last_id(web: Pluto) -> str:
+    with web.stream() as events:
+        return next(event.id for event in events if event.id)
+
+
+@stories
+def a_client_of_a_killed_web_process_resumes_at_another_one(stage: Stage) -> None:
+    stage.track("BTCUSD", "ETHUSD")
+    with stage.scraper("one") as scraper:
+        scraper.show("BTCUSD", "100")
+        scraper.show("ETHUSD", "10")
+        stage.wait_for_price("10", "ETHUSD")
+        with running_pluto("--role", "web", PLUTO_REDIS=stage.redis.url) as third:
+            third.wait_for("ETHUSD", "live")
+            with third.stream() as events:
+                last = next(event.id for event in events if event.id)
+                scraper.show("BTCUSD", "101")
+                last = next(event.id for event in events if '"101"' in event.data)
+                third.process.kill()
+        scraper.show("BTCUSD", "102")
+        stage.wait_for_price("102", "BTCUSD")
+        with stage.webs[0].stream(**{"Last-Event-ID": last}) as events:
+            first = next(json.loads(event.data) for event in events if event.id)
+        assert first["resumed"] is True
+        assert [(update["ticker"], update["priceText"]) for update in first["updates"]] == [("BTCUSD", "102")]
+
+
+@stories
+def a_reader_that_was_too_slow_for_the_stream_reads_everything_again(stage: Stage) -> None:
+    stage.redis.client.config_set("stream-node-max-entries", 10)  # Redis cuts the stream by whole nodes
+    stage.track("BTCUSD")
+    with stage.scraper("one", length=10) as scraper:
+        scraper.show("BTCUSD", "100")
+        stage.wait_for_price("100", "BTCUSD")
+        stage.wait_until_equal()
+        gaps, right = gaps_of(stage.webs[1]), stage.webs[1].process
+        right.send_signal(signal.SIGSTOP)
+        try:
+            for number in range(1, 41):
+                start = sequence(stage)
+                scraper.show("BTCUSD", str(1_000 + number))
+                wait_until(lambda start=start: sequence(stage) > start)  # type: ignore[misc]
+        finally:
+            right.send_signal(signal.SIGCONT)
+        stage.wait_for_price("1040", "BTCUSD")
+        stage.wait_until_equal()
+        assert gaps_of(stage.webs[1]) == gaps + 1
+
+
+def gaps_of(web: Pluto) -> float:
+    found = re.search(r'^pluto_relay_events_total{event="gaps"} (.*)$', web.http.get("/metrics").text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def sequence(stage: Stage) -> int:
+    client: Any = stage.redis.client
+    return int(client.hget(STATE, "sequence"))
+
+
+def start_failure(url: str, folder: Path) -> str:
     """What Pluto says when it can't start with this URL."""
-    command = [sys.executable, str(PROJECT / "app.py"), "--port", "0", "--role", "web"]
-    ended = subprocess.run(
-        command, env={**clean_environment(), "PLUTO_REDIS": url}, capture_output=True, text=True, timeout=20
-    )
-    assert ended.returncode in (1, 2)
-    return ended.stderr.strip().splitlines()[-1]
+    log = folder / "refused"
+    with (
+        pytest.raises(AssertionError, match=r"Pluto ended with [12] before"),
+        running_pluto("--role", "web", log=str(log), PLUTO_REDIS=url),
+    ):
+        pass
+    return log.read_text().strip().splitlines()[-1]
 
 
-def test_a_wrong_password_is_told_at_the_start_and_no_password_is(tmp_path: Path) -> None:
-    with redis_server(tmp_path, "--requirepass", "correct-horse") as server:
-        said = start_failure(f"redis://:battery-staple@127.0.0.1:{server.port}")
-        right = f"redis://:correct-horse@127.0.0.1:{server.port}"
-        with running_pluto("--role", "web", log=str(tmp_path / "log"), PLUTO_REDIS=right) as pluto:
+@stories
+def a_wrong_password_is_told_at_the_start_and_no_password_is(stage: Stage) -> None:
+    folder = stage.folder / "locked"
+    folder.mkdir()
+    with redis_server(folder, "--requirepass", "correct-horse") as server:
+        said = start_failure(f"redis://:battery-staple@127.0.0.1:{server.port}", folder)
+        right, log = f"redis://:correct-horse@127.0.0.1:{server.port}", folder / "told"
+        with running_pluto("--role", "web", log=str(log), PLUTO_REDIS=right) as pluto:
             assert pluto.add("BTCUSD").status_code == 201
-            told = pluto.http.get("/health").text + pluto.http.get("/metrics").text + (tmp_path / "log").read_text()
+            told = pluto.http.get("/health").text + pluto.http.get("/metrics").text + log.read_text()
     assert said == f"pluto: Redis at 127.0.0.1:{server.port} refuses the password: correct it in PLUTO_REDIS."
     assert "correct-horse" not in told
 
 
-def test_a_connection_with_tls_is_checked(stage: Stage, certificate: tuple[Path, Path]) -> None:
+@stories
+def a_slow_redis_delays_prices_and_makes_none_stale(stage: Stage) -> None:
+    stage.line.delay_s = 0.15
+    stage.track("BTCUSD")
+    with stage.scraper("one", port=stage.line.port, proof_s=4) as scraper:
+        scraper.show("BTCUSD", "100")
+        stage.wait_for_price("100", "BTCUSD")
+        for price in ("200", "201", "202", "203", "204", "205", "206", "207"):
+            scraper.show("BTCUSD", price)
+
+            def is_shown(price: str = price) -> bool:
+                shown = [stage.shown(web)["BTCUSD"] for web in stage.webs]
+                assert {state for state, _, _ in shown} == {"live"}
+                return {text for _, text, _ in shown} == {price}
+
+            wait_until(is_shown, what=price)
+        stage.wait_until_equal()
+
+
+def test_a_connection_with_tls_is_checked(redis: RedisServer, certificate: tuple[Path, Path], tmp_path: Path) -> None:
     key, chain = certificate
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(chain, key)
-    line = FaultyLine(stage.redis.port, tls)
-    said = start_failure(f"rediss://localhost:{line.port}")
+    with closing(FaultyLine(redis.port, tls)) as line:
+        said = start_failure(f"rediss://localhost:{line.port}", tmp_path)
+        url = f"rediss://localhost:{line.port}?ssl_ca_certs={chain}"
+        with running_pluto("--role", "web", PLUTO_REDIS=url) as pluto:
+            assert pluto.add("BTCUSD").status_code == 201
     assert said.startswith(f"pluto: no TLS connection to Redis at localhost:{line.port}: ")
-    with running_pluto("--role", "web", PLUTO_REDIS=f"rediss://localhost:{line.port}?ssl_ca_certs={chain}") as pluto:
-        assert pluto.add("BTCUSD").status_code == 201
-    line.close()
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+def play(folder: Path, some: list[Callable[..., None]]) -> Outcomes:
+    """These stories, one after the other on a stage of their own. Returns how each failed."""
+    outcomes: Outcomes = {}
+    with running_stage(folder) as stage:
+        for story in some:
+            outcomes[story] = None
+            try:
+                try:
+                    story(stage)
+                finally:
+                    stage.clear()
+            except Exception as error:
+                outcomes[story] = error
+    return outcomes
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    with ThreadPoolExecutor(STAGES) as pool:
+        folders = [tmp_path_factory.mktemp("stage") for _ in range(STAGES)]
+        shares = [stories.all[number::STAGES] for number in range(STAGES)]
+        return dict(chain(*(played.items() for played in pool.map(play, folders, shares))))
+
+
+@pytest.mark.timeout(120)  # for the first, that has them all
+@pytest.mark.parametrize("story", stories.all, ids=lambda story: story.__name__)
+def test_stories_of_faults(outcomes: Outcomes, story: Callable[..., None]) -> None:
+    if (failure := outcomes[story]) is not None:
+        raise failure
