@@ -262,11 +262,11 @@ class SharedAlerts:
             return
         self._is_listed = True
         self._note_change()
+        self._holder.follow(kind, id, text)  # first: what is counted as held is judged
         if kind == "alert":
             self._rows[id] = row_of(id, text)
         else:
             self._rows.pop(id, None)
-        self._holder.follow(kind, id, text)
 
     def _note_change(self) -> None:
         self._is_unsaved = True
