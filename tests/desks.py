@@ -69,6 +69,18 @@ class Desk:
         return lease.is_held
 
     @property
+    def has_loaded(self) -> bool:
+        """Whether its streams are told of all that rings from now on."""
+        return self.alerts._has_loaded
+
+    @property
+    def terms(self) -> int:
+        """How often it began to hold the lease."""
+        lease = self.alerts.figures.lease
+        assert lease is not None
+        return lease.taken
+
+    @property
     def ids(self) -> list[str]:
         return [alert.id for alert in self.alerts.all()]
 

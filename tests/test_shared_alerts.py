@@ -7,17 +7,20 @@ import signal
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
 from desks import ABOVE, Desk, desk
 from receivers import HttpReceiver, receiving
-from redis_server import RedisServer, redis_server
+from redis_server import RedisServer, redis_server, with_redis
 from relays import change, owns, scraping
 from running import Pluto, running_pluto, wait_until
+from scraping import Stories, warnings_of
 from told import Told, live, settings_for
 
 import relay.alerts
@@ -37,13 +40,28 @@ from watchlist import NotTracked
 BTC, ETH = Ticker("BTCUSD"), Ticker("ETHUSD")
 
 
-@pytest.fixture
-def source(redis: RedisServer) -> Iterator[Told]:
+stories = Stories()  # each has a Redis of its own
+
+
+@contextmanager
+def running_source(redis: RedisServer) -> Iterator[Told]:
     """The scraper of a process that owns BTCUSD and ETHUSD."""
     change(redis, How.ADD, BTC, ETH)
     with scraping(settings_for(redis.url, "scraper")) as (source, publisher):
         owns(publisher, BTC, ETH)
         yield source
+
+
+def with_source(story: Callable[[RedisServer, Told], None]) -> Callable[[Path], None]:
+    """The story with a Redis of its own, and such a scraper."""
+
+    @with_redis
+    @wraps(story)
+    def told(redis: RedisServer) -> None:
+        with running_source(redis) as source:
+            story(redis, source)
+
+    return told
 
 
 def holder_of(*desks: Desk) -> Desk:
@@ -52,7 +70,8 @@ def holder_of(*desks: Desk) -> Desk:
 
 
 def wait_to_track(*desks: Desk) -> None:
-    wait_until(lambda: all(desk.tracked == {BTC, ETH} for desk in desks), what="all track both")
+    """And until they hear of what rings."""
+    wait_until(lambda: all(desk.has_loaded and desk.tracked == {BTC, ETH} for desk in desks), what="all track both")
 
 
 def copy_of(path: Path) -> list[AlertRow]:
@@ -66,11 +85,10 @@ def copy_of(path: Path) -> list[AlertRow]:
 # --- making, ringing, telling -----------------------------------------------------------------------------------------
 
 
-def test_an_alert_is_made_on_one_process_and_rings_on_all(
-    redis: RedisServer, source: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(relay.alerts, "MAX_PER_TICKER", 3)
-    path = tmp_path / "pluto.db"
+@stories
+@with_source
+def an_alert_is_made_on_one_process_and_rings_on_all(redis: RedisServer, source: Told) -> None:
+    path = redis.folder / "pluto.db"
     with desk(redis, "left", path=path) as left, desk(redis, "right") as right:
         wait_to_track(left, right)
         source.show(live(BTC, 99))
@@ -103,7 +121,9 @@ def test_an_alert_is_made_on_one_process_and_rings_on_all(
 # --- the lease --------------------------------------------------------------------------------------------------------
 
 
-def test_never_do_two_judge_and_each_ring_comes_once(redis: RedisServer, source: Told) -> None:
+@stories
+@with_source
+def never_do_two_judge_and_each_ring_comes_once(redis: RedisServer, source: Told) -> None:
     held, is_over = [], threading.Event()
     with ExitStack() as layers:
         desks = [layers.enter_context(desk(redis, name)) for name in ("one", "two", "three")]
@@ -111,10 +131,12 @@ def test_never_do_two_judge_and_each_ring_comes_once(redis: RedisServer, source:
 
         def look() -> None:
             while not is_over.wait(0.001):
-                held.append(sum(desk.is_holder for desk in desks))
+                holders = [desk for desk in list(desks) if desk.is_holder]
+                held.append(sum(desk.is_holder for desk in holders) if holders[1:] else len(holders))
 
         looking = threading.Thread(target=look)
         looking.start()
+        layers.callback(is_over.set)
         chance, made = random.Random(1), []
         for number in range(4):
             holder = holder_of(*desks)
@@ -123,16 +145,21 @@ def test_never_do_two_judge_and_each_ring_comes_once(redis: RedisServer, source:
             holder.alerts.stop()  # it frees the lease: another one has it at once
             source.show(live(BTC, 101 + number))
             desks.remove(holder)
-            desks.append(layers.enter_context(desk(redis, f"more {number}".replace(" ", "-"))))
-            wait_until(lambda: made[-1] in desks[0].rang, what="the next holder judges it")
+            others = list(desks)
+            desks.append(layers.enter_context(desk(redis, f"more-{number}")))
+            wait_to_track(*desks)
+            wait_until(lambda others=others: all(made[-1] in o.rang for o in others), what="it is judged")  # type: ignore[misc]
         is_over.set()
         looking.join()
-        assert desks[0].rang == made
+        for other in others:
+            assert other.rang == made[-len(other.rang) :], "each once, since it is there"
         assert [ring["alert"] for ring in reversed(desks[0].alerts.raised(10))] == made
     assert max(held) == 1
 
 
-def test_the_lease_goes_to_a_process_that_can_deliver(redis: RedisServer) -> None:
+@stories
+@with_redis
+def the_lease_goes_to_a_process_that_can_deliver(redis: RedisServer) -> None:
     link = Link(settings_for(redis.url, "any"), Counter())
     link.begin()
 
@@ -156,12 +183,15 @@ def test_the_lease_goes_to_a_process_that_can_deliver(redis: RedisServer) -> Non
     link.redis.close()
 
 
-def test_without_redis_nobody_judges_and_nothing_is_made(redis: RedisServer, source: Told) -> None:
+@stories
+@with_source
+def without_redis_nobody_judges_and_nothing_is_made(redis: RedisServer, source: Told) -> None:
     with desk(redis, "one") as one:
         wait_to_track(one)
         source.show(live(BTC, 99))
         holder_of(one)
         early, late = one.make(), one.make(value="200")
+        wait_until(lambda: one.alerts.figures.held == 2, what="it judges both")
         redis.pause()
         try:
             one.tell(live(BTC, 101))
@@ -202,50 +232,69 @@ def raised(pluto: Pluto) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_killed_holder_loses_nothing_and_a_stopped_one_does_nothing(
-    redis: RedisServer, source: Told, tmp_path: Path
-) -> None:
-    receiver = HttpReceiver("hang")
+def states(pluto: Pluto) -> list[str]:
+    """Those of all deliveries."""
+    return [delivery["state"] for ring in raised(pluto) for delivery in ring["deliveries"]]
+
+
+@contextmanager
+def two_processes(redis: RedisServer, receiver: HttpReceiver) -> Iterator[tuple[Pluto, Pluto]]:
+    """The holder of the lease, and another one; both notify the receiver."""
     with receiving(receiver) as (url,), ExitStack() as layers:
-        one, two = (layers.enter_context(web_process(redis, tmp_path / name, url)) for name in ("one", "two"))
+        one, two = (layers.enter_context(web_process(redis, redis.folder / name, url)) for name in ("one", "two"))
         wait_until(lambda: is_holder(one) or is_holder(two), what="one has the lease")
-        if is_holder(two):
-            one, two = two, one
-        first = post(two, "100")
+        yield (one, two) if is_holder(one) else (two, one)
+
+
+@stories
+@with_source
+def a_killed_holder_loses_nothing(redis: RedisServer, source: Told) -> None:
+    receiver = HttpReceiver("hang")
+    with two_processes(redis, receiver) as (one, two):
+        alert = post(two, "100")
         source.show(live(BTC, 101))
         wait_until(lambda: receiver.bodies, what="a first try")
         one.process.kill()
         wait_until(lambda: is_holder(two), what="the lease moves")
-        wait_until(lambda: raised(two)[0]["deliveries"][0]["state"] == "delivered", what="it is delivered by the other")
-        assert receiver.ids == [raised(two)[0]["id"]] * 2
+        wait_until(lambda: states(two) == ["delivered"], what="it is delivered by the other")
+        (ring,) = raised(two)
+        assert ring["alert"] == alert
+        assert receiver.ids == [ring["id"]] * 2
 
-        three = layers.enter_context(web_process(redis, tmp_path / "three", url))
-        receiver.ways = [500]
-        second, third = post(three, "200"), post(three, "300")
+
+@stories
+@with_source
+def a_stopped_holder_does_nothing(redis: RedisServer, source: Told) -> None:
+    receiver = HttpReceiver(500)
+    with two_processes(redis, receiver) as (one, two):
+        first, second = post(two, "200"), post(two, "300")
         source.show(live(BTC, 201))
-        wait_until(lambda: len(raised(two)) == 2 and raised(two)[0]["deliveries"][0]["tries"] == 1, what="a try failed")
-        two.process.send_signal(signal.SIGSTOP)
-        wait_until(lambda: is_holder(three), what="the lease moves")
-        source.show(live(BTC, 301))
-        wait_until(lambda: len(receiver.bodies) == 5, what="the next one delivers what waited and what rings")
-        two.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: [d["tries"] for ring in raised(two) for d in ring["deliveries"]] == [1], what="a try failed")
+        one.process.send_signal(signal.SIGSTOP)
+        try:
+            wait_until(lambda: is_holder(two), what="the lease moves")
+            source.show(live(BTC, 301))
+            wait_until(lambda: states(two) == ["delivered"] * 2, what="it delivers what waited and what rings")
+        finally:
+            one.process.send_signal(signal.SIGCONT)
         said = "this process no longer judges and delivers the alerts"
-        wait_until(lambda: said in (tmp_path / "two").read_text(), what="the stopped one knows")
-        assert is_holder(three)
-        assert not is_holder(two)
-        rings = raised(three)
-        assert raised(two) == rings
-        assert [ring["alert"] for ring in rings] == [third, second, first]
-        assert [delivery["state"] for ring in rings for delivery in ring["deliveries"]] == ["delivered"] * 3
-        assert Counter(receiver.ids) == {rings[0]["id"]: 1, rings[1]["id"]: 2, rings[2]["id"]: 2}
+        logs = [redis.folder / name for name in ("one", "two")]
+        wait_until(lambda: any(said in log.read_text() for log in logs), what="the stopped one knows")
+        assert is_holder(two)
+        assert not is_holder(one)
+        rings = raised(two)
+        assert raised(one) == rings
+        assert [ring["alert"] for ring in rings] == [second, first]
+        assert states(one) == ["delivered"] * 2
+        assert Counter(receiver.ids) == {rings[0]["id"]: 1, rings[1]["id"]: 2}
 
 
 # --- a Redis that was emptied -----------------------------------------------------------------------------------------
 
 
-def test_an_emptied_redis_gets_the_alerts_back_although_a_new_process_has_made_one(
-    redis: RedisServer, source: Told
-) -> None:
+@stories
+@with_source
+def an_emptied_redis_gets_the_alerts_back_although_a_new_process_has_made_one(redis: RedisServer, source: Told) -> None:
     with desk(redis, "one") as one:
         wait_to_track(one)
         one.make()
@@ -258,18 +307,19 @@ def test_an_emptied_redis_gets_the_alerts_back_although_a_new_process_has_made_o
         wait_until(lambda: redis.client.hlen("{pluto}:alerts") == 2, what="Redis has both")
 
 
-def test_an_emptied_redis_gets_the_alerts_back(
-    redis: RedisServer, source: Told, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "pluto.db"
-    with desk(redis, "one", path=path) as one:
+@stories
+@with_source
+def an_emptied_redis_gets_the_alerts_back(redis: RedisServer, source: Told) -> None:
+    path = redis.folder / "pluto.db"
+    with warnings_of("pluto.relay") as lines, desk(redis, "one", path=path) as one:
         wait_to_track(one)
         holder_of(one)
         made = [one.make(), one.make(condition="crosses", across_gaps=True)]
         wait_until(lambda: one.alerts.figures.held == 2, what="the process has read of both")
         redis.client.flushall()
         wait_until(lambda: redis.client.hlen("{pluto}:alerts") == 2, what="Redis has them again")
-        assert "Redis lacked the alerts: this process has refilled it with 2" in caplog.text
+        said = "Redis lacked the alerts: this process has refilled it with 2;"
+        wait_until(lambda: any(line.startswith(said) for line in lines), what=said)
         wait_until(lambda: one.is_holder and one.ids == made, what="the process goes on")
         wait_until(lambda: [row.id for row in copy_of(path)] == made, what="the file has a copy")
     redis.client.flushall()
@@ -286,10 +336,10 @@ def test_an_emptied_redis_gets_the_alerts_back(
         assert three.ids == [], "an empty list is a list"
 
 
-def test_the_copy_in_the_file_goes_on_with_the_next_worker_that_writes_it(
-    redis: RedisServer, source: Told, tmp_path: Path
-) -> None:
-    path = tmp_path / "pluto.db"
+@stories
+@with_source
+def the_copy_in_the_file_goes_on_with_the_next_worker_that_writes_it(redis: RedisServer, source: Told) -> None:
+    path = redis.folder / "pluto.db"
     with desk(redis, "one", path=path, crew="crew") as one, desk(redis, "two", path=path, crew="crew") as two:
         wait_to_track(one, two)
         made = [one.make(), two.make(value="200"), one.make(value="300")]
@@ -301,35 +351,37 @@ def test_the_copy_in_the_file_goes_on_with_the_next_worker_that_writes_it(
         wait_until(lambda: [row.id for row in copy_of(path)] == made[2:], what="and goes on")
 
 
-def test_a_redis_that_writes_its_disk_loses_nothing_by_a_kill(tmp_path: Path) -> None:
-    with redis_server(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as redis:
-        change(redis, How.ADD, BTC, ETH)
-        with scraping(settings_for(redis.url, "scraper")) as (source, publisher), desk(redis, "one") as one:
-            owns(publisher, BTC, ETH)
-            wait_to_track(one)
-            holder_of(one)
-            made = [one.make(), one.make(value="200")]
-            source.show(live(BTC, 101))
-            wait_until(lambda: one.rang == made[:1], what="one rings")
-            raised = one.alerts.raised(10)
-            redis.kill()
-            redis.start()
-            wait_until(lambda: one.alerts.figures.lease == (True, 2), what="another term begins")
-            assert one.ids == made[1:]
-            assert one.alerts.raised(10) == raised
-            wait_until(lambda: source.show(live(BTC, 201)) or one.rang == made, what="the other one rings")
+@stories
+def a_redis_that_writes_its_disk_loses_nothing_by_a_kill(folder: Path) -> None:
+    own = folder / "disk"
+    own.mkdir()
+    with (
+        redis_server(own, "--appendonly", "yes", "--appendfsync", "always") as redis,
+        running_source(redis) as source,
+        desk(redis, "one") as one,
+    ):
+        wait_to_track(one)
+        holder_of(one)
+        made = [one.make(), one.make(value="200")]
+        source.show(live(BTC, 101))
+        wait_until(lambda: one.rang == made[:1], what="one rings")
+        raised = one.alerts.raised(10)
+        terms = one.terms
+        redis.kill()
+        redis.start()
+        wait_until(lambda: one.is_holder and one.terms > terms, what="another term begins")
+        assert one.ids == made[1:]
+        assert one.alerts.raised(10) == raised
+        wait_until(lambda: source.show(live(BTC, 201)) or one.rang == made, what="the other one rings")
 
 
 # --- the ledger -------------------------------------------------------------------------------------------------------
 
 
-def test_the_ledger_in_redis_keeps_what_the_one_in_a_file_keeps(
-    redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in (storage.ledger, relay.ledger):
-        monkeypatch.setattr(module, "MAX_RAISED", 4)
-        monkeypatch.setattr(module, "MAX_UNDELIVERED", 9)
-    connection = connect(tmp_path / "pluto.db", 1.0)
+@stories
+@with_redis
+def the_ledger_in_redis_keeps_what_the_one_in_a_file_keeps(redis: RedisServer) -> None:
+    connection = connect(redis.folder / "pluto.db", 1.0)
     connection.execute("PRAGMA synchronous = OFF")
     link = Link(settings_for(redis.url, "ledger"), Counter())
     link.begin()
@@ -370,3 +422,25 @@ def test_the_ledger_in_redis_keeps_what_the_one_in_a_file_keeps(
     assert link.run(WRITE, int(fence) - 1, "[]", 1, 1) == ["lost", 0]
     link.redis.close()
     connection.close()
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[Callable[..., None], Future[None]]:
+    """Of all stories; they reach these limits, or stay below."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(relay.alerts, "MAX_PER_TICKER", 3)
+        for module in (storage.ledger, relay.ledger):
+            patch.setattr(module, "MAX_RAISED", 4)
+            patch.setattr(module, "MAX_UNDELIVERED", 9)
+        return stories.tell(tmp_path_factory.mktemp("stories"))
+
+
+@pytest.mark.timeout(120)  # for the first, that has them all
+@pytest.mark.parametrize("story", stories.all, ids=lambda story: story.__name__)
+def test_stories_of_shared_alerts(
+    outcomes: dict[Callable[..., None], Future[None]], story: Callable[..., None]
+) -> None:
+    outcomes[story].result()
