@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,20 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from redis_server import redis_server
+from redis_server import RedisServer, redis_server, with_redis
 from relays import scraping
-from running import PROJECT, TLS, Pluto, alive, clean_environment, descendants, running_pluto, wait_until
-from test_process import run_to_end
+from running import (
+    PROJECT,
+    TLS,
+    Pluto,
+    alive,
+    clean_environment,
+    descendants,
+    running_pluto,
+    running_program,
+    wait_until,
+)
+from scraping import Stories
 from told import Told, live, settings_for
 
 from app import _share as share_of
@@ -28,7 +39,7 @@ from quotes import Ticker
 from web.limits import limit_of
 
 BTC = Ticker("BTCUSD")
-ROUND_S = 3.0  # for a worker to be replaced, or to take over
+REPLACED_LIMIT_S = 20.0
 
 
 class Stream:
@@ -129,19 +140,23 @@ class Crew:
         """The workers, by their names."""
         found = {}
         for process in descendants(self.pluto.process.pid):
-            with suppress(psutil.Error):  # it has just ended
+            with suppress(psutil.Error, IndexError):  # it has just ended
                 found[process.cmdline()[-1]] = process
         return found
 
-    def worker_of(self, stream: Stream) -> str:
-        """The worker that has the other end."""
-        return next(
-            name
-            for name, process in self.processes().items()
-            if any(
-                connection.raddr and connection.raddr.port == stream.port for connection in process.net_connections()
-            )
-        )
+    def workers_of(self, streams: list[Stream]) -> list[str]:
+        """The workers that have the other ends; one that has not been accepted yet has none."""
+        found, ports = [], {stream.port for stream in streams}
+        for name, process in self.processes().items():
+            with suppress(psutil.Error):
+                ends = [connection.raddr.port for connection in process.net_connections() if connection.raddr]
+                found += [name] * len(ports.intersection(ends))
+        return found
+
+    @property
+    def prices(self) -> list[str]:
+        """All that were shown."""
+        return [str(number + 1) for number in range(self._prices)]
 
     def show(self) -> str:
         """A new price. Returns it."""
@@ -150,9 +165,12 @@ class Crew:
         return str(self._prices)
 
 
+stories = Stories()
+
+
 @contextmanager
 def running_crew(folder: Path, *options: str) -> Iterator[Crew]:
-    (folder / "redis").mkdir()
+    (folder / "redis").mkdir(parents=True)
     log = folder / "log"
     with (
         redis_server(folder / "redis") as redis,
@@ -175,34 +193,39 @@ def streams_of_both(crew: Crew) -> Iterator[list[Stream]]:
         streams = [all_streams.enter_context(closing(Stream(crew.pluto)))]
 
         def have_both() -> bool:
-            if len({crew.worker_of(stream) for stream in streams}) == 2:
-                return True
-            streams.append(all_streams.enter_context(closing(Stream(crew.pluto))))
-            return False
+            workers = crew.workers_of(streams)
+            if len(workers) == len(streams) and len(set(workers)) < 2:
+                streams.append(all_streams.enter_context(closing(Stream(crew.pluto))))
+            return len(set(workers)) == 2
 
         wait_until(have_both, what="each worker has a stream")
         yield streams
 
 
-def test_workers_stand_in_for_each_other(tmp_path: Path) -> None:
-    with running_crew(tmp_path) as crew, streams_of_both(crew) as streams:
-        for _ in range(2):  # the first price may come with more that is new
+@stories
+def workers_stand_in_for_each_other(folder: Path) -> None:
+    with running_crew(folder / "stand-in") as crew, streams_of_both(crew) as streams:
+
+        def have_the_same_id() -> bool:
+            """Unless a batch has one of them before all that came with it."""
             price = crew.show()
-            ids = {stream.wait_for(price) for stream in streams}
-        assert len(ids) == 1, "each worker has the same ids"
-        both_keep_the_same(crew, ["1", "2"])
+            return len({stream.wait_for(price) for stream in streams}) == 1
+
+        wait_until(have_the_same_id, what="each worker has the same ids")
+        both_keep_the_same(crew)
         each_has_an_address_of_its_own(crew)
-        price = a_killed_worker_is_replaced(crew, streams)
-        price = all_are_replaced_one_after_the_other(crew, streams)
-        both_keep_the_same(crew, [str(number) for number in range(1, int(price) + 1)])
+        a_killed_worker_is_replaced(crew, streams)
+        all_are_replaced_one_after_the_other(crew, streams)
+        both_keep_the_same(crew)
         a_signal_ends_all(crew, streams)
 
 
-def both_keep_the_same(crew: Crew, prices: list[str]) -> None:
+def both_keep_the_same(crew: Crew) -> None:
     def has_one_writer() -> bool:
         return sorted(told["storeWriter"] for told in crew.health().values()) == [False, True]
 
     wait_until(has_one_writer, what="one of them writes")
+    prices = crew.prices
 
     def kept() -> bool:
         points = [crew.get(f"/api/tickers/{BTC}/history")["points"] for _ in range(6)]
@@ -220,7 +243,7 @@ def each_has_an_address_of_its_own(crew: Crew) -> None:
             assert told["worker"] == f"web {number}"
 
 
-def a_killed_worker_is_replaced(crew: Crew, streams: list[Stream]) -> str:
+def a_killed_worker_is_replaced(crew: Crew, streams: list[Stream]) -> None:
     writer = next(name for name, told in crew.health().items() if told["storeWriter"])
     killed = crew.processes()[writer]
     killed.kill()
@@ -231,32 +254,29 @@ def a_killed_worker_is_replaced(crew: Crew, streams: list[Stream]) -> str:
     assert ended
     assert all(stream.resumed[1:] == [True] for stream in ended), "they go on where they were"
     wait_until(lambda: set(crew.processes()) == {"web 1", "web 2"})
-    wait_until(lambda: not crew.health()[writer]["storeWriter"], what="the other one writes")
-    assert f"{writer} has ended (SIGKILL); it starts again in 0.25 s" in crew.log
     other = "web 1" if writer == "web 2" else "web 2"
-    assert f"{other}: this worker writes" in crew.log
-    return price
+    wait_until(lambda: crew.health()[other]["storeWriter"], what="the other one writes")
+    for line in (f"{writer} has ended (SIGKILL); it starts again in 0.25 s", f"{other}: this worker writes"):
+        wait_until(lambda line=line: line in crew.log, what=line)  # type: ignore[misc]
 
 
-def all_are_replaced_one_after_the_other(crew: Crew, streams: list[Stream]) -> str:
-    before, price = {process.pid for process in crew.processes().values()}, ""
+def all_are_replaced_one_after_the_other(crew: Crew, streams: list[Stream]) -> None:
+    before = {process.pid for process in crew.processes().values()}
     crew.pluto.process.send_signal(signal.SIGHUP)
 
     def are_replaced() -> bool:
-        nonlocal price
         crew.get("/health")  # somebody always answers
         price = crew.show()
         for stream in streams:
             stream.wait_for(price)
         return before.isdisjoint(process.pid for process in alive(descendants(crew.pluto.process.pid)))
 
-    wait_until(are_replaced, 3 * ROUND_S, what="all are replaced")
+    wait_until(are_replaced, REPLACED_LIMIT_S, what="all are replaced")
     price = crew.show()
     for stream in streams:
         stream.wait_for(price)
         assert "shutdown" in stream.endings
         assert all(stream.resumed[1:])
-    return price
 
 
 def a_signal_ends_all(crew: Crew, streams: list[Stream]) -> None:
@@ -269,15 +289,16 @@ def a_signal_ends_all(crew: Crew, streams: list[Stream]) -> None:
     assert "did not end in time" not in crew.log
 
 
-def test_a_killed_supervisor_takes_its_workers_along(tmp_path: Path) -> None:
-    with running_crew(tmp_path) as crew:
+@stories
+def a_killed_supervisor_takes_its_workers_along(folder: Path) -> None:
+    with running_crew(folder / "killed") as crew:
         port = crew.pluto.url.rpartition(":")[2]
         processes = crew.processes()
         assert not any("redis://" in text for process in processes.values() for text in told_openly(process))
         crew.pluto.process.kill()
         crew.pluto.process.wait(5)
-        wait_until(lambda: alive(list(processes.values())) == [], 2.0, what="no worker outlives it")
-        wait_until(lambda: is_free(int(port)), 2.0, what="the port is free")
+        wait_until(lambda: alive(list(processes.values())) == [], what="no worker outlives it")
+        wait_until(lambda: is_free(int(port)), what="the port is free")
 
 
 def is_free(port: int) -> bool:
@@ -291,25 +312,26 @@ TAKE_TERMINAL = (
 )
 
 
-def test_a_closed_terminal_ends_all_although_a_hangup_replaces_workers(tmp_path: Path) -> None:
-    with redis_server(tmp_path) as redis:
-        ours, theirs = os.openpty()
-        options = ("--role", "web", "--workers", "2", "--port", "0", "--no-open", "--redis", redis.url)
-        pluto = subprocess.Popen(
-            [sys.executable, "-c", TAKE_TERMINAL, sys.executable, str(PROJECT / "app.py"), *options],
-            stdin=theirs,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            env=clean_environment(),
-        )
-        os.close(theirs)
-        assert pluto.stdout is not None
-        with pluto.stdout:
-            assert pluto.stdout.readline().startswith(b"Pluto ")
-            processes = descendants(pluto.pid)
-            os.close(ours)
-            assert pluto.wait(5) == 0
-        assert alive(processes) == []
+@stories
+@with_redis
+def a_closed_terminal_ends_all_although_a_hangup_replaces_workers(redis: RedisServer) -> None:
+    ours, theirs = os.openpty()
+    options = ("--role", "web", "--workers", "2", "--port", "0", "--no-open", "--redis", redis.url)
+    pluto = subprocess.Popen(
+        [sys.executable, "-c", TAKE_TERMINAL, sys.executable, str(PROJECT / "app.py"), *options],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        env=clean_environment(),
+    )
+    os.close(theirs)
+    assert pluto.stdout is not None
+    with pluto.stdout:
+        assert pluto.stdout.readline().startswith(b"Pluto ")
+        processes = descendants(pluto.pid)
+        os.close(ours)
+        assert pluto.wait(5) == 0
+    assert alive(processes) == []
 
 
 def told_openly(process: psutil.Process) -> list[str]:
@@ -334,12 +356,30 @@ def test_processes_share_a_limit_and_each_has_its_own_without_redis(tmp_path: Pa
         wait_until(lambda: two.wait_s("192.0.2.7"))
 
 
-def test_what_workers_need_is_said(tmp_path: Path) -> None:
-    alone = run_to_end("--workers", "2")
-    assert alone.returncode == 2
-    assert "--workers above 1 needs --redis, by which they share the prices: start a Redis" in alone.stderr
+def failure(log: Path, *options: str) -> tuple[int, str]:
+    """The exit code of a Pluto that can't start with these options, and what it says."""
+    with running_program("app.py", "--no-open", *options, log=str(log)) as process:
+        code = process.wait(20)
+    return code, log.read_text()
+
+
+@stories
+def what_workers_need_is_said(folder: Path) -> None:
+    code, said = failure(folder / "alone", "--workers", "2")
+    assert code == 2
+    assert "--workers above 1 needs --redis, by which they share the prices: start a Redis" in said
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        refused = run_to_end("--workers", "2", "--redis", "redis://127.0.0.1:1", "--port", port)
-    assert refused.returncode == 1
-    assert refused.stderr == f"pluto: Port {port} is taken: stop what listens there, or choose another with --port.\n"
+        refused = failure(folder / "refused", "--workers", "2", "--redis", "redis://127.0.0.1:1", "--port", port)
+    assert refused == (1, f"pluto: Port {port} is taken: stop what listens there, or choose another with --port.\n")
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[Callable[..., None], Future[None]]:
+    return stories.tell(tmp_path_factory.mktemp("stories"))
+
+
+@pytest.mark.timeout(120)  # for the first, that has them all
+@pytest.mark.parametrize("story", stories.all, ids=lambda story: story.__name__)
+def test_stories_of_workers(outcomes: dict[Callable[..., None], Future[None]], story: Callable[..., None]) -> None:
+    outcomes[story].result()
