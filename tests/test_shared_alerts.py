@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,16 @@ def an_alert_is_made_on_one_process_and_rings_on_all(redis: RedisServer, source:
         source.show(live(BTC, 90))
         wait_until(lambda: [row.armed for row in copy_of(path)] == [True], what="the file has what became of it")
         assert copy_of(path)[0].raised_at == next(ring["at"] for ring in left.announced if ring["alert"] == repeated)
+        redis.client.client_kill_filter(_type="normal", skipme=True)
+        outcomes: list[object] = []
+
+        def delete() -> list[object]:
+            with suppress(SourceBusy):  # once the holder's connection is known to be cut, it isn't even tried
+                outcomes.append(other.alerts.delete(repeated))
+            return outcomes
+
+        wait_until(delete)
+        assert outcomes != [None], "it was there, although the connection had been cut"
 
 
 # --- the lease --------------------------------------------------------------------------------------------------------
