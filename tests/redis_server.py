@@ -23,22 +23,23 @@ START_LIMIT_S = 10.0
 
 
 class RedisServer:
-    """The server's process, and a client of it."""
+    """The server's process, and a client of it. `starter` is a command that starts it where it has that address."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.folder, self._options = folder, options
+    def __init__(self, folder: Path, *options: str, address: str = "127.0.0.1", starter: tuple[str, ...] = ()) -> None:
+        self.folder, self._options, self._address, self._starter = folder, options, address, starter
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port: int = free.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}"
+        self.url = f"redis://{address}:{self.port}"
         once = Retry(NoBackoff(), 0)
-        self.client = redis.Redis(port=self.port, decode_responses=True, socket_timeout=5, retry=once)
+        self.client = redis.Redis(address, self.port, decode_responses=True, socket_timeout=5, retry=once)
         self.start()
 
     def start(self) -> None:
-        command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        command = [*self._starter, str(get_binary_path()), "--port", str(self.port), "--dir", str(self.folder)]
         usual = ["--save", "", "--appendonly", "no", "--maxmemory", "200mb", "--daemonize", "no"]
+        place = ["--bind", self._address, "--protected-mode", "no"]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([*command, *usual, *self._options], stdout=log, stderr=log)
+            self.process = subprocess.Popen([*command, *place, *usual, *self._options], stdout=log, stderr=log)
         wait_until(self._answers, START_LIMIT_S, what="Redis answers")
 
     def _answers(self) -> bool:
@@ -66,8 +67,10 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(folder: Path, *options: str) -> Iterator[RedisServer]:
-    server = RedisServer(folder, *options)
+def redis_server(
+    folder: Path, *options: str, address: str = "127.0.0.1", starter: tuple[str, ...] = ()
+) -> Iterator[RedisServer]:
+    server = RedisServer(folder, *options, address=address, starter=starter)
     try:
         yield server
     finally:

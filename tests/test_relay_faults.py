@@ -16,6 +16,7 @@ from contextlib import ExitStack, closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 import pytest
 from connectrpc.code import Code
@@ -24,6 +25,7 @@ from redis_server import RedisServer, redis_server
 from relays import in_redis, ticker_for
 from running import Pluto, running_pluto, running_program, wait_until
 from scraping import Stories
+from separate_network import separate_network
 from test_why import connect_code
 
 from relay.link import NO_REDIS
@@ -60,7 +62,7 @@ class Stage:
     def scraper(
         self, name: str, *, port: int | None = None, capacity: int = 50, proof_s: float = 15, length: int = 10_000
     ) -> Iterator[Scraper]:
-        url = f"redis://127.0.0.1:{port or self.redis.port}"
+        url = self.redis.url if port is None else f"redis://127.0.0.1:{port}"
         options = url, name, str(capacity), str(proof_s), str(length)
         with running_program("tests/told_scraper.py", *options) as process:
             try:
@@ -361,6 +363,34 @@ def a_reader_that_was_too_slow_for_the_stream_reads_everything_again(stage: Stag
         stage.wait_for_price("1040", "BTCUSD")
         stage.wait_until_equal()
         assert gaps_of(stage.webs[1]) == gaps + 1
+
+
+@stories
+def what_a_network_loses_is_told_as_soon_as_it_is_mended(stage: Stage) -> None:
+    """Redis gets what is sent, and the answers are lost. A line that is cut loses nothing; a network does."""
+    folder = stage.folder / "elsewhere"
+    folder.mkdir()
+    with separate_network() as network:
+        if network is None:
+            raise SkipTest("no network namespaces here: they need root, and ip of Debian's package iproute2")
+        with (
+            redis_server(folder, address=network.address, starter=network.starter) as redis,
+            running_pluto("--role", "web", PLUTO_REDIS=redis.url) as web,
+        ):
+            there = Stage(folder, redis, web, web, stage.line)
+            there.track("BTCUSD")
+            with there.scraper("one", proof_s=2) as scraper:
+                scraper.show("BTCUSD", "100")
+                there.wait_for_price("100", "BTCUSD")
+                network.cut()
+                scraper.show("BTCUSD", "101")
+                told = wait_until(lambda: (quote := web.quote("BTCUSD")).get("reason") == NO_REDIS and quote)
+                assert (told["state"], told["priceText"]) == ("stale", "100")
+                assert web.add("ETHUSD").json()["code"] == "source_busy"
+                scraper.show("BTCUSD", "102")
+                network.mend()
+                there.wait_for_price("102", "BTCUSD")
+                there.wait_until_equal()
 
 
 def gaps_of(web: Pluto) -> float:
