@@ -20,7 +20,6 @@ import sys
 import threading
 from functools import cache
 from pathlib import Path
-from typing import IO
 
 PRELOADED = ("app", "scraper", "relay.source", "relay.alerts", "simulator.server", "simulator.replay", "gevent.pywsgi")
 MAX_REQUEST = 128 * 1024  # bytes
@@ -28,16 +27,21 @@ _asking = threading.Lock()
 
 
 class Forked(subprocess.Popen[str]):
-    """A Python program as a process of its own, used as if it were started: `python ARGUMENTS…`."""
+    """A Python program as a process of its own, used as if it were started: `python ARGUMENTS…`.
 
-    def __init__(self, arguments: list[str], environment: dict[str, str], errors: IO[str] | None) -> None:
+    Its output is a pipe, unless `output` says where it goes; `errors` is by default the tests' own.
+    """
+
+    def __init__(
+        self, arguments: list[str], environment: dict[str, str], output: int | None = None, errors: int | None = None
+    ) -> None:
         (its_input, our_input), (our_output, its_output), (our_report, its_report) = os.pipe(), os.pipe(), os.pipe()
         request = json.dumps([arguments, environment]).encode()
         assert len(request) < MAX_REQUEST
-        its_errors = 2 if errors is None else errors.fileno()
+        standard = [its_input, its_output if output is None else output, 2 if errors is None else errors]
         with _asking:
             nursery = _nursery()
-        socket.send_fds(nursery, [request], [its_input, its_output, its_errors, its_report])
+        socket.send_fds(nursery, [request], [*standard, its_report])
         for descriptor in (its_input, its_output, its_report):
             os.close(descriptor)
         self.args, self.returncode = arguments, None

@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -160,31 +162,73 @@ def running_program(
     file: str, *options: str, starter: str = "", log: str = "", **environment: str
 ) -> Iterator[subprocess.Popen[str]]:
     """A Python program of this project, ended by SIGTERM if it still runs. For options see `running_pluto`."""
-    errors = open(log, "w") if log else None  # noqa: SIM115
-    arguments = [file if file == "-m" else str(PROJECT / file), *options]
-    told = {**clean_environment(), "PYTHONPATH": str(PROJECT), **environment}
-    process: subprocess.Popen[str]
-    if CAN_FORK and not starter:
-        process = Forked(arguments, told, errors)
-    else:
-        process = subprocess.Popen(
-            [*starter.split(), sys.executable, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            start_new_session=True,  # a process group of its own, as a terminal gives it
-            env=told,
-        )
+    with ExitStack() as files:
+        errors = files.enter_context(open(log, "w")).fileno() if log else None
+        process = start_program(file, *options, environment=environment, starter=starter, errors=errors)
+        yield files.enter_context(ending(process))
+
+
+@contextmanager
+def ending(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """Ends it by SIGTERM if it still runs then."""
     try:
         yield process
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.wait(10.0)
-        for pipe in (process.stdin, process.stdout, errors):
+        try:
+            process.wait(10.0)
+        except subprocess.TimeoutExpired:  # the test fails; no later one shall meet what it started
+            process.kill()
+            raise
+        for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+def start_program(
+    file: str,
+    *options: str,
+    environment: Mapping[str, str],
+    starter: str = "",
+    output: int | None = None,
+    errors: int | None = None,
+) -> subprocess.Popen[str]:
+    """A Python program in a process group of its own, as a terminal gives it. Without `output`, that is a pipe."""
+    arguments = [file if file == "-m" else str(PROJECT / file), *options]
+    told = {**clean_environment(), "PYTHONPATH": str(PROJECT), **environment}
+    if CAN_FORK and not starter:
+        return Forked(arguments, told, output, errors)
+    return subprocess.Popen(
+        [*starter.split(), sys.executable, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE if output is None else output,
+        stderr=errors,
+        text=True,
+        start_new_session=True,
+        env=told,
+    )
+
+
+def run_to_end(
+    *options: str, program: str = "app.py", starter: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Pluto, or another program, where it ends by itself."""
+    with (
+        tempfile.NamedTemporaryFile("r") as log,
+        running_program(program, *options, starter=starter, log=log.name, **environment) as process,
+    ):
+        assert process.stdout is not None
+        output = process.stdout.read()
+        return subprocess.CompletedProcess(process.args, process.wait(20.0), output, log.read())
+
+
+@contextmanager
+def refusing_port() -> Iterator[int]:
+    """A port of 127.0.0.1 where nobody listens, and nobody else can meanwhile."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 def clean_environment() -> dict[str, str]:
@@ -204,6 +248,15 @@ def descendants(pid: int) -> list[psutil.Process]:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def ports_of(pid: int) -> set[int]:
+    """Where it listens; none if it has ended."""
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.NoSuchProcess:
+        return set()
+    return {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:

@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from running import Simulator, running_pluto, wait_until
+from running import Simulator, run_to_end, running_pluto, wait_until
 from stores import BTC, ETH, Kept, changes, kept, live, plain_candles, told
-from test_process import run_to_end
 
 from quotes import Quote, Source, State, Ticker
 from storage import schema
