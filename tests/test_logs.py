@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,18 @@ import gevent
 import httpx
 import pytest
 from httpx_sse import connect_sse
-from running import PROJECT, TLS, Simulator, clean_environment, wait_until
+from running import (
+    PROJECT,
+    TEST_OPTIONS,
+    TLS,
+    Simulator,
+    clean_environment,
+    ending,
+    ports_of,
+    run_to_end,
+    start_program,
+    wait_until,
+)
 
 from web.logs import FORMATTERS, MAX_LINE, MAX_LINES, MAX_WAITING, LineHandler, Outlet, log_failure
 
@@ -157,73 +168,89 @@ def test_a_greenlet_s_failure_is_a_record_without_its_environment(caplog: pytest
     assert second.getMessage() == "the request GET '/api/ws' failed"
 
 
-class Logging:
-    """Pluto with its log on a pipe, read line by line."""
+class Reader:
+    """Takes what comes out of a descriptor, from now on, and closes it after the end."""
 
-    def __init__(self, *options: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(PROJECT / "app.py"), "--port", "0", "--browser-mode", "headless", *options],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**clean_environment(), "PLUTO_BROWSER": sys.executable},  # it runs, and is no browser
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._data = descriptor, bytearray()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
-        self.lines.extend(iter(self.process.stderr.readline, ""))
+        try:
+            while data := os.read(self._descriptor, 65536):
+                self._data += data
+        except OSError:  # a terminal whose last program has ended
+            pass
+        os.close(self._descriptor)
 
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(10)
-        self._reader.join(10)
-        for pipe in (self.process.stdout, self.process.stderr):
-            assert pipe is not None
-            pipe.close()
+    def join(self) -> None:
+        """Waits for the end, which comes once nobody can write any more."""
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    @property
+    def text(self) -> str:
+        return bytes(self._data).decode(errors="replace").lstrip("\0")
+
+    def lines(self) -> list[str]:
+        """Those that were put."""
+        return [line for line in self.text.splitlines(keepends=True) if not line.startswith("dropped")]
+
+    def dropped(self) -> list[int]:
+        return [int(number) for number in re.findall(r"^dropped (\d+)\n", self.text, re.MULTILINE)]
 
 
-def found(program: Logging, pattern: str) -> re.Match[str]:
-    match = wait_until(lambda: re.search(pattern, "".join(program.lines)), 20, what=pattern)
-    assert match is not None
-    return match
+@contextmanager
+def pluto_on(
+    output: int | None, errors: int, *options: str, **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """Pluto with these streams, listening. It need not be able to say where."""
+    started = start_program("app.py", *TEST_OPTIONS, *options, environment=environment, output=output, errors=errors)
+    with ending(started) as process:
+        ports = wait_until(lambda: ports_of(process.pid), 20, what="it listens")
+        with httpx.Client(base_url=f"http://127.0.0.1:{ports.pop()}", timeout=5.0, verify=TLS) as http:
+            yield process, http
+
+
+def send_and_read(http: httpx.Client, request: bytes) -> bytes:
+    """What a client is told that sends this and nothing more."""
+    port = http.base_url.port
+    assert port is not None
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as rude:
+        rude.sendall(request)
+        return rude.recv(4096)
+
+
+NO_BROWSER = {"PLUTO_BROWSER": sys.executable}  # it runs, and is no browser
 
 
 def test_every_line_of_a_running_pluto_is_an_object_and_no_request_is_one() -> None:
-    with closing(Logging("--log-format", "json", "--log-level", "debug", "--tickers", "BTCUSD")) as program:
-        port = int(found(program, r"http://localhost:(\d+)")[1])
-        url = f"http://127.0.0.1:{port}"
+    reading, writing = os.pipe()
+    reader = Reader(reading)
+    options = ("--log-format", "json", "--log-level", "debug", "--tickers", "BTCUSD")
+    with pluto_on(None, writing, *options, **NO_BROWSER) as (process, http):
+        os.close(writing)
         headers = {"Authorization": "Bearer s3cr3t-1234", "Cookie": "session=s3cr3t-1234"}
         for path in ("/livez", "/api/nothing%0Aforged?token=s3cr3t-1234", "/api/tickers/%E2%80%AE%1B%5B2J"):
-            httpx.get(url + path, headers=headers, verify=TLS)
-        with socket.create_connection(("127.0.0.1", port)) as rude:
-            rude.sendall(b"NO\x1bSENSE /?token=s3cr3t-1234 HTTP/9.9\r\nCookie: s3cr3t-1234\r\n\r\n")
-            rude.settimeout(5)
-            while rude.recv(4096):
-                pass
-        found(program, "no browser: ")
-    records: list[dict[str, Any]] = [json.loads(line) for line in program.lines]
+            http.get(path, headers=headers)
+        assert send_and_read(http, b"NO\x1bSENSE /?token=s3cr3t-1234 HTTP/9.9\r\nCookie: s3cr3t-1234\r\n\r\n")
+        for told in (r"http://localhost:\d+", "refused ", "no browser: "):
+            wait_until(lambda told=told: re.search(told, reader.text), 20, what=told)  # type: ignore[misc]
+    reader.join()
+    records: list[dict[str, Any]] = [json.loads(line) for line in reader.lines()]
     assert all({"time", "level", "logger", "message"} <= record.keys() for record in records)
-    everything = "".join(program.lines)
-    assert "s3cr3t" not in everything
-    assert not UNSAFE.search(everything)
-    assert "/livez" not in everything
+    assert "s3cr3t" not in reader.text
+    assert not UNSAFE.search(reader.text)
+    assert "/livez" not in reader.text
     assert "stopping" in [record["message"] for record in records]
-    assert program.process.returncode == 0
+    assert process.returncode == 0
 
 
 def test_in_json_what_keeps_it_from_starting_is_an_object_too() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ended = subprocess.run(
-            [sys.executable, str(PROJECT / "app.py"), "--port", str(port), "--log-format", "json"],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            env={**os.environ, **clean_environment()},
-        )
+        ended = run_to_end("--port", str(port), "--log-format", "json")
     assert ended.returncode == 1
     assert json.loads(ended.stderr)["message"].startswith(f"pluto: Port {port} is taken")
 
@@ -244,38 +271,12 @@ def full_pipe() -> tuple[int, int]:
     return reading, writing
 
 
-class Reader:
-    """Takes what comes out of a descriptor, from now on."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor, self._data = descriptor, bytearray()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        try:
-            while data := os.read(self._descriptor, 65536):
-                self._data += data
-        except OSError:  # a terminal whose last program has ended
-            pass
-
-    @property
-    def text(self) -> str:
-        return self._data.decode().lstrip("\0")
-
-    def lines(self) -> list[str]:
-        """Those that were put."""
-        return [line for line in self.text.splitlines(keepends=True) if not line.startswith("dropped")]
-
-    def dropped(self) -> list[int]:
-        return [int(number) for number in re.findall(r"^dropped (\d+)\n", self.text, re.MULTILINE)]
-
-
 @pytest.mark.parametrize("is_blocking", [True, False])
 def test_a_full_stream_delays_nobody_and_what_was_dropped_is_counted(is_blocking: bool) -> None:
     reading, writing = full_pipe()
     os.set_blocking(writing, is_blocking)
     lines = [f"{number} {'x' * 100}\n" for number in range(5 * MAX_WAITING // 100)]
-    with open(reading, "rb", buffering=0), open(writing, "w") as stream:
+    with open(writing, "w") as stream:
         outlet = Outlet(stream, lambda dropped: f"dropped {dropped}\n")
         started = time.monotonic()
         for line in lines:
@@ -286,6 +287,7 @@ def test_a_full_stream_delays_nobody_and_what_was_dropped_is_counted(is_blocking
         reader = Reader(reading)
         outlet.close(5)
         wait_until(lambda: sum(reader.dropped()) + len(reader.lines()) == len(lines))
+    reader.join()
     written = reader.lines()
     assert sum(reader.dropped()) > len(lines) / 2
     assert written == sorted(written, key=lambda line: int(line.split()[0])), "in their order"
@@ -322,29 +324,6 @@ def test_a_record_that_cannot_be_shown_is_a_line_all_the_same(tmp_path: Path) ->
     assert trace[-1] == "    OSError: no words"
 
 
-@contextmanager
-def pluto_on(output: int, errors: int, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
-    """Pluto with these streams, which can't say where it listens."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, str(PROJECT / "app.py"), "--port", str(port), "--browser-mode", "headless", *options]
-    process = subprocess.Popen(command, stdout=output, stderr=errors, env=clean_environment(), start_new_session=True)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5.0, verify=TLS) as http:
-            wait_until(lambda: answers(http), 20)
-            yield process, http
-    finally:
-        process.kill()
-        process.wait()
-
-
-def answers(http: httpx.Client) -> bool:
-    try:
-        return http.get("/livez").is_success
-    except httpx.HTTPError:
-        return False
-
-
 def tells_prices_after(http: httpx.Client, moment: float) -> bool:
     """Whether a new client is told a live price that was received after this moment."""
     with connect_sse(http, "GET", "/api/stream") as source:
@@ -355,62 +334,45 @@ def tells_prices_after(http: httpx.Client, moment: float) -> bool:
     return False
 
 
-def test_prices_go_on_while_nobody_takes_the_log(simulator: Simulator) -> None:
+def test_prices_go_on_while_nobody_takes_the_log_and_the_terminal_is_stopped(simulator: Simulator) -> None:
+    """The log goes to a full pipe, and the output to a terminal: Ctrl-S from the start on, until Ctrl-Q."""
     reading, writing = full_pipe()
+    master, slave = pty.openpty()
+    os.write(master, b"\x13")
     options = ("--source-url", simulator.url, "--tickers", "FLOKIUSD", "--log-level", "debug")
-    with ExitStack() as stack:
-        stack.callback(os.close, reading)
-        process, http = stack.enter_context(pluto_on(writing, writing, *options))
+    with pluto_on(slave, writing, *options) as (process, http):
         os.close(writing)
-        port = http.base_url.port
-        assert port is not None
-        for _ in range(3500):  # each is a line of the log
-            with socket.create_connection(("127.0.0.1", port)) as rude:
-                rude.sendall(b"NO SENSE\r\n\r\n")
-                rude.recv(1)
+        os.close(slave)
+        for _ in range(MAX_WAITING // 150):  # each is a line of the log of over 150 characters
+            assert send_and_read(http, b"NO SENSE " * 12 + b"\r\n\r\n")
+        terminal = Reader(master)
         wait_until(lambda: http.get("/api/tickers/FLOKIUSD").json()["state"] == "live", 20)
         assert tells_prices_after(http, time.time() * 1000)
-        assert "hub_blocked" not in http.get("/api/performance").json()["server"]["counters"]
         assert http.get("/health").json()["scraper"] == "running"
-        reader = Reader(reading)
-        wait_until(lambda: re.search(r"\d+ lines were dropped: nobody took them\n", reader.text))
-        assert "http://localhost" in reader.text
-        process.terminate()
+        assert "http://localhost" not in terminal.text, "the terminal is stopped"
+        os.write(master, b"\x11")
+        wait_until(lambda: "http://localhost" in terminal.text)
+        log = Reader(reading)
+        wait_until(lambda: re.search(r"\d+ lines were dropped: nobody took them\n", log.text))
+        process.send_signal(signal.SIGINT)
         assert process.wait(5) == 0
-        assert "stopping" in reader.text
+    for reader in (log, terminal):
+        reader.join()
+    assert "stopping" in log.text
 
 
 def test_it_ends_in_time_while_nobody_takes_the_log() -> None:
     reading, writing = full_pipe()
     with ExitStack() as stack:
         stack.callback(os.close, reading)
-        options = ("--browser", sys.executable, "--tickers", "FLOKIUSD", "--log-level", "debug")  # it is no browser
-        process, http = stack.enter_context(pluto_on(writing, writing, *options))
-        os.close(writing)
+        stack.callback(os.close, writing)
+        options = ("--tickers", "FLOKIUSD", "--log-level", "debug")
+        process, http = stack.enter_context(pluto_on(writing, writing, *options, **NO_BROWSER))
         wait_until(lambda: http.get("/api/tickers/FLOKIUSD").json()["state"] == "error", 20)
         started = time.monotonic()
         process.terminate()
         assert process.wait(10) == 0
         assert time.monotonic() - started < 5
-
-
-def test_a_terminal_that_is_stopped_stops_nothing_else(simulator: Simulator) -> None:
-    """Ctrl-S from the start on, until Ctrl-Q."""
-    master, slave = pty.openpty()
-    with ExitStack() as stack:
-        stack.callback(os.close, master)
-        os.write(master, b"\x13")
-        options = ("--source-url", simulator.url, "--tickers", "FLOKIUSD")
-        process, http = stack.enter_context(pluto_on(slave, slave, *options))
-        os.close(slave)
-        reader = Reader(master)
-        wait_until(lambda: http.get("/api/tickers/FLOKIUSD").json()["state"] == "live", 20)
-        assert tells_prices_after(http, time.time() * 1000)
-        assert "http://localhost" not in reader.text, "the terminal is stopped"
-        os.write(master, b"\x11")
-        wait_until(lambda: "http://localhost" in reader.text)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(5) == 0
 
 
 def test_the_traceback_of_a_crash_gets_out() -> None:
