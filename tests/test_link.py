@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -91,6 +92,37 @@ def server() -> Iterator[QuoteServer]:
         yield server
 
 
+@dataclass(frozen=True)
+class Dying:
+    """A page whose line has died without a word at this moment, in s since the epoch; it notes when it shows that."""
+
+    page: Page
+    line: Line
+    cut_at: float
+
+
+@pytest.fixture(scope="module")
+def dying(elsewhere: Browser) -> Iterator[Dying]:
+    """It takes the page 12 s to notice, during which other tests run: it has a server of its own."""
+    with quote_server("--heartbeat", "5") as server, line_to(server) as line:
+        server.track("BTCUSD")
+        server.put(("BTCUSD", "live", "30.25"))
+        context = elsewhere.new_context()
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{line.port}/")
+        page.locator('price-row[data-state="live"]').wait_for()
+        server.put(("BTCUSD", "live", "30.50"))
+        wait_for_price(page, "30.50")
+        page.evaluate("""() => {
+            const row = document.querySelector("price-row");
+            const note = () => { if (row.dataset.state === "stale") window.staleAt ??= Date.now(); };
+            new MutationObserver(note).observe(row, { attributeFilter: ["data-state"] });
+        }""")
+        line.cut()
+        yield Dying(page, line, time.time())
+        context.close()
+
+
 def price_of(page: Page, ticker: str = "BTCUSD") -> str:
     return page.locator(f'price-row[data-ticker="{ticker}"] .price').text_content() or ""
 
@@ -101,7 +133,7 @@ def wait_for_price(page: Page, price: str) -> None:
 
 @pytest.mark.parametrize(("script", "count"), [("", 3), (WITHOUT_WORKERS, 7)], ids=["worker", "sockets"])
 def test_tabs_by_a_name_without_tls_all_hear_and_can_add(
-    elsewhere: Browser, server: QuoteServer, script: str, count: int
+    elsewhere: Browser, server: QuoteServer, dying: Dying, script: str, count: int
 ) -> None:
     """A browser has six connections to a host. Where a worker hears Pluto, it takes one for all tabs."""
     server.put(("BTCUSD", "live", "10.25"))
@@ -125,33 +157,6 @@ def test_tabs_by_a_name_without_tls_all_hear_and_can_add(
     for tab in tabs[1:]:
         wait_for_price(tab, "10.75")
     context.close()
-
-
-def test_a_line_that_dies_without_a_word_is_noticed_within_12_s_and_dated_by_its_last(
-    elsewhere: Browser, server: QuoteServer
-) -> None:
-    server.put(("BTCUSD", "live", "30.25"))
-    with line_to(server) as line:
-        context = elsewhere.new_context()
-        page = context.new_page()
-        page.goto(f"http://127.0.0.1:{line.port}/")
-        page.locator('price-row[data-state="live"]').wait_for()
-        server.put(("BTCUSD", "live", "30.50"))
-        wait_for_price(page, "30.50")
-        line.cut()
-        cut_at = time.time()
-        page.locator('price-row[data-state="stale"]').wait_for(timeout=(NOTICED_WITHIN_S + LATE_S) * 1000)
-        expect(page.locator("#connection")).to_have_text("reconnecting")
-        lost_at = page.evaluate('import("/static/store.js").then(({ store }) => store.connection.lostAt)')
-        assert cut_at - 6 < lost_at / 1000 < cut_at + 1
-        line.mend()
-        page.locator('price-row[data-state="live"]').wait_for()
-        expect(page.locator("#outage")).to_be_hidden()
-        later = context.new_page()  # it sees what was seen before it came
-        later.goto(f"http://127.0.0.1:{line.port}/")
-        later.locator("price-row .open").click()
-        expect(later.locator("[data-part=changes] li")).to_contain_text(["30.50", "30.25"])
-        context.close()
 
 
 def test_a_tab_without_a_worker_judges_before_it_paints(elsewhere: Browser, server: QuoteServer) -> None:
@@ -186,3 +191,19 @@ def test_a_network_that_goes_away_is_noticed_at_once(elsewhere: Browser, server:
     context.set_offline(False)
     page.locator('price-row[data-state="live"]').wait_for()
     context.close()
+
+
+def test_a_line_that_dies_without_a_word_is_noticed_within_12_s_and_dated_by_its_last(dying: Dying) -> None:
+    page, line = dying.page, dying.line
+    page.locator('price-row[data-state="stale"]').wait_for(timeout=(NOTICED_WITHIN_S + LATE_S) * 1000)
+    assert page.evaluate("window.staleAt") / 1000 - dying.cut_at < NOTICED_WITHIN_S + LATE_S
+    expect(page.locator("#connection")).to_have_text("reconnecting")
+    lost_at = page.evaluate('import("/static/store.js").then(({ store }) => store.connection.lostAt)')
+    assert dying.cut_at - 6 < lost_at / 1000 < dying.cut_at + 1
+    line.mend()
+    page.locator('price-row[data-state="live"]').wait_for()
+    expect(page.locator("#outage")).to_be_hidden()
+    later = page.context.new_page()  # it sees what was seen before it came
+    later.goto(f"http://127.0.0.1:{line.port}/")
+    later.locator("price-row .open").click()
+    expect(later.locator("[data-part=changes] li")).to_contain_text(["30.50", "30.25"])
