@@ -130,7 +130,7 @@ class Store:
         self.files_set_aside = 0
         self.written = 0  # changes
         self.history = None if settings.path is None else History(settings.path, settings.patience)
-        self._suspected: sqlite3.Error | None = None  # what a reader met
+        self._suspected: tuple[sqlite3.Error, int] | None = None  # what a reader met; files set aside before
         self._settings, self._remembered = settings, remembered
         self._reason = ""  # why it is degraded
         self._lock: Lock | None = None
@@ -211,10 +211,10 @@ class Store:
             self._remembered.remove(ticker)
             self._wake.set()
 
-    def suspect(self, error: sqlite3.Error) -> None:
-        """Any thread: a reader met this. A damaged file is set aside, also if the writer has not met the damage."""
+    def suspect(self, error: sqlite3.Error, files_set_aside: int) -> None:
+        """Any thread: a reader met this when so many files had been set aside. A damaged file is set aside."""
         if is_unusable(error) and self._standby is None:
-            self._suspected = error
+            self._suspected = error, files_set_aside
             self._wake.set()
 
     @property
@@ -264,9 +264,9 @@ class Store:
         assert self.path is not None
         self._beat_at = time.monotonic()
         try:
-            if (suspected := self._suspected) is not None:
-                self._suspected = None
-                raise suspected
+            suspected, self._suspected = self._suspected, None
+            if suspected is not None and suspected[1] == self.files_set_aside:
+                raise suspected[0]
             if self._lock is not None and self._lock.is_lost:
                 self._close()
                 self._release()
@@ -281,7 +281,6 @@ class Store:
         except WrittenByCrew:
             self._stand_by()
         except (sqlite3.Error, OSError, FromTheFuture, StoreInUse) as error:
-            self._close()
             self._fail(error)
         except Exception:
             self._close()
@@ -397,8 +396,9 @@ class Store:
             self._lock = None
 
     def _fail(self, error: Exception) -> None:
-        """Says why nothing can be written now; a file that is at fault itself is set aside."""
+        """Says why nothing can be written now; a file that is at fault itself is closed and set aside."""
         assert self.path is not None
+        self._close()
         if is_unusable(error):
             reason, path = f"{self.path} can't be used: {error}.", set_aside(self.path, error)
             self._file_number, self.files_set_aside = NO_FILE, self.files_set_aside + (path != self.path)
@@ -426,10 +426,11 @@ def ask(store: Store, question: Callable[[History], T]) -> T:
     """Any thread: what the file has. It blocks. Raises NoStore, HistoryUnreadable."""
     if store.history is None:
         raise NoStore("Pluto runs with --no-store and keeps no history. Start it without that.")
+    files_set_aside = store.files_set_aside
     try:
         return question(store.history)
     except sqlite3.Error as error:
-        store.suspect(error)
+        store.suspect(error, files_set_aside)
         raise HistoryUnreadable(f"The history can't be read: {error}. Try again in a moment.") from error
 
 

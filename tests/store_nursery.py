@@ -34,9 +34,9 @@ def write(path: Path, run: int, counts: mmap.mmap) -> None:
     put = 0
     while True:
         put += 1
+        counts[:] = COUNTS.pack(put, store.written)  # before: a kill may come at once after the put
         now = round(time.time() * 1000)
         store.put(Quote(TICKER, State.LIVE, f"{run}.{put:06d}", 0.5, now, Source.SOCKET, now, proven_until=math.inf))
-        counts[:] = COUNTS.pack(put, store.written)
         if put % 20 == 0:
             time.sleep(0.001)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -101,8 +100,7 @@ def test_a_full_disk_delays_nothing_and_loses_nothing() -> None:
             one.wait_until_written(1)
             ballast = disk / "ballast"
             fill(ballast)
-            one.wait_until(StoreState.DEGRADED)
-            assert "full" in one.store.reason
+            wait_until(lambda: "full" in one.store.reason, what="it says so")  # closing the file may free some space
             seen = count()
             wait_until(lambda: count() > seen + 50, what="prices go on")
             ballast.unlink()
@@ -162,7 +160,7 @@ def test_a_file_that_is_deleted_begins_anew_with_what_is_true_now(path: Path, wh
         one.put(live("7", ETH))
         one.wait_until_written(10)
         if whole_folder:
-            shutil.rmtree(path.parent)
+            path.parent.rename(path.parent.with_name("gone"))  # in one step: the store may make it anew at once
         else:
             path.unlink()
         wait_until(lambda: path.exists() and ("live", "7") in told(path, ETH), what="a fresh file")
@@ -232,14 +230,17 @@ def test_a_damaged_page_sets_the_file_aside_whoever_meets_it(path: Path) -> None
         for page in range(6, path.stat().st_size // 4096):
             file.seek(page * 4096)
             file.write(b"\xff" * 512)
+    met = damage(path)
     with kept(path, **QUICK) as two, prices_coming(two) as count:
         assert two.found == [BTC]
+        two.store.suspect(met, 0)
         two.store.add(BTC)
-        two.store.suspect(damage(path))
         wait_until(lambda: two.store.files_set_aside, what="set aside")
+        two.store.suspect(met, 0)  # another reader met it before: the fresh file is not at fault
         seen = count()
         wait_until(lambda: str(seen + 20) in prices_of(path))
         wait_until(lambda: two.store.state is StoreState.RUNNING)
+        assert two.store.files_set_aside == 1
     assert len(list(path.parent.glob("pluto.db.damaged-*Z"))) == 1
     with kept(path) as three:
         assert three.found == [BTC]
