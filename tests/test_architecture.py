@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import statistics
 import sys
+from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -59,11 +61,13 @@ MODULES = sorted(
 )
 
 
+@cache
 def tree_of(module: str) -> ast.Module:
     return ast.parse((PROJECT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
 
 
-def imports_of(module: str) -> set[str]:
+@cache
+def imports_of(module: str) -> frozenset[str]:
     """The full names of all modules that one imports, wherever in the file."""
     names: set[str] = set()
     for node in ast.walk(tree_of(module)):
@@ -75,10 +79,10 @@ def imports_of(module: str) -> set[str]:
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
             called = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
             assert called not in ("__import__", "import_module"), f"{module}, line {node.lineno}: a hidden import"
-    return names
+    return frozenset(names)
 
 
-def roots_of(names: set[str]) -> set[str]:
+def roots_of(names: Iterable[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
