@@ -119,12 +119,13 @@ def test_a_move_is_from_any_price_that_was_true_within_the_time(
     at, begins = times(steps), 0
     expected: list[int] = []
     factor = Fraction(percent) / 100
+    bounds = [(Fraction(price) * (1 + factor), Fraction(price) * (1 - factor)) for price, _, _ in steps]
     for number, (price, _, gap) in enumerate(steps):
         if gap and not across_gaps:
             begins = number
-        true = [Fraction(steps[past][0]) for past in range(begins, number) if at[past + 1] >= at[number] - 5_000]
+        true = [bounds[past] for past in range(begins, number) if at[past + 1] >= at[number] - 5_000]
         now, ups, downs = Fraction(price), direction is not Direction.DOWN, direction is not Direction.UP
-        moved = any((ups and now >= past * (1 + factor)) or (downs and now <= past * (1 - factor)) for past in true)
+        moved = any((ups and now >= high) or (downs and now <= low) for high, low in true)
         if moved and (not expected or at[number] - at[expected[-1]] >= 10_000):
             expected.append(number)
             begins = number
