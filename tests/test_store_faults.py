@@ -20,7 +20,7 @@ from storage.candles import INTERVALS
 from storage.history import History, Range
 from store import StoreState
 
-KILLS = 50
+KILLS = 30
 EVERYTHING = Range(limit=1_000_000, since=0)
 QUICK = {"patience": 0.05, "turn": 0.02}
 
@@ -85,9 +85,11 @@ def test_what_is_written_survives_every_kill(path: Path) -> None:
 
 def fill(ballast: Path) -> None:
     """Writes until the disk is full."""
-    with suppress(OSError), ballast.open("wb", buffering=0) as file:
-        while True:
-            file.write(b"x" * 4096)
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 20, 4096):
+            with suppress(OSError):
+                while True:
+                    file.write(b"x" * size)
 
 
 def test_a_full_disk_delays_nothing_and_loses_nothing() -> None:
