@@ -140,8 +140,9 @@ def test_tabs_by_a_name_without_tls_all_hear_and_can_add(
     context = elsewhere.new_context()
     context.add_init_script(script)
     tabs = [context.new_page() for _ in range(count)]
+    for tab in tabs:  # they load side by side
+        tab.goto(f"http://{NAME}:{server.port}/", wait_until="commit")
     for tab in tabs:
-        tab.goto(f"http://{NAME}:{server.port}/")
         tab.locator("#connection[data-state=open]").wait_for()
     streams = 0 if script else 1
     wait_until(lambda: server.server()["activeSSEClients"] == streams, what="no more streams than that")
