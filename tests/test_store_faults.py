@@ -205,7 +205,7 @@ def test_what_finds_no_room_is_counted_and_leaves_a_gap(path: Path) -> None:
             other.execute("ROLLBACK")
         one.wait_until(StoreState.RUNNING)
         assert one.store.health == {"store": "running", "storeLeftOut": one.store.intake.left_out}
-        wait_until(lambda: prices_of(path)[-1] == "102")
+        wait_until(lambda: prices_of(path)[-1:] == ["102"])
     found = told(path)
     gap = found.index((None, None))
     assert found[: gap + 2] == [
