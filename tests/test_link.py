@@ -131,7 +131,7 @@ def wait_for_price(page: Page, price: str) -> None:
     wait_until(lambda: price_of(page) == price, what=f"{price} in every tab")
 
 
-@pytest.mark.parametrize(("script", "count"), [("", 3), (WITHOUT_WORKERS, 7)], ids=["worker", "sockets"])
+@pytest.mark.parametrize(("script", "count"), [("", 2), (WITHOUT_WORKERS, 7)], ids=["worker", "sockets"])
 def test_tabs_by_a_name_without_tls_all_hear_and_can_add(
     elsewhere: Browser, server: QuoteServer, dying: Dying, script: str, count: int
 ) -> None:
