@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from drills import small_disk
 from running import PROJECT, wait_until
-from stores import BTC, ETH, Kept, changes, kept, live, plain_candles, told
+from stores import BTC, ETH, Kept, changes, kept, live, plain_candles, told, write_past
 
 from quotes import State, wall_ms
 from storage.candles import INTERVALS
@@ -224,19 +224,24 @@ def damage(path: Path) -> sqlite3.Error:
     return met.value
 
 
-def test_a_damaged_page_sets_the_file_aside_whoever_meets_it(path: Path) -> None:
-    with kept(path) as one:
-        one.store.add(BTC)
-        one.put(*(live(f"{number}.5") for number in range(2_000)))
+@pytest.mark.parametrize("who", ["reader", "writer"])
+def test_a_damaged_page_sets_the_file_aside_whoever_meets_it(path: Path, who: str) -> None:
+    path.parent.mkdir()
+    now = wall_ms()
+    write_past(path.parent, {BTC: [(now - 2_000 + number, State.LIVE, f"{number}.5") for number in range(2_000)]})
+    pages = path.stat().st_size // 4096
     with path.open("r+b") as file:
-        for page in range(6, path.stat().st_size // 4096):
+        for page in range(pages - 5, pages - (who == "reader")):  # all are changes, and the writer needs the last ones
             file.seek(page * 4096)
             file.write(b"\xff" * 512)
     met = damage(path)
     with kept(path, **QUICK) as two, prices_coming(two) as count:
         assert two.found == [BTC]
-        two.store.suspect(met, 0)
         two.store.add(BTC)
+        if who == "reader":
+            two.wait_until_written(1)
+            assert two.store.files_set_aside == 0
+            two.store.suspect(met, 0)
         wait_until(lambda: two.store.files_set_aside, what="set aside")
         two.store.suspect(met, 0)  # another reader met it before: the fresh file is not at fault
         seen = count()
