@@ -6,7 +6,10 @@ The page is the test's own, its quote socket speaks to a server of the test's.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from typing import Any
 
 import pytest
@@ -18,7 +21,10 @@ from running import wait_until
 from tradingview.probe import BINDING, probe_script
 
 SPEC = f'={{"adjustment":"splits","currency-id":"USD","symbol":"{SYMBOL}"}}'
-PULSE_S = 0.4
+PULSE_S = 0.1  # few tests are about the time between two pulses
+SILENCE_S = 0.4  # the pulse of those that are
+NO_PULSE_S = 3600.0
+LIMIT_S = 20.0
 Message = dict[str, Any]
 
 HEADER = """
@@ -35,14 +41,14 @@ HEADER = """
 class Probed:
     """A page with the probe in it, and all that it has told."""
 
-    def __init__(self, page: Page, site: QuoteSite) -> None:
+    def __init__(self, page: Page, site: QuoteSite, pulse: float) -> None:
         self.page, self.site = page, site
         self.messages: list[Message] = []
-        channel = page.context.new_cdp_session(page)
-        channel.on("Runtime.bindingCalled", lambda event: self.messages.append(json.loads(event["payload"])))
-        channel.send("Runtime.enable")
-        channel.send("Runtime.addBinding", {"name": BINDING})
-        page.add_init_script(probe_script(SYMBOL, slim=False, pulse=PULSE_S, max_message=60_000, max_rate=1000))
+        self._channel = page.context.new_cdp_session(page)
+        self._channel.on("Runtime.bindingCalled", lambda event: self.messages.append(json.loads(event["payload"])))
+        self._channel.send("Runtime.enable")
+        self._channel.send("Runtime.addBinding", {"name": BINDING})
+        page.add_init_script(probe_script(SYMBOL, slim=False, pulse=pulse, max_message=60_000, max_rate=1000))
 
     def open(self, body: str = HEADER, head: str = "") -> Probed:
         """A new document; what those before it told is forgotten."""
@@ -54,18 +60,29 @@ class Probed:
         return self
 
     def run(self, script: str) -> Any:
-        return self.page.evaluate(script)
+        """What it gives in the page. All that the page told before is heard then: both come by one channel."""
+        called = f"(script => typeof script === 'function' ? script() : script)({script})"
+        asked = {"expression": called, "awaitPromise": True, "returnByValue": True}
+        answer = self._channel.send("Runtime.evaluate", asked)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def now(self) -> float:
+        """By the page's clock, as `at` in its messages."""
+        now: float = self.run("performance.timeOrigin + performance.now()")
+        return now
 
     def told(self, kind: str) -> list[Message]:
         return [message for message in self.messages if message["kind"] == kind]
 
     def wait_for(self, kind: str, matches: Callable[[Message], object] = bool, *, since: int = 0) -> Message:
         """The first message of this kind that matches, of those since so many had been told."""
-        for _ in range(400):
+        deadline = time.monotonic() + LIMIT_S
+        while time.monotonic() < deadline:
             for message in self.messages[since:]:
                 if message["kind"] == kind and matches(message):
                     return message
-            self.page.wait_for_timeout(10)
+            self.page.wait_for_timeout(20)
         raise AssertionError(f"no such {kind} in {self.messages[since:]}")
 
     def connect(self) -> Line:
@@ -86,33 +103,44 @@ class Probed:
         self.run(f"() => sockets[{socket}].send({json.dumps(f'~m~{len(payload)}~m~{payload}')})")
 
     def frames_after(self, count: int = 0) -> list[Message]:
-        """All frames told, once the page has heard all that its sockets said, and has told what it merges."""
+        """All frames told, once the page has heard all that its sockets said: the probe hears it before the page."""
         said = sum(line.said for line in self.site.lines)
         wait_until(lambda: self.run("() => heard") == said)
-        self.run("() => new Promise((done) => setTimeout(done, 150))")
         return [frame for message in self.told("frames")[count:] for frame in message["frames"]]
 
     def pulse(self) -> Message:
-        """The next one."""
-        return self.wait_for("pulse", since=len(self.messages))
+        """The next one: told after this call began."""
+        begun = self.now()
+        return self.wait_for("pulse", lambda told: told["at"] >= begun)
 
     def show(self, selector: str, text: str) -> None:
         self.run(f"() => {{ document.querySelector({json.dumps(selector)}).textContent = {json.dumps(text)} }}")
 
 
 @pytest.fixture(scope="module")
-def shared(thrifty: BrowserContext) -> Iterator[Probed]:
-    tab = thrifty.new_page()
-    with quote_site() as site:
-        yield Probed(tab, site)
-        tab.close()
+def probes(thrifty: BrowserContext) -> Iterator[Callable[[float], Probed]]:
+    """The page whose pulses are so many s apart."""
+    with quote_site() as site, ExitStack() as tabs:
+
+        @cache
+        def probe(pulse: float) -> Probed:
+            tab = thrifty.new_page()
+            tabs.callback(tab.close)
+            return Probed(tab, site, pulse)
+
+        yield probe
 
 
 @pytest.fixture
-def probed(shared: Probed) -> Probed:
-    """The page of the test before; `open` begins a document of the test's own."""
-    shared.site.lines.clear()
-    return shared
+def probed(probes: Callable[[float], Probed], request: pytest.FixtureRequest) -> Probed:
+    """The page of a test before; `open` begins a document of the test's own. See `with_pulse`."""
+    probed = probes(getattr(request, "param", PULSE_S))
+    probed.site.lines.clear()
+    return probed
+
+
+def with_pulse(seconds: float) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("probed", [seconds], indirect=True)
 
 
 def quote(fields: object, *, name: object = SYMBOL, session: object = "qs_full", **more: object) -> Message:
@@ -262,30 +290,34 @@ def test_how_the_server_ends_a_session_is_told(probed: Probed) -> None:
     assert [told["event"] for told in probed.told("session")] == ["critical_error", "protocol_error"]
 
 
+@with_pulse(SILENCE_S)
 def test_what_speaks_after_a_silence_is_told_at_once(probed: Probed) -> None:
     line = probed.open().connect()
     line.say(quote({"lp": 1.5}))
-    probed.wait_for("frames")
-    for number in range(3):
-        probed.page.wait_for_timeout(PULSE_S * 1000 + 130 * (number + 1))
-        since = len(probed.messages)
-        line.say(f"~h~{number}")
-        pulse = probed.wait_for("pulse", lambda told: told["sockets"][0]["beats"], since=since)
-        assert pulse["at"] - pulse["sockets"][0]["heard"] < 100, "not with the next of the regular ones"
-        assert pulse["sockets"][0]["beats"][-1] == pytest.approx(pulse["sockets"][0]["heard"], abs=5)
-        assert len(pulse["sockets"][0]["beats"]) == number + 1
+    heard = probed.wait_for("frames")["at"]
+    for count in (1, 2, 3):
+        silence_ends = heard + SILENCE_S * 1000 + 100 * count
+        wait_until(lambda silence_ends=silence_ends: probed.now() > silence_ends)  # type: ignore[misc]
+        line.say(f"~h~{count}")
+        pulse = probed.wait_for("pulse", lambda told, count=count: len(told["sockets"][0]["beats"]) == count)  # type: ignore[misc]
+        heard = pulse["sockets"][0]["heard"]
+        assert pulse["at"] - heard < 100, "not with the next of the regular ones"
+        assert 0 <= heard - pulse["sockets"][0]["beats"][-1] < 100
 
 
 def test_a_page_that_was_held_up_says_so_until_its_timers_are_on_time_again(probed: Probed) -> None:
     line = probed.open().connect()
+    probed.wait_for("pulse", lambda pulse: "late" not in pulse)
     line.say(quote({"lp": 1.25}))
     assert "late" not in probed.wait_for("frames")
     begun = len(probed.messages)
-    probed.run("() => { setTimeout(() => { for (const end = Date.now() + 2500; Date.now() < end; ); }, 50) }")
-    probed.page.wait_for_timeout(300)
+    hold_up = "sockets[0].send('busy'); for (const end = Date.now() + 1500; Date.now() < end; );"
+    probed.run(f"() => {{ setTimeout(() => {{ {hold_up} }}) }}")
+    wait_until(lambda: line.heard == ["busy"])
     line.say(quote({"lp": 2.5}))
-    assert 1500 < probed.wait_for("frames", since=begun)["late"] < 10_000
-    probed.wait_for("pulse", lambda pulse: "late" not in pulse, since=begun)
+    late = probed.wait_for("frames", since=begun)
+    assert 700 < late["late"] < 10_000
+    probed.wait_for("pulse", lambda pulse: "late" not in pulse, since=probed.messages.index(late))
     line.say(quote({"lp": 3.75}))
     assert "late" not in probed.wait_for("frames", lambda told: told["frames"][0]["fields"] == {"lp": 3.75})
 
@@ -296,9 +328,8 @@ def test_a_socket_that_closes_is_told_at_once_and_then_forgotten(probed: Probed)
     probed.wait_for("frames")  # the sockets are told in the order in which they were first heard
     second.say(quote({"lp": 1.5}, session="qs_simple"))
     probed.wait_for("pulse", lambda told: len(told["sockets"]) == 2)
-    since = len(probed.messages)
     first.close()
-    pulse = probed.wait_for("pulse", lambda told: not all(socket["open"] for socket in told["sockets"]), since=since)
+    pulse = probed.wait_for("pulse", lambda told: not all(socket["open"] for socket in told["sockets"]))
     assert [socket["open"] for socket in pulse["sockets"]] == [False, True]
     assert [socket["open"] for socket in probed.pulse()["sockets"]] == [True]
 
@@ -306,8 +337,8 @@ def test_a_socket_that_closes_is_told_at_once_and_then_forgotten(probed: Probed)
 def test_sockets_of_others_are_not_told(probed: Probed) -> None:
     line = probed.open().connect()
     line.say(quote({"lp": 5}, name="BINANCE:ETHUSD"), "~h~1", {"redirect": "prodata.tradingview.com"}, "text")
+    assert probed.frames_after() == []
     assert probed.pulse()["sockets"] == []
-    assert probed.told("frames") == []
 
 
 def test_the_page_cannot_tell_that_its_sockets_are_heard(probed: Probed) -> None:
@@ -405,12 +436,14 @@ def test_the_header_is_chosen_anew_when_one_is_hidden_or_becomes_anothers(probed
 
 def test_a_text_that_comes_with_another_symbol_is_never_told(probed: Probed) -> None:
     """The price of another symbol was live until the header was looked at again."""
-    probed.open(root(header(SYMBOL, "1", "own")))
+    probed.open(root(header(SYMBOL, "1", "own"))).pulse()
+    since = len(probed.messages)
     probed.run(
         f"() => {{ document.querySelector('.own').dataset.symbol = '{OTHER}';"
         " document.querySelector('.js-symbol-last').textContent = '2' }"
     )
-    probed.wait_for("pulse", lambda told: told["element"] is None)
+    probed.wait_for("pulse", lambda told: told["element"] is None, since=since)
+    assert probed.told("price") == []
     probed.open(root(header(None, "1")))
     probed.run(
         f"() => {{ initData.symbolInfo.resolved_symbol = '{OTHER}';"
@@ -439,21 +472,21 @@ def test_an_element_that_scripts_fill_has_changed(probed: Probed) -> None:
     assert (element["text"], element["changed"] > 0) == ("64,001.50", True)
 
 
-@pytest.mark.parametrize("part", [".js-symbol-change-pt", ".js-symbol-lp-time", ".js-symbol-change-direction > span"])
-def test_a_change_of_what_stands_beside_the_price_is_a_sign_of_life(probed: Probed, part: str) -> None:
+@with_pulse(SILENCE_S)
+def test_a_change_of_what_stands_beside_the_price_is_a_sign_of_life(probed: Probed) -> None:
     probed.open()
     probed.show(PRICE, "64,001.50")
-    painted = probed.wait_for("price")["element"]["painted"]
-    probed.page.wait_for_timeout(PULSE_S * 1000 + 200)
-    since = len(probed.messages)
-    moment = probed.run("() => performance.timeOrigin + performance.now()")
-    probed.show(part, "+7")
-    pulse = probed.wait_for("pulse", lambda told: told["element"]["changed"] > moment, since=since)
-    assert pulse["at"] - pulse["element"]["changed"] < 100, "it is told at once"
-    assert pulse["element"]["painted"] == painted
-    before = pulse["element"]["changed"]
-    probed.run(f"() => {{ const node = document.querySelector('{part}'); node.textContent = node.textContent }}")
-    assert probed.pulse()["element"]["changed"] == before, "an equal text is no change"
+    painted = changed = probed.wait_for("price")["element"]["painted"]
+    for part in (".js-symbol-change-pt", ".js-symbol-lp-time", ".js-symbol-change-direction > span"):
+        wait_until(lambda: probed.now() > changed + SILENCE_S * 1000 + 50)  # noqa: B023
+        moment = probed.now()
+        probed.show(part, "+7")
+        pulse = probed.wait_for("pulse", lambda told, moment=moment: told["element"]["changed"] > moment)  # type: ignore[misc]
+        changed = pulse["element"]["changed"]
+        assert pulse["at"] - changed < 100, f"{part} is told at once"
+        assert pulse["element"]["painted"] == painted
+        probed.run(f"() => {{ const node = document.querySelector('{part}'); node.textContent = node.textContent }}")
+        assert probed.pulse()["element"]["changed"] == changed, f"an equal text of {part} is no change"
 
 
 def test_the_change_beside_the_price_is_told_with_it(probed: Probed) -> None:
@@ -475,22 +508,21 @@ def test_a_repaint_that_a_frame_explains_is_not_told(probed: Probed) -> None:
     probed.wait_for("frames")
     probed.show(PRICE, "64,001.50")
     line.say(quote({"lp": 64002.5}))
-    probed.page.wait_for_timeout(100)
+    probed.frames_after()
     probed.show(PRICE, "64,001.5")
     probed.show(PRICE, "64,003.00")
     told = probed.wait_for("price")
     assert told["element"]["text"] == "64,003.00"
 
 
+@with_pulse(NO_PULSE_S)
 def test_a_text_that_stands_is_told_as_soon_as_it_can_be_a_disagreement(probed: Probed) -> None:
     line = probed.open().connect()
     line.say(quote({"lp": 64001.5}))
     probed.wait_for("frames")
-    probed.page.wait_for_timeout(PULSE_S * 500)
     probed.show(PRICE, "64,001.50")
-    painted = probed.wait_for("pulse", lambda told: told["element"] is not None)["element"]["painted"]
-    pulse = probed.wait_for("pulse", lambda told: told["at"] - painted > 2000)
-    assert pulse["at"] - painted < 2200
+    pulse = probed.wait_for("pulse", lambda told: told["element"] and told["at"] - told["element"]["painted"] > 2000)
+    assert pulse["at"] - pulse["element"]["painted"] < 3000
 
 
 def test_the_marks_of_the_header_are_told_unless_they_are_hidden(probed: Probed) -> None:
@@ -530,6 +562,5 @@ def test_a_page_without_facts_is_told_too(probed: Probed) -> None:
     probed.open()
     probed.site.html = "<!doctype html><title>Just a moment...</title>"
     probed.page.reload()
-    since = len(probed.messages)
     assert probed.wait_for("page", lambda told: told["title"] == "Just a moment...")["kind"] == "page"
-    assert probed.wait_for("pulse", since=since)["element"] is None
+    assert probed.pulse()["element"] is None
