@@ -9,6 +9,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -162,6 +163,9 @@ WATCHED_S = 18.0  # a page that goes on has opened its socket more often than MA
 
 @dataclass
 class Walled:
+    """What was told and counted until that time, in ms since the epoch."""
+
+    at: float
     quotes: list[Quote]
     loads: dict[str, int]
     upgrades: dict[str, int]
@@ -175,8 +179,14 @@ def simulator() -> Iterator[Simulator]:
 
 
 @pytest.fixture(scope="module")
-def walled(simulator: Simulator) -> Walled:
-    """Beside one ticker that is live, one whose check passes by itself, and one that is sent to another site."""
+def walling(simulator: Simulator, request: pytest.FixtureRequest) -> Iterator[Future[Walled]]:
+    """What comes of all walls, once they have been watched for long: meanwhile this file's other tests run.
+
+    They are beside one ticker that is live, one whose check passes by itself, and one that is sent to another site.
+    """
+    if not any("walled" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield Future()  # no test asks for it
+        return
     patience = replace(
         Patience(),
         passing=HALF * Patience.passing,
@@ -190,111 +200,31 @@ def walled(simulator: Simulator) -> Walled:
         simulator.fault(ticker, fault)
     simulator.fault("UNIUSD", "wall_202_passes")
     simulator.fault("ZECUSD", "redirects_away")
-    with scraping(simulator.url, patience) as watched, watched.tracking("BTCUSD"):
+    with (
+        scraping(simulator.url, patience) as watched,
+        watched.tracking("BTCUSD"),
+        ThreadPoolExecutor(1) as thread,
+    ):
         watched.wait_until_live("BTCUSD")
-        began = time.monotonic()
-        with watched.tracking("UNIUSD", "ZECUSD", *WALLS):
-            for ticker in WALLS:
-                watched.wait_for(ticker, State.BLOCKED, timeout=60)
-            watched.wait_until_live("UNIUSD")
-            watched.wait_for("ZECUSD", State.ERROR)
-            time.sleep(max(0.0, began + WATCHED_S - time.monotonic()))
-            counts = simulator.pages()
-            return Walled(list(watched.quotes), counts["loads"], counts["upgrades"], dict(watched.now))
+        yield thread.submit(watch_walls, watched, simulator)
 
 
-@pytest.mark.timeout(150)  # for the first, that has them all
-@pytest.mark.parametrize("ticker", WALLS, ids=[fault for fault, *_ in WALLS.values()])
-def test_a_wall_is_told_and_not_asked_again_before_its_time(walled: Walled, ticker: str) -> None:
-    _, reason, loads = WALLS[ticker]
-    quote = walled.now[ticker]
-    assert (quote.state, quote.reason) == (State.BLOCKED, reason)
-    assert (quote.next_try_at or 0) - time.time() * 1000 > 0, "it isn't tried again before this"
-    assert walled.loads[f"BINANCE:{ticker}"] <= loads
-    assert walled.upgrades.get(f"BINANCE:{ticker}", 0) <= MAX_SOCKETS
-    assert State.LIVE not in {quote.state for quote in walled.quotes if quote.ticker == ticker}
-
-
-def test_a_check_that_passes_by_itself_is_no_wall(walled: Walled) -> None:
-    states = {quote.state for quote in walled.quotes if quote.ticker == "UNIUSD"}
-    assert State.LIVE in states
-    assert State.BLOCKED not in states
-    assert walled.loads["BINANCE:UNIUSD"] == 2
-
-
-def test_a_wall_takes_nobody_elses_price(walled: Walled) -> None:
-    states = [quote.state for quote in walled.quotes if quote.ticker == "BTCUSD"]
-    assert set(states[states.index(State.LIVE) :]) == {State.LIVE}
-
-
-def test_a_redirect_to_another_site_names_the_setting(walled: Walled) -> None:
-    quote = next(quote for quote in walled.quotes if quote.ticker == "ZECUSD" and quote.state is State.ERROR)
-    assert re.fullmatch(
-        r"asked 127.0.0.1:(\d+), was sent to localhost:\1; "
-        r"if that is where your prices are, use --source-url http://localhost:\1",
-        quote.reason or "",
-    )
+def watch_walls(watched: Watched, simulator: Simulator) -> Walled:
+    began = time.monotonic()
+    with watched.tracking("UNIUSD", "ZECUSD", *WALLS):
+        for ticker in WALLS:
+            watched.wait_for(ticker, State.BLOCKED, timeout=60)
+        watched.wait_until_live("UNIUSD")
+        watched.wait_for("ZECUSD", State.ERROR)
+        time.sleep(max(0.0, began + WATCHED_S - time.monotonic()))
+        counts = simulator.pages()
+        now = time.time() * 1000
+        return Walled(now, list(watched.quotes), counts["loads"], counts["upgrades"], dict(watched.now))
 
 
 @pytest.fixture(scope="module")
-def regional(simulator: Simulator) -> Iterator[Watched]:
-    """At a host of which there are regions; it asks a wall as seldom as the product."""
-    port = simulator.url.rpartition(":")[2]
-    with scraping(f"http://www.localhost:{port}", replace(LESS_PATIENT, blocked_retry=120.0)) as watched:
-        yield watched
-
-
-def test_a_regions_host_is_followed(regional: Watched, simulator: Simulator) -> None:
-    simulator.fault("DASHUSD", "region_in")
-    with regional.tracking("DASHUSD"):
-        regional.wait_until_live("DASHUSD")
-        assert regional.run_in_page("DASHUSD", "() => location.hostname") == "in.localhost"
-    simulator.clear("DASHUSD")
-
-
-# --- TradingView blocks Pluto as a whole ------------------------------------------------------------------------------
-
-
-def test_one_ticker_asks_for_all_while_none_gets_through(simulator: Simulator) -> None:
-    tickers = ["NEARUSD", "APTUSD", "FILUSD", "ALGOUSD", "AAVEUSD", "SNXUSD"]
-    for ticker in tickers:
-        simulator.fault(ticker, "forbidden")
-    patience = replace(LESS_PATIENT, blocked_retry=0.5, blocked_limit=0.5, blocked_spacing=0.1, spacing_limit=0.1)
-
-    def loads() -> dict[str, int]:
-        counted = simulator.pages()["loads"]
-        return {ticker: counted.get(f"BINANCE:{ticker}", 0) for ticker in tickers}
-
-    with scraping(simulator.url, patience) as watched, watched.tracking(*tickers[:5]):
-        held = watched.wait_for(tickers[4], State.BLOCKED, reason="asks for all tickers")
-        assert held.next_try_at is not None
-        asker = re.search(r"Pluto: (\w+) asks", held.reason or "")
-        before = loads()
-        watched.scraper.add(Ticker(tickers[5]))
-        watched.wait_for(tickers[5], State.BLOCKED, reason="asks for all tickers")
-        wait_until(lambda: sum(loads().values()) > sum(before.values()) + 2)
-        grown = {ticker for ticker, count in loads().items() if count > before[ticker]}
-        assert asker is not None
-        assert grown == {asker[1]}
-        for ticker in tickers:
-            simulator.clear(ticker)
-        watched.wait_until_live(*tickers)
-        watched.scraper.remove(Ticker(tickers[5]))
-
-
-def test_a_browser_that_dies_doesnt_ask_a_wall_sooner(regional: Watched, simulator: Simulator) -> None:
-    simulator.fault("KAVAUSD", "forbidden")
-    with regional.tracking("KAVAUSD", "BTCUSD"):
-        regional.wait_for("KAVAUSD", State.BLOCKED)
-        regional.wait_until_live("BTCUSD")
-        before = simulator.pages()["loads"]["BINANCE:KAVAUSD"]
-        starts = regional.counters["browser_starts"]
-        regional.scraper.kill_driver()
-        wait_until(lambda: regional.counters["browser_starts"] > starts, timeout=20)
-        regional.wait_until_live("BTCUSD")  # whose page opens after the other's, if that does
-        assert regional.now["KAVAUSD"].state is State.BLOCKED
-        assert simulator.pages()["loads"]["BINANCE:KAVAUSD"] == before
-    simulator.clear("KAVAUSD")
+def walled(walling: Future[Walled]) -> Walled:
+    return walling.result()
 
 
 # --- a person at the window -------------------------------------------------------------------------------------------
@@ -313,9 +243,9 @@ class Window:
         return self.tab.page
 
     def wait_until(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 40
         while not condition():
-            assert time.monotonic() < deadline, f"not within 20 s; {self.troubles}, {self.tab.counters}"
+            assert time.monotonic() < deadline, f"not within 40 s; {self.troubles}, {self.tab.counters}"
             self.page.wait_for_timeout(50)
 
     def is_live(self) -> bool:
@@ -352,6 +282,7 @@ def window(simulator: Simulator, browser: Browser, *challenges: str) -> Iterator
 ADD_IFRAME = "url => { const frame = document.createElement('iframe'); frame.src = url; document.body.append(frame); }"
 
 
+@pytest.mark.usefixtures("walling")
 def test_a_person_may_solve_the_check_in_the_window(simulator: Simulator, browser: Browser) -> None:
     port = simulator.url.rpartition(":")[2]
     check = f"localhost:{port}/challenge-frame"
@@ -376,6 +307,7 @@ def test_a_person_may_solve_the_check_in_the_window(simulator: Simulator, browse
         assert counters["challenge_iframes"] == let_through, "only while the wall shows"
 
 
+@pytest.mark.usefixtures("walling")
 def test_an_iframe_of_a_wall_from_an_unknown_host_is_refused(simulator: Simulator, browser: Browser) -> None:
     with window(simulator, browser) as shown:
         shown.wait_until(lambda: shown.tab.counters["iframes_refused"] >= 1)
@@ -386,14 +318,14 @@ SHOW_IMAGE = "() => document.body.append(Object.assign(new Image(), { id: 'image
 LOOK = "() => [getComputedStyle(document.body).display, document.getElementById('image').naturalWidth > 0]"
 
 
-@pytest.mark.usefixtures("display")
+@pytest.mark.usefixtures("walling", "display")
 def test_in_windows_pluto_goes_on_when_a_check_is_solved_or_a_walls_time_has_come(simulator: Simulator) -> None:
     """In the same windows, which show the pages as they are."""
     port = simulator.url.rpartition(":")[2]
     challenges = (f"localhost:{port}/challenge-frame",)
     simulator.fault("SOLUSD", "wall_solvable")
     simulator.fault("ADAUSD", "bot_wall")
-    patience = replace(LESS_PATIENT, blocked_retry=3.0)
+    patience = replace(LESS_PATIENT, blocked_retry=1.5)
     with (
         scraping(simulator.url, patience, headed=True, challenges=challenges) as watched,
         watched.tracking("SOLUSD", "ADAUSD"),
@@ -413,3 +345,114 @@ def test_in_windows_pluto_goes_on_when_a_check_is_solved_or_a_walls_time_has_com
         watched.run_in_page("ADAUSD", SHOW_IMAGE)
         wait_until(lambda: watched.run_in_page("ADAUSD", LOOK) == ["block", True])
     simulator.clear("SOLUSD")
+
+
+# --- a region's host --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def regional(simulator: Simulator) -> Iterator[Watched]:
+    """At a host of which there are regions; it asks a wall as seldom as the product."""
+    port = simulator.url.rpartition(":")[2]
+    with scraping(f"http://www.localhost:{port}", replace(LESS_PATIENT, blocked_retry=120.0)) as watched:
+        yield watched
+
+
+@pytest.mark.usefixtures("walling")
+def test_a_regions_host_is_followed(regional: Watched, simulator: Simulator) -> None:
+    simulator.fault("DASHUSD", "region_in")
+    with regional.tracking("DASHUSD"):
+        regional.wait_until_live("DASHUSD")
+        assert regional.run_in_page("DASHUSD", "() => location.hostname") == "in.localhost"
+    simulator.clear("DASHUSD")
+
+
+# --- TradingView blocks Pluto as a whole ------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("walling")
+def test_one_ticker_asks_for_all_while_none_gets_through(simulator: Simulator) -> None:
+    tickers, late = ["NEARUSD", "APTUSD", "FILUSD", "ALGOUSD"], "AAVEUSD"
+    for ticker in (*tickers, late):
+        simulator.fault(ticker, "forbidden")
+    patience = replace(
+        LESS_PATIENT, tick=0.25, blocked_retry=0.5, blocked_limit=0.5, blocked_spacing=0.1, spacing_limit=0.1
+    )
+
+    def loads() -> dict[str, int]:
+        counted = simulator.pages()["loads"]
+        return {ticker: counted.get(f"BINANCE:{ticker}", 0) for ticker in (*tickers, late)}
+
+    with scraping(simulator.url, patience) as watched, watched.tracking(*tickers):
+        wait_until(lambda: all_but_the_asker_wait(watched), 20, what="no page that was opened before is under way")
+        before = loads()
+        with watched.tracking(late):
+            held = watched.wait_for(late, State.BLOCKED, reason="asks for all tickers")
+            assert held.next_try_at is not None
+            asker = re.search(r"Pluto: (\w+) asks", held.reason or "")
+            wait_until(lambda: sum(loads().values()) > sum(before.values()) + 1)
+            grown = {ticker for ticker, count in loads().items() if count > before[ticker]}
+            assert asker is not None
+            assert grown == {asker[1]}
+            for ticker in (*tickers, late):
+                simulator.clear(ticker)
+            watched.wait_until_live(*tickers, late)
+
+
+def all_but_the_asker_wait(watched: Watched) -> bool:
+    tickers = watched.scraper.tickers
+    asker, tracked = tickers.asker, tickers.tracked()
+    others = [one for ticker, one in tracked.items() if ticker != asker]
+    return asker in tracked and all(one.is_held and one.feed.ticker not in watched.session.tabs for one in others)
+
+
+@pytest.mark.usefixtures("walling")
+def test_a_browser_that_dies_doesnt_ask_a_wall_sooner(regional: Watched, simulator: Simulator) -> None:
+    simulator.fault("KAVAUSD", "forbidden")
+    with regional.tracking("KAVAUSD", "BTCUSD"):
+        regional.wait_for("KAVAUSD", State.BLOCKED)
+        regional.wait_until_live("BTCUSD")
+        before = simulator.pages()["loads"]["BINANCE:KAVAUSD"]
+        starts = regional.counters["browser_starts"]
+        regional.scraper.kill_driver()
+        wait_until(lambda: regional.counters["browser_starts"] > starts, timeout=20)
+        regional.wait_until_live("BTCUSD")  # whose page opens after the other's, if that does
+        assert regional.now["KAVAUSD"].state is State.BLOCKED
+        assert simulator.pages()["loads"]["BINANCE:KAVAUSD"] == before
+    simulator.clear("KAVAUSD")
+
+
+# --- what has come of all walls, told in the end: they are watched for long -------------------------------------------
+
+
+@pytest.mark.timeout(150)  # for the first, that waits for them all
+@pytest.mark.parametrize("ticker", WALLS, ids=[fault for fault, *_ in WALLS.values()])
+def test_a_wall_is_told_and_not_asked_again_before_its_time(walled: Walled, ticker: str) -> None:
+    _, reason, loads = WALLS[ticker]
+    quote = walled.now[ticker]
+    assert (quote.state, quote.reason) == (State.BLOCKED, reason)
+    assert (quote.next_try_at or 0) > walled.at, "it isn't tried again before this"
+    assert walled.loads[f"BINANCE:{ticker}"] <= loads
+    assert walled.upgrades.get(f"BINANCE:{ticker}", 0) <= MAX_SOCKETS
+    assert State.LIVE not in {quote.state for quote in walled.quotes if quote.ticker == ticker}
+
+
+def test_a_check_that_passes_by_itself_is_no_wall(walled: Walled) -> None:
+    states = {quote.state for quote in walled.quotes if quote.ticker == "UNIUSD"}
+    assert State.LIVE in states
+    assert State.BLOCKED not in states
+    assert walled.loads["BINANCE:UNIUSD"] == 2
+
+
+def test_a_wall_takes_nobody_elses_price(walled: Walled) -> None:
+    states = [quote.state for quote in walled.quotes if quote.ticker == "BTCUSD"]
+    assert set(states[states.index(State.LIVE) :]) == {State.LIVE}
+
+
+def test_a_redirect_to_another_site_names_the_setting(walled: Walled) -> None:
+    quote = next(quote for quote in walled.quotes if quote.ticker == "ZECUSD" and quote.state is State.ERROR)
+    assert re.fullmatch(
+        r"asked 127.0.0.1:(\d+), was sent to localhost:\1; "
+        r"if that is where your prices are, use --source-url http://localhost:\1",
+        quote.reason or "",
+    )
