@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,9 +176,14 @@ class Found:
 @pytest.fixture
 def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    for name in BROWSER_NAMES:  # those of the machine are hidden by ones that are none
-        script(tmp_path / name, "exit 1")
+    hide_browsers(tmp_path)
     return Found(tmp_path)
+
+
+def hide_browsers(folder: Path) -> None:
+    """Hides those of the machine, with this folder first in PATH, by ones that are none."""
+    for name in BROWSER_NAMES:
+        script(folder / name, "exit 1")
 
 
 @pytest.fixture
@@ -267,14 +272,6 @@ def test_root_has_no_sandbox_and_is_told_so(
         check_sandbox("on")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
-def test_sandbox_on_as_root_ends_pluto_with_one_sentence() -> None:
-    command = [sys.executable, str(PROJECT / "app.py"), "--port", "0", "--sandbox", "on"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=20, env=clean_environment())
-    assert ended.returncode == 1
-    assert ended.stderr == "pluto: --sandbox on needs another user: Chromium has no sandbox for root.\n"
-
-
 @pytest.mark.parametrize(
     ("switch", "value", "words"),
     [
@@ -292,77 +289,6 @@ def test_the_way_back_is_that_of_the_kernel_s_own_switch(tmp_path: Path, switch:
     (tmp_path / switch).parent.mkdir()
     (tmp_path / switch).write_text(f"{value}\n")
     assert words in sandbox_way_back(tmp_path)
-
-
-@pytest.fixture
-def restricted(tmp_path: Path) -> str:
-    """Runs a command as an ordinary user for whom the kernel makes no user namespaces any more."""
-    outer = "echo 1 > /proc/sys/user/max_user_namespaces"
-    inner = f"unshare --user --map-user={ORDINARY_USER} --map-group={ORDINARY_USER}"
-    starter = script(
-        tmp_path / "restricted", f'exec unshare --user --map-root-user sh -c \'{outer} && exec {inner} "$@"\' sh "$@"'
-    )
-    tried = subprocess.run([starter, "unshare", "--user", "true"], capture_output=True, text=True)
-    if "No space left on device" not in tried.stderr:  # what the kernel says when the limit is reached
-        pytest.skip(f"user namespaces can't be restricted here: {tried.stderr}")
-    return starter
-
-
-@pytest.fixture
-def without_helper(tmp_path: Path, chromium: str) -> str:
-    """The real Chromium, without Debian's setuid helper: as Playwright's own comes."""
-    return script(tmp_path / "without_helper", f'exec {chromium} --disable-setuid-sandbox "$@"')
-
-
-def test_where_the_kernel_gives_no_namespaces_prices_come_without_sandbox_and_it_is_said(
-    simulator: Simulator, restricted: str, without_helper: str, tmp_path: Path
-) -> None:
-    options = ("--source-url", simulator.url, "--tickers", "BTCUSD")
-    log = tmp_path / "log"
-    with running_pluto(*options, starter=restricted, log=str(log), PLUTO_BROWSER=without_helper) as pluto:
-        pluto.wait_for("BTCUSD", "live")
-        health = pluto.http.get("/health").json()
-        assert health["sandbox"] == "off"
-        assert "no browser finds a usable sandbox" in health["sandboxReason"]
-        assert any("--no-sandbox" in command for command in commands(descendants(pluto.process.pid)).values())
-    assert log.read_text().count("the browser runs without its sandbox: ") == 1
-
-
-# No user namespaces, but all user ids, so that a setuid program still becomes root. Takes root itself.
-ONLY_SETUID = """
-import ctypes, os, sys
-ready_to_map, mapped = os.pipe(), os.pipe()
-pid = os.getpid()
-if os.fork() == 0:
-    os.read(ready_to_map[0], 1)
-    for name in ("uid_map", "gid_map"):
-        open(f"/proc/{pid}/{name}", "w").write("0 0 65536")
-    os.write(mapped[1], b".")
-    os._exit(0)
-assert ctypes.CDLL(None).unshare(0x10000000) == 0  # CLONE_NEWUSER
-os.write(ready_to_map[1], b".")
-os.read(mapped[0], 1)
-os.wait()
-open("/proc/sys/user/max_user_namespaces", "w").write("0")
-os.execvp(sys.argv[1], sys.argv[1:])
-"""
-
-
-def test_a_setuid_helper_keeps_the_sandbox_on(simulator: Simulator, root: Path, chromium: str) -> None:
-    helper = Path("/usr/lib/chromium/chrome-sandbox")
-    if os.geteuid() != 0 or shutil.which("setpriv") is None or not helper.exists():
-        pytest.skip("takes root, setpriv and Debian's package chromium-sandbox")
-    (root / "only_setuid.py").write_text(ONLY_SETUID)
-    starter = f"{sys.executable} {root}/only_setuid.py {AS_NOBODY}"
-    tried = subprocess.run([*starter.split(), "unshare", "--user", "true"], capture_output=True, text=True)
-    if "No space left on device" not in tried.stderr:
-        pytest.skip(f"user namespaces can't be restricted here: {tried.stderr}")
-    os.chown(root, NOBODY, NOBODY)
-    options = ("--source-url", simulator.url, "--tickers", "BTCUSD")
-    with running_pluto(*options, starter=starter, HOME=str(root), TMPDIR=str(root), PLUTO_BROWSER=chromium) as pluto:
-        pluto.wait_for("BTCUSD", "live")
-        assert pluto.http.get("/health").json()["sandbox"] == "on"
-        assert not any("--no-sandbox" in command for command in commands(descendants(pluto.process.pid)).values())
 
 
 # --- windows ----------------------------------------------------------------------------------------------------------
@@ -439,79 +365,7 @@ def test_a_browser_that_never_answers_is_ended_and_said(stage: Stage, tmp_path: 
     wait_until(lambda: not psutil.pid_exists(pid), what="it doesn't stay beside the next")
 
 
-@pytest.mark.timeout(120)
-def test_a_browser_whose_pages_don_t_open_is_passed_over_at_set_up(found: Found, chromium: str) -> None:
-    """Playwright may wait for its page forever, also once the browser has ended."""
-    script(found.folder / "chromium", f'[ "$1" = --version ] || exec {chromium} --renderer-cmd-prefix=/bin/false "$@"')
-    works = script(found.folder / "google-chrome", f'[ "$1" = --version ] || exec {chromium} "$@"')
-    ended = set_up(
-        program=("-c", "from tradingview.browser import main; exit(main(page_limit=8.0))"),
-        PATH=os.environ["PATH"],
-        PLUTO_BROWSER="",
-        PLAYWRIGHT_BROWSERS_PATH="/no/such/folder",
-    )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{works}\n", "")
-
-
-def test_a_death_at_launch_is_one_line_of_the_log_and_each_ticker_s_reason(tmp_path: Path) -> None:
-    path = dying(tmp_path / "browser", NO_LIBRARY, without_sandbox=":")
-    log = tmp_path / "log"
-    with running_pluto("--tickers", "BTCUSD", log=str(log), PLUTO_BROWSER=path) as pluto:
-        reason = pluto.wait_for("BTCUSD", "error")["reason"]
-        assert "sandbox" not in pluto.http.get("/health").json()
-    assert reason.startswith(f"no browser: {path} lacks the library libnss3.so: install what it needs")
-    lines = log.read_text().splitlines()
-    assert any(reason in line for line in lines)
-    assert all(re.match(r"\d\d:\d\d:\d\d (INFO|WARNING) ", line) for line in lines), "no riddle, no traceback"
-
-
 # --- the driver -------------------------------------------------------------------------------------------------------
-
-
-def real_node() -> Path:
-    return Path(playwright.__file__).parent / "driver" / "node"
-
-
-def test_neither_a_bad_environment_nor_a_slow_driver_keeps_a_price_away(simulator: Simulator, tmp_path: Path) -> None:
-    """A TMPDIR that isn't there, variables that can only harm, no X server, and a driver that takes 6 s to start."""
-    slow = f'[ "$1" = --version ] || [ -e {tmp_path}/was_slow ] || {{ touch {tmp_path}/was_slow; sleep 6; }}'
-    node = script(tmp_path / "node", f'{slow}\nexec {real_node()} "$@"')
-    harm = {"NODE_OPTIONS": "--require /no/such/file.js", "PWDEBUG": "1", "SELENIUM_REMOTE_URL": "http://127.0.0.1:9"}
-    odd = {"TMPDIR": "/no/such/folder", "PLAYWRIGHT_NODEJS_PATH": node, "DISPLAY": NO_SERVER, "WAYLAND_DISPLAY": ""}
-    log = tmp_path / "log"
-    options = ("--source-url", simulator.url, "--tickers", "BTCUSD", "--browser-mode", "auto")
-    with running_pluto(*options, log=str(log), **harm, **odd) as pluto:
-        started = time.monotonic()
-        pluto.wait_for("BTCUSD", "live", timeout=30)
-        assert time.monotonic() - started > 5, "Pluto listens long before its browser is there"
-        assert pluto.http.get("/health").json()["scraper"] == "running"
-        processes = commands(descendants(pluto.process.pid))
-        drivers = [process for process, command in processes.items() if "run-driver" in command]
-        browser = next(process for process, command in processes.items() if is_browser(command))
-        assert drivers
-        assert "--headless" in processes[browser]
-        for process in (*drivers, browser):
-            assert harm.keys().isdisjoint(process.environ()), "they reach neither driver nor browser"
-        browser.kill()
-        wait_until(lambda: pluto.quote("BTCUSD")["state"] != "live")
-        pluto.wait_for("BTCUSD", "live")
-    said = log.read_text()
-    assert "hangs" not in said
-    no_server = f"Chromium finds no display server (DISPLAY is {NO_SERVER}), so the browser is headless"
-    assert said.count(no_server) == 1, "once"
-
-
-def test_a_driver_that_lacks_a_library_is_said_in_one_line(tmp_path: Path) -> None:
-    words = "node: error while loading shared libraries: libatomic.so.1: cannot open shared object file"
-    node = script(tmp_path / "node", f"echo '{words}' >&2\nexit 127")
-    log = tmp_path / "log"
-    with running_pluto("--tickers", "BTCUSD", log=str(log), PLAYWRIGHT_NODEJS_PATH=node) as pluto:
-        reason = pluto.wait_for("BTCUSD", "error")["reason"]
-    assert reason == (
-        "no browser: Playwright's driver lacks the library libatomic.so.1: "
-        "install it (Debian, Ubuntu: sudo apt install libatomic1)"
-    )
-    assert all(re.match(r"\d\d:\d\d:\d\d (INFO|WARNING) ", line) for line in log.read_text().splitlines())
 
 
 DRIVER_FAILURES = (  # what is in the place of Node.js, and what is said then
@@ -533,7 +387,7 @@ def test_a_driver_that_does_not_start_or_a_later_error_is_said_and_the_thread_ca
     def failure(folder: str, number: int, text: str | None) -> str:
         node = str(tmp_path / f"node {number}") if text is None else script(tmp_path / f"node {number}", text)
         monkeypatch.setenv("PLAYWRIGHT_NODEJS_PATH", node)
-        driver = Driver(folder, start_limit=1.0)
+        driver = Driver(folder, start_limit=1.0 if text is not None and "sleep" in text else 20.0)
         with pytest.raises(DriverFailed) as failed, driver.running(nothing):
             pass
         assert driver.process is None
@@ -565,8 +419,7 @@ def test_a_driver_is_killed_while_it_starts(tmp_path: Path, monkeypatch: pytest.
                 pass
 
         started = threads.submit(run)
-        process = wait_until(lambda: driver.process if driver.process and descendants(driver.process.pid) else None)
-        assert process is not None
+        wait_until(lambda: (process := driver.process) and descendants(process.pid), what="it hangs, after its version")
         driver.kill()
         with pytest.raises(DriverFailed):
             started.result(timeout=5)
@@ -650,6 +503,224 @@ def test_a_bad_tmpdir_falls_back_like_python_s_own(
     assert f"Pluto can't write to TMPDIR ({bad}); temporary files go to " in caplog.text
 
 
+# --- Pluto and its set-up as programs of their own --------------------------------------------------------------------
+
+Story = Callable[[Simulator, str, Path], None]
+STORIES: list[Story] = []  # those that take longest first
+AT_ONCE = 3
+LIMIT_S = 60.0  # until a price is live, with so many browsers beside it
+
+
+def story(told: Story) -> Story:
+    """A test, but for its fixtures: the simulator, the path of Chromium, and a folder of its own."""
+    STORIES.append(told)
+    return told
+
+
+def real_node() -> Path:
+    return Path(playwright.__file__).parent / "driver" / "node"
+
+
+def set_up(
+    *starter: str, program: tuple[str, ...] = ("-m", "tradingview.browser"), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*starter, sys.executable, *program],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env={**clean_environment(), **environment},
+    )
+
+
+def restricted(folder: Path) -> str:
+    """Runs a command as an ordinary user for whom the kernel makes no user namespaces any more."""
+    outer = "echo 1 > /proc/sys/user/max_user_namespaces"
+    inner = f"unshare --user --map-user={ORDINARY_USER} --map-group={ORDINARY_USER}"
+    starter = script(
+        folder / "restricted", f'exec unshare --user --map-root-user sh -c \'{outer} && exec {inner} "$@"\' sh "$@"'
+    )
+    tried = subprocess.run([starter, "unshare", "--user", "true"], capture_output=True, text=True)
+    if "No space left on device" not in tried.stderr:  # what the kernel says when the limit is reached
+        pytest.skip(f"user namespaces can't be restricted here: {tried.stderr}")
+    return starter
+
+
+def without_helper(folder: Path, chromium: str) -> str:
+    """The real Chromium, without Debian's setuid helper: as Playwright's own comes."""
+    return script(folder / "without_helper", f'exec {chromium} --disable-setuid-sandbox "$@"')
+
+
+# No user namespaces, but all user ids, so that a setuid program still becomes root. Takes root itself.
+ONLY_SETUID = """
+import ctypes, os, sys
+ready_to_map, mapped = os.pipe(), os.pipe()
+pid = os.getpid()
+if os.fork() == 0:
+    os.read(ready_to_map[0], 1)
+    for name in ("uid_map", "gid_map"):
+        open(f"/proc/{pid}/{name}", "w").write("0 0 65536")
+    os.write(mapped[1], b".")
+    os._exit(0)
+assert ctypes.CDLL(None).unshare(0x10000000) == 0  # CLONE_NEWUSER
+os.write(ready_to_map[1], b".")
+os.read(mapped[0], 1)
+os.wait()
+open("/proc/sys/user/max_user_namespaces", "w").write("0")
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+@story
+def neither_a_bad_environment_nor_a_slow_driver_keeps_a_price_away(
+    simulator: Simulator, chromium: str, folder: Path
+) -> None:
+    """A TMPDIR that isn't there, variables that can only harm, no X server, and a driver that takes 6 s to start."""
+    slow = f'[ "$1" = --version ] || [ -e {folder}/was_slow ] || {{ touch {folder}/was_slow; sleep 6; }}'
+    node = script(folder / "node", f'{slow}\nexec {real_node()} "$@"')
+    harm = {"NODE_OPTIONS": "--require /no/such/file.js", "PWDEBUG": "1", "SELENIUM_REMOTE_URL": "http://127.0.0.1:9"}
+    odd = {"TMPDIR": "/no/such/folder", "PLAYWRIGHT_NODEJS_PATH": node, "DISPLAY": NO_SERVER, "WAYLAND_DISPLAY": ""}
+    log = folder / "log"
+    options = ("--source-url", simulator.url, "--tickers", "BTCUSD", "--browser-mode", "auto")
+    with running_pluto(*options, log=str(log), **harm, **odd) as pluto:
+        started = time.monotonic()
+        pluto.wait_for("BTCUSD", "live", LIMIT_S)
+        assert time.monotonic() - started > 5, "Pluto listens long before its browser is there"
+        assert pluto.http.get("/health").json()["scraper"] == "running"
+        processes = commands(descendants(pluto.process.pid))
+        drivers = [process for process, command in processes.items() if "run-driver" in command]
+        browser = next(process for process, command in processes.items() if is_browser(command))
+        assert drivers
+        assert "--headless" in processes[browser]
+        for process in (*drivers, browser):
+            assert harm.keys().isdisjoint(process.environ()), "they reach neither driver nor browser"
+        browser.kill()
+        wait_until(lambda: pluto.quote("BTCUSD")["state"] != "live", 20)
+        pluto.wait_for("BTCUSD", "live", LIMIT_S)
+    said = log.read_text()
+    assert "hangs" not in said
+    no_server = f"Chromium finds no display server (DISPLAY is {NO_SERVER}), so the browser is headless"
+    assert said.count(no_server) == 1, "once"
+
+
+@story
+def a_browser_whose_pages_don_t_open_is_passed_over_at_set_up(
+    simulator: Simulator, chromium: str, folder: Path
+) -> None:
+    """Playwright may wait for its page forever, also once the browser has ended."""
+    hide_browsers(folder)
+    script(folder / "chromium", f'[ "$1" = --version ] || exec {chromium} --renderer-cmd-prefix=/bin/false "$@"')
+    works = script(folder / "google-chrome", f'[ "$1" = --version ] || exec {chromium} "$@"')
+    ended = set_up(
+        program=("-c", "from tradingview.browser import main; exit(main(page_limit=10.0))"),
+        PATH=f"{folder}:/usr/bin:/bin",
+        PLUTO_BROWSER="",
+        PLAYWRIGHT_BROWSERS_PATH="/no/such/folder",
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{works}\n", "")
+
+
+@story
+def where_the_kernel_gives_no_namespaces_prices_come_without_sandbox_and_it_is_said(
+    simulator: Simulator, chromium: str, folder: Path
+) -> None:
+    options = ("--source-url", simulator.url, "--tickers", "BTCUSD")
+    log, browser = folder / "log", without_helper(folder, chromium)
+    with running_pluto(*options, starter=restricted(folder), log=str(log), PLUTO_BROWSER=browser) as pluto:
+        pluto.wait_for("BTCUSD", "live", LIMIT_S)
+        health = pluto.http.get("/health").json()
+        assert health["sandbox"] == "off"
+        assert "no browser finds a usable sandbox" in health["sandboxReason"]
+        assert any("--no-sandbox" in command for command in commands(descendants(pluto.process.pid)).values())
+    assert log.read_text().count("the browser runs without its sandbox: ") == 1
+
+
+@story
+def a_setuid_helper_keeps_the_sandbox_on(simulator: Simulator, chromium: str, folder: Path) -> None:
+    helper = Path("/usr/lib/chromium/chrome-sandbox")
+    if os.geteuid() != 0 or shutil.which("setpriv") is None or not helper.exists():
+        pytest.skip("takes root, setpriv and Debian's package chromium-sandbox")
+    (folder / "only_setuid.py").write_text(ONLY_SETUID)
+    starter = f"{sys.executable} {folder}/only_setuid.py {AS_NOBODY}"
+    tried = subprocess.run([*starter.split(), "unshare", "--user", "true"], capture_output=True, text=True)
+    if "No space left on device" not in tried.stderr:
+        pytest.skip(f"user namespaces can't be restricted here: {tried.stderr}")
+    options = ("--source-url", simulator.url, "--tickers", "BTCUSD")
+    with tempfile.TemporaryDirectory() as home:
+        os.chown(home, NOBODY, NOBODY)
+        with running_pluto(*options, starter=starter, HOME=home, TMPDIR=home, PLUTO_BROWSER=chromium) as pluto:
+            pluto.wait_for("BTCUSD", "live", LIMIT_S)
+            assert pluto.http.get("/health").json()["sandbox"] == "on"
+            assert not any("--no-sandbox" in command for command in commands(descendants(pluto.process.pid)).values())
+
+
+@story
+def a_death_at_launch_is_one_line_of_the_log_and_each_ticker_s_reason(
+    simulator: Simulator, chromium: str, folder: Path
+) -> None:
+    path = dying(folder / "browser", NO_LIBRARY, without_sandbox=":")
+    log = folder / "log"
+    with running_pluto("--tickers", "BTCUSD", log=str(log), PLUTO_BROWSER=path) as pluto:
+        reason = pluto.wait_for("BTCUSD", "error", LIMIT_S)["reason"]
+        assert "sandbox" not in pluto.http.get("/health").json()
+    assert reason.startswith(f"no browser: {path} lacks the library libnss3.so: install what it needs")
+    lines = log.read_text().splitlines()
+    assert any(reason in line for line in lines)
+    assert all(re.match(r"\d\d:\d\d:\d\d (INFO|WARNING) ", line) for line in lines), "no riddle, no traceback"
+
+
+@story
+def set_up_accepts_one_that_works_only_without_its_sandbox(simulator: Simulator, chromium: str, folder: Path) -> None:
+    browser = without_helper(folder, chromium)
+    ended = set_up(restricted(folder), PLUTO_BROWSER=browser)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{browser}\n", "")
+
+
+@story
+def sandbox_on_as_root_ends_pluto_with_one_sentence(simulator: Simulator, chromium: str, folder: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("takes root")
+    command = [sys.executable, str(PROJECT / "app.py"), "--port", "0", "--sandbox", "on"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env=clean_environment())
+    assert ended.returncode == 1
+    assert ended.stderr == "pluto: --sandbox on needs another user: Chromium has no sandbox for root.\n"
+
+
+@story
+def a_driver_that_lacks_a_library_is_said_in_one_line(simulator: Simulator, chromium: str, folder: Path) -> None:
+    words = "node: error while loading shared libraries: libatomic.so.1: cannot open shared object file"
+    node = script(folder / "node", f"echo '{words}' >&2\nexit 127")
+    log = folder / "log"
+    with running_pluto("--tickers", "BTCUSD", log=str(log), PLAYWRIGHT_NODEJS_PATH=node) as pluto:
+        reason = pluto.wait_for("BTCUSD", "error", LIMIT_S)["reason"]
+    assert reason == (
+        "no browser: Playwright's driver lacks the library libatomic.so.1: "
+        "install it (Debian, Ubuntu: sudo apt install libatomic1)"
+    )
+    assert all(re.match(r"\d\d:\d\d:\d\d (INFO|WARNING) ", line) for line in log.read_text().splitlines())
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    simulator: Simulator, chromium: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> dict[Story, Future[None]]:
+    """What has become of the stories that this run selects. Some are told at the same time: they wait, too."""
+    selected = [item.callspec.params.get("story") for item in request.session.items if hasattr(item, "callspec")]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return {
+            story: pool.submit(story, simulator, chromium, tmp_path_factory.mktemp("story"))
+            for story in STORIES
+            if story in selected
+        }
+
+
+@pytest.mark.timeout(240)  # for the first, that waits for them all
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
+def test_of_a_program(outcomes: dict[Story, Future[None]], story: Story) -> None:
+    outcomes[story].result()
+
+
 # --- the processors ---------------------------------------------------------------------------------------------------
 
 
@@ -686,24 +757,6 @@ def test_where_proc_is_not_nothing_fails(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 # --- at set-up --------------------------------------------------------------------------------------------------------
-
-
-def set_up(
-    *starter: str, program: tuple[str, ...] = ("-m", "tradingview.browser"), **environment: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*starter, sys.executable, *program],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        env={**clean_environment(), **environment},
-    )
-
-
-def test_set_up_accepts_one_that_works_only_without_its_sandbox(restricted: str, without_helper: str) -> None:
-    ended = set_up(restricted, PLUTO_BROWSER=without_helper)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{without_helper}\n", "")
 
 
 def test_set_up_says_in_one_sentence_why_none_works(
