@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -39,27 +40,24 @@ def connect_code(pluto: Pluto, ticker: str) -> Code | None:
     return None
 
 
-def test_why_tells_what_the_page_of_a_live_ticker_has_told(pluto: Pluto, simulator: Simulator) -> None:
+def test_a_wrong_clock_of_this_machine_is_told(pluto: Pluto, simulator: Simulator) -> None:
+    assert "clock" not in pluto.http.get("/health").json()
+    simulator.fault("EOSUSDC", "clock_ahead")
+    problem = "this machine's clock is 10 minutes behind TradingView's: set it right"
+    with tracked(pluto, "EOSUSDC"):
+        wait_until(lambda: pluto.http.get("/health").json().get("clock") == problem, 20)
+        assert why(pluto, "EOSUSDC")["clockProblem"] == problem
+    simulator.clear("EOSUSDC")
+
+
+@pytest.fixture(scope="module")
+def grtusdc(pluto: Pluto) -> Iterator[None]:
+    """This ticker is tracked before it is looked at: heartbeats take long."""
     with tracked(pluto, "GRTUSDC"):
-        pluto.wait_for("GRTUSDC", "live")
-        told = wait_until(lambda: (found := why(pluto, "GRTUSDC"))["sockets"][0]["heartbeatMs"] and found)
-    assert told["symbol"] == "BINANCE:GRTUSDC"
-    assert (told["state"], told["reason"], told["source"]) == ("live", None, "socket")
-    assert (told["httpStatus"], told["loads"], told["failures"]) == (200, 1, 0)
-    assert told["host"] == simulator.url.removeprefix("http://")
-    assert told["header"]["chosen"] >= 1
-    assert told["page"]["resolvedSymbol"] == "BINANCE:GRTUSDC"
-    assert abs(told["clockBehindMs"]) < 3_000
-    assert told["clockProblem"] is None
-    assert abs(told["sockets"][0]["heartbeatMs"] - 2_000) < 500
-    assert any(session["givesPrice"] for session in told["sockets"][0]["sessions"])
-    socket, title = told["strategies"]["socket"], told["strategies"]["title"]
-    assert socket["isProven"]
-    assert socket["priceText"] == told["priceText"]
-    assert 0.99 < socket["successRate"] <= 1
-    assert (title["priceText"], title["successRate"]) == (None, None)
+        yield
 
 
+@pytest.mark.usefixtures("grtusdc")
 def test_why_tells_what_answered_in_place_of_the_page(pluto: Pluto, simulator: Simulator) -> None:
     simulator.fault("SANDUSDC", "not_found")
     simulator.fault("MANAUSDC", "forbidden")
@@ -91,11 +89,26 @@ def test_of_what_is_not_tracked_nothing_is_told(pluto: Pluto, text: str) -> None
     assert connect_code(pluto, text) is Code.NOT_FOUND
 
 
-def test_a_wrong_clock_of_this_machine_is_told(pluto: Pluto, simulator: Simulator) -> None:
-    assert "clock" not in pluto.http.get("/health").json()
-    simulator.fault("EOSUSDC", "clock_ahead")
-    problem = "this machine's clock is 10 minutes behind TradingView's: set it right"
-    with tracked(pluto, "EOSUSDC"):
-        wait_until(lambda: pluto.http.get("/health").json().get("clock") == problem)
-        assert why(pluto, "EOSUSDC")["clockProblem"] == problem
-    simulator.clear("EOSUSDC")
+@pytest.mark.usefixtures("grtusdc")
+def test_why_tells_what_the_page_of_a_live_ticker_has_told(pluto: Pluto, simulator: Simulator) -> None:
+    told = wait_until(lambda: with_a_heartbeat(why(pluto, "GRTUSDC")), 30)
+    assert told["symbol"] == "BINANCE:GRTUSDC"
+    assert (told["state"], told["reason"], told["source"]) == ("live", None, "socket")
+    assert (told["httpStatus"], told["loads"], told["failures"]) == (200, 1, 0)
+    assert told["host"] == simulator.url.removeprefix("http://")
+    assert told["header"]["chosen"] >= 1
+    assert told["page"]["resolvedSymbol"] == "BINANCE:GRTUSDC"
+    assert abs(told["clockBehindMs"]) < 3_000
+    assert told["clockProblem"] is None
+    assert any(session["givesPrice"] for session in told["sockets"][0]["sessions"])
+    socket, title = told["strategies"]["socket"], told["strategies"]["title"]
+    assert socket["isProven"]
+    assert socket["priceText"] == told["priceText"]
+    assert 0.99 < socket["successRate"] <= 1
+    assert (title["priceText"], title["successRate"]) == (None, None)
+
+
+def with_a_heartbeat(told: dict[str, Any]) -> dict[str, Any]:
+    """What was told of a live ticker, once its socket's heartbeats come as often as the simulator sends them."""
+    heartbeat = told["sockets"][0]["heartbeatMs"] if told["sockets"] else None
+    return told if told["state"] == "live" and abs((heartbeat or 0) - 2_000) < 500 else {}
