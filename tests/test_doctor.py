@@ -39,7 +39,7 @@ def examine(url: str, ticker: str, report: Path, *options: str) -> tuple[int, st
         env={**clean_environment(), "PYTHONPATH": str(PROJECT)},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=150,
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout, read(report)
@@ -93,6 +93,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Cases:
         return Cases(replayed, planted.result())
 
 
+@pytest.mark.timeout(180)  # for the first, that has them all
 @pytest.mark.parametrize("path", REPORTS, ids=lambda path: path.stem)
 def test_a_report_that_is_replayed_has_its_verdict_again(cases: Cases, path: Path) -> None:
     recorded = read(path)
