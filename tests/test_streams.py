@@ -1,4 +1,7 @@
-"""Streams on real sockets: SSE and WebSocket, the quick and the slow, the dead, the malformed and the many."""
+"""Streams on real sockets: SSE and WebSocket, the quick and the slow, the dead, the malformed and the many.
+
+The stories wait more than they compute: each has a server of its own, and all are told at the same time.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,34 +24,46 @@ import httpx
 import pytest
 import websocket
 from running import TLS, QuoteServer, quote_server, wait_until
-from transports import CONNECT_PATH
+from scraping import Stories
+from transports import CONNECT_PATH, unchunked
 
 SO_ATTACH_FILTER = 26  # Linux: a program that says which packets a socket may hear
 
 TICKERS = [f"COIN{number}USD" for number in range(20)]
 MANY = [f"COIN{number}USD" for number in range(200)]  # fill the buffers of a client sooner
+BUSY_S = 1.5  # by which a machine that runs other tests too may be late
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[QuoteServer]:
-    with quote_server("--heartbeat", "0.6", "--lag-limit", "2") as server:
+    with quote_server() as server:
         server.track(*TICKERS)
         yield server
 
 
 class RawStream:
-    """A client that reads a stream from its socket, byte by byte if need be, and keeps the table the stream tells."""
+    """A client that reads a stream from its socket, byte by byte if need be, and keeps the table the stream tells.
 
-    def __init__(self, port: int, request: str = "GET /api/stream HTTP/1.1", *, headers: str = "") -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+    Of chunks it takes whole ones only: so all events of a batch are there at once. `buffer` is how many bytes the
+    kernel keeps for it.
+    """
+
+    def __init__(
+        self, port: int, request: str = "GET /api/stream HTTP/1.1", *, headers: str = "", buffer: int = 0
+    ) -> None:
+        self.socket = socket.socket()
+        self.socket.settimeout(10)
+        if buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        self.socket.connect(("127.0.0.1", port))
         self.socket.sendall(f"{request}\r\nHost: localhost\r\n{headers}\r\n".encode())
-        self.received = b""
+        self.received = bytearray()
+        self.head = ""
         self.table: dict[str, str | None] = {}
         self.last_id = ""
         self.events: list[tuple[str, dict[str, Any]]] = []
-        self._parsed = 0
-        self._is_chunked: bool | None = None
-        self._body = b""
+        self._raw = b""  # what is not a whole chunk yet,
+        self._body = b""  # and not a whole event
 
     def close(self) -> None:
         self.socket.close()
@@ -56,7 +72,7 @@ class RawStream:
         """Takes what comes next; False when the server has ended the connection."""
         data = self.socket.recv(65536)
         self.received += data
-        self._parse()
+        self._parse(data)
         return bool(data)
 
     def read_until(self, condition: Any) -> None:
@@ -67,19 +83,18 @@ class RawStream:
         while self.read():
             pass
 
-    @property
-    def head(self) -> str:
-        return self.received.partition(b"\r\n\r\n")[0].decode()
-
-    def _parse(self) -> None:
-        if b"\r\n\r\n" not in self.received:
-            return
-        body = self.received.partition(b"\r\n\r\n")[2]
-        text = (_dechunked(body) if "Transfer-Encoding: chunked" in self.head else body).decode(errors="ignore")
-        blocks = text.split("\n\n")[:-1]
-        for block in blocks[self._parsed :]:
-            self._take(dict(line.partition(": ")[::2] for line in block.split("\n")))
-        self._parsed = len(blocks)
+    def _parse(self, data: bytes) -> None:
+        self._raw += data
+        if not self.head:
+            head, found, rest = self._raw.partition(b"\r\n\r\n")
+            if not found:
+                return
+            self.head, self._raw = head.decode(), rest
+        is_chunked = "Transfer-Encoding: chunked" in self.head
+        content, self._raw = unchunked(self._raw) if is_chunked else (self._raw, b"")
+        *blocks, self._body = (self._body + content).split(b"\n\n")
+        for block in blocks:
+            self._take(dict(line.partition(": ")[::2] for line in block.decode().split("\n")))
 
     def _take(self, fields: dict[str, str]) -> None:
         self.last_id = fields.get("id", self.last_id)
@@ -97,15 +112,6 @@ def keep_table(table: dict[str, str | None], message: dict[str, Any]) -> None:
             del table[ticker]
     for update in message.get("updates", []):
         table[update["ticker"]] = update.get("priceText")
-
-
-def _dechunked(body: bytes) -> bytes:
-    parts = []
-    while (match := re.match(rb"([0-9a-f]+)\r\n", body)) is not None:
-        size = int(match[1], 16)
-        parts.append(body[match.end() : match.end() + size])
-        body = body[match.end() + size + 2 :]
-    return b"".join(parts)
 
 
 @contextmanager
@@ -126,6 +132,13 @@ def web_socket(server: QuoteServer, query: str = "", **options: Any) -> Iterator
         connection.shutdown()  # type: ignore[no-untyped-call]
 
 
+def receive_until(connection: websocket.WebSocket, kind: str) -> dict[str, Any]:
+    while (message := json.loads(connection.recv()))["type"] != kind:
+        pass
+    found: dict[str, Any] = message
+    return found
+
+
 def connected(server: QuoteServer) -> int:
     return sum(server.server()["clients"].values())
 
@@ -141,37 +154,188 @@ def dropped(server: QuoteServer, reason: str) -> int:
     return count
 
 
-@pytest.mark.parametrize("path", ["takeover", "http10", "foreign"])
-def test_each_path_to_a_client_tells_the_same(path: str) -> None:
-    options = ["--foreign"] if path == "foreign" else []
-    request = "GET /api/stream HTTP/1.0" if path == "http10" else "GET /api/stream HTTP/1.1"
-    with quote_server("--heartbeat", "0.6", *options) as server:
-        server.track("BTCUSD", "ETHUSD")
-        with raw_stream(server, request) as stream:
-            stream.read_until(lambda: set(stream.table) == {"BTCUSD", "ETHUSD"})
-            assert stream.events[0][1]["type"] == "connected"
-            assert [event for event, _ in stream.events[:4]] == ["message", "tickers", "status", "message"]
-            assert stream.events[3][1]["resumed"] is False
-            server.put(("BTCUSD", "live", "67000.10"))
-            stream.read_until(lambda: stream.table["BTCUSD"] == "67000.10")
-            stream.read_until(lambda: stream.events[-1][0] == "heartbeat")
-            server.untrack("ETHUSD")
-            stream.read_until(lambda: "ETHUSD" not in stream.table)
-            server.process.terminate()
-            stream.read_to_end()
-            assert stream.events[-1] == ("shutdown", {"type": "shutdown"})
-            assert path == "http10" or stream.received.endswith(b"0\r\n\r\n"), "the response is whole"
-            assert server.process.wait(5) == 0
+# --- stories ----------------------------------------------------------------------------------------------------------
+
+stories = Stories()
+HASTY = ("--heartbeat", "0.6", "--lag-limit", "2")
 
 
-def test_the_bytes_of_a_batch_leave_in_one_chunk(server: QuoteServer) -> None:
+@stories
+def each_path_to_a_client_tells_the_same() -> None:
+    for path, options in (("takeover", ()), ("http10", ()), ("foreign", ("--foreign",))):
+        request = f"GET /api/stream HTTP/1.{0 if path == 'http10' else 1}"
+        with quote_server("--heartbeat", "0.6", *options) as server:
+            server.track("BTCUSD", "ETHUSD")
+            with raw_stream(server, request) as stream:
+                stream.read_until(lambda stream=stream: stream.last_id)
+                assert set(stream.table) == {"BTCUSD", "ETHUSD"}, path
+                assert stream.events[0][1]["type"] == "connected"
+                assert [event for event, _ in stream.events[:4]] == ["message", "tickers", "status", "message"]
+                assert stream.events[3][1]["resumed"] is False
+                server.put(("BTCUSD", "live", "67000.10"))
+                stream.read_until(lambda stream=stream: stream.table["BTCUSD"] == "67000.10")
+                stream.read_until(lambda stream=stream: stream.events[-1][0] == "heartbeat")
+                server.untrack("ETHUSD")
+                stream.read_until(lambda stream=stream: "ETHUSD" not in stream.table)
+                server.process.terminate()
+                stream.read_to_end()
+                assert stream.events[-1] == ("shutdown", {"type": "shutdown"})
+                assert path == "http10" or stream.received.endswith(b"0\r\n\r\n"), "the response is whole"
+                assert server.process.wait(5) == 0
+
+
+@stories
+def a_rate_is_kept_and_the_newest_price_comes() -> None:
+    with quote_server() as server:
+        server.track("BTCUSD")
+        with raw_stream(server, "GET /api/stream?tickers=BTCUSD&max_rate=4 HTTP/1.1") as stream:
+            stream.read_until(lambda: stream.last_id)
+            started, seen = time.monotonic(), len(stream.events)
+            for number in range(100):
+                server.put(("BTCUSD", "live", f"{number + 1}.5"))
+                time.sleep(0.01)
+            stream.read_until(lambda: stream.table["BTCUSD"] == "100.5")
+            batches = len(stream.events) - seen
+            assert batches <= (time.monotonic() - started) * 4 + 2
+            assert batches >= 2
+
+
+def fill(server: QuoteServer, rounds: int, tickers: list[str] = TICKERS) -> None:
+    """Enough batches to fill the buffers of a client that doesn't read."""
+    for number in range(rounds):
+        server.put(*[(ticker, "live", f"{number + 1}.{number:04}") for ticker in tickers])
+        time.sleep(0.055)
+
+
+def track_only(server: QuoteServer, tickers: list[str]) -> None:
+    server.http.put("/api/watchlist", json={"tickers": tickers}).raise_for_status()
+
+
+@stories
+def a_slow_client_is_told_the_present_when_it_reads_again() -> None:
+    with quote_server() as server:
+        track_only(server, MANY)
+        with raw_stream(server, buffer=4096) as slow, raw_stream(server) as quick:
+            slow.read_until(lambda: slow.last_id)
+
+            def flushes_left_out() -> int:
+                fill(server, 5, MANY)
+                return int(server.server()["counters"].get("conflated", 0))
+
+            wait_until(lambda: flushes_left_out() >= 5, timeout=30)
+            slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            server.put(*[(ticker, "live", "99.99") for ticker in MANY])
+            quick.read_until(lambda: set(quick.table.values()) == {"99.99"})
+            slow.read_until(lambda: set(slow.table.values()) == {"99.99"})
+            assert slow.table == server.prices()
+            assert len(slow.events) < len(quick.events), "it got fewer, not older, batches"
+            assert server.server()["lagging"] == 0
+
+
+@stories
+def a_slow_client_that_reads_is_not_given_up() -> None:
+    """What waits for it is more than its window takes, longer than one that acknowledges nothing may take."""
+    with quote_server(*HASTY) as server:
+        track_only(server, MANY)
+        with raw_stream(server, buffer=4096) as slow:
+
+            def reads_a_little() -> int:
+                fill(server, 4, MANY)
+                assert slow.socket.recv(4096), "the server closed the stream"
+                return int(server.server()["counters"].get("lagging", 0))
+
+            wait_until(reads_a_little, timeout=30)
+            began = time.monotonic()
+            while time.monotonic() - began < 4:
+                reads_a_little()
+
+
+@stories
+def a_client_that_takes_nothing_is_closed_and_delays_nobody() -> None:
+    with quote_server(*HASTY) as server, ExitStack() as stack:
+        server.track(*TICKERS)
+        for _ in range(10):
+            stack.enter_context(raw_stream(server, buffer=4096))
+        quick = stack.enter_context(raw_stream(server))
+        quick.read_until(lambda: quick.last_id)
+
+        def all_stuck_are_gone() -> bool:
+            server.put(*[(ticker, "live", f"{time.time():.4f}") for ticker in TICKERS])
+            quick.read()
+            return dropped(server, "stuck") == 10
+
+        wait_until(all_stuck_are_gone, timeout=40)
+        server.put(("COIN0USD", "live", "7.7"))
+        quick.read_until(lambda: quick.table["COIN0USD"] == "7.7")
+
+
+@stories
+def fifty_that_do_not_read_among_500_leave_the_others_their_latency() -> None:
+    with quote_server() as server, ExitStack() as stack:
+        server.track(*TICKERS)
+        for _ in range(50):
+            stack.enter_context(raw_stream(server, buffer=4096))
+        healthy = [stack.enter_context(raw_stream(server)) for _ in range(450)]
+        wait_until(lambda: connected(server) == 500)
+
+        def some_lag() -> bool:
+            fill(server, 4)
+            for stream in healthy:
+                stream.socket.recv(1 << 20)
+            return int(server.server()["lagging"]) >= 50
+
+        wait_until(some_lag, timeout=40)
+        server.put(*[(ticker, "live", "42.42") for ticker in TICKERS])
+        for stream in healthy:
+            seen = b""
+            while b"42.42" not in seen:
+                seen = seen[-100:] + stream.socket.recv(1 << 20)
+        assert server.server()["lagging"] >= 50, "they lag still, and nobody waited for them"
+
+
+if sys.platform == "linux":  # only Linux tells what was acknowledged
+
+    @stories
+    def a_peer_that_vanishes_is_let_go() -> None:
+        """Its machine is gone: nothing comes back, not even an acknowledgement."""
+        with quote_server("--heartbeat", "0.6", "--lag-limit", "0.5") as server, raw_stream(server) as stream:
+            stream.read_until(lambda: stream.last_id)
+            drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF: return 0
+            filter = struct.pack("HP", 1, ctypes.addressof(drop_all))
+            stream.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filter)
+            wait_until(lambda: dropped(server, "vanished") == 1, timeout=20)
+
+
+@stories
+def websocket_gets_heartbeats_when_nothing_happens() -> None:
+    with quote_server("--heartbeat", "0.6") as server, web_socket(server) as connection:
+        assert receive_until(connection, "heartbeat").keys() == {"type", "timestamp"}
+
+
+@pytest.fixture(scope="module")
+def outcomes(server: QuoteServer) -> dict[Callable[..., None], Future[None]]:
+    return stories.tell()
+
+
+@pytest.mark.parametrize("story", stories.all, ids=lambda story: story.__name__)
+def test_stories_of_streams(outcomes: dict[Callable[..., None], Future[None]], story: Callable[..., None]) -> None:
+    outcomes[story].result()
+
+
+# --- server-sent events -----------------------------------------------------------------------------------------------
+
+
+def test_a_batch_leaves_in_one_chunk(server: QuoteServer) -> None:
+    """A flush may come between two quotes of a line: not every time."""
     with raw_stream(server) as stream:
-        stream.read_until(lambda: len(stream.table) == len(TICKERS))
-        before = len(stream.received)
-        server.put(*[(ticker, "live", "1.5") for ticker in TICKERS])
-        stream.read_until(lambda: set(stream.table.values()) == {"1.5"})
-        chunks = stream.received[before:].split(b"\r\nid: ")
-        assert len(chunks) <= 3, "twenty quotes at once are a batch or two, not twenty"
+        stream.read_until(lambda: stream.last_id)
+        for number in range(1, 50):
+            before, price = len(stream.received), f"{number}.5"
+            server.put(*[(ticker, "live", price) for ticker in TICKERS])
+            stream.read_until(lambda price=price: set(stream.table.values()) == {price})
+            if (chunks := stream.received[before:].count(b"\r\nid: ")) == 1:
+                break
+        assert chunks == 1
 
 
 def test_a_client_that_comes_during_a_storm_misses_nothing(server: QuoteServer) -> None:
@@ -208,134 +372,11 @@ def test_a_filter_hears_of_its_own_tickers_coming_and_going_only(server: QuoteSe
         assert lists == [[], ["LATEUSD"], []]
 
 
-def test_a_rate_is_kept_and_the_newest_price_comes(server: QuoteServer) -> None:
-    with raw_stream(server, "GET /api/stream?tickers=COIN3USD&max_rate=4 HTTP/1.1") as stream:
-        stream.read_until(lambda: stream.last_id)
-        started, seen = time.monotonic(), len(stream.events)
-        for number in range(100):
-            server.put(("COIN3USD", "live", f"{number + 1}.5"))
-            time.sleep(0.01)
-        stream.read_until(lambda: stream.table["COIN3USD"] == "100.5")
-        batches = len(stream.events) - seen
-        assert batches <= (time.monotonic() - started) * 4 + 2
-        assert batches >= 2
-
-
 @pytest.mark.parametrize("rate", ["0", "21", "fast", "-1", "nan"])
 def test_a_rate_that_is_none_is_refused(server: QuoteServer, rate: str) -> None:
     answer = server.http.get(f"/api/stream?max_rate={rate}")
     assert answer.status_code == 400
     assert answer.json()["code"] == "invalid_rate"
-
-
-def fill(server: QuoteServer, rounds: int, tickers: list[str] = TICKERS) -> None:
-    """Enough batches to fill the buffers of a client that doesn't read."""
-    for number in range(rounds):
-        server.put(*[(ticker, "live", f"{number + 1}.{number:04}") for ticker in tickers])
-        time.sleep(0.055)
-
-
-def track_only(server: QuoteServer, tickers: list[str]) -> None:
-    server.http.put("/api/watchlist", json={"tickers": tickers}).raise_for_status()
-
-
-def test_a_slow_client_is_told_the_present_when_it_reads_again() -> None:
-    with quote_server() as server:
-        track_only(server, MANY)
-        with raw_stream(server) as slow, raw_stream(server) as quick:
-            slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            slow.read_until(lambda: slow.last_id)
-
-            def one_more_round() -> bool:
-                fill(server, 5, MANY)
-                return bool(server.server()["lagging"])
-
-            wait_until(one_more_round, timeout=30)
-            fill(server, 20, MANY)
-            assert server.server()["counters"]["conflated"] > 0
-            server.put(*[(ticker, "live", "99.99") for ticker in MANY])
-            quick.read_until(lambda: set(quick.table.values()) == {"99.99"})
-            slow.read_until(lambda: set(slow.table.values()) == {"99.99"})
-            assert slow.table == server.prices()
-            assert len(slow.events) < len(quick.events), "it got fewer, not older, batches"
-            assert server.server()["lagging"] == 0
-
-
-def test_a_slow_client_that_reads_is_not_given_up(server: QuoteServer) -> None:
-    """What waits for it is more than its window takes, longer than one that acknowledges nothing may take."""
-    lagged = server.server()["counters"].get("lagging", 0)
-    track_only(server, MANY)
-    with socket.socket() as slow:
-        slow.settimeout(10)
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        slow.connect(("127.0.0.1", server.port))
-        slow.sendall(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
-
-        def reads_a_little() -> int:
-            fill(server, 4, MANY)
-            assert slow.recv(4096), "the server closed the stream"
-            return int(server.server()["counters"].get("lagging", 0))
-
-        wait_until(lambda: reads_a_little() > lagged, timeout=30)
-        began = time.monotonic()
-        while time.monotonic() - began < 4:
-            reads_a_little()
-    track_only(server, TICKERS)
-
-
-def test_a_client_that_takes_nothing_is_closed_and_delays_nobody(server: QuoteServer) -> None:
-    before = dropped(server, "stuck")
-    with ExitStack() as stack:
-        stuck = [stack.enter_context(raw_stream(server)) for _ in range(10)]
-        for stream in stuck:
-            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        quick = stack.enter_context(raw_stream(server))
-        quick.read_until(lambda: quick.last_id)
-
-        def all_stuck_are_gone() -> bool:
-            server.put(*[(ticker, "live", f"{time.time():.4f}") for ticker in TICKERS])
-            quick.read()
-            return dropped(server, "stuck") - before == 10
-
-        wait_until(all_stuck_are_gone, timeout=40)
-        server.put(("COIN0USD", "live", "7.7"))
-        quick.read_until(lambda: quick.table["COIN0USD"] == "7.7")
-
-
-def test_50_that_do_not_read_among_500_leave_the_others_their_latency() -> None:
-    with quote_server() as server, ExitStack() as stack:
-        server.track(*TICKERS)
-        for _ in range(50):
-            stuck = stack.enter_context(raw_stream(server))
-            stuck.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        healthy = [stack.enter_context(raw_stream(server)) for _ in range(450)]
-        wait_until(lambda: connected(server) == 500)
-
-        def some_lag() -> bool:
-            fill(server, 4)
-            for stream in healthy:
-                stream.socket.recv(1 << 20)
-            return int(server.server()["lagging"]) >= 50
-
-        wait_until(some_lag, timeout=40)
-        server.put(*[(ticker, "live", "42.42") for ticker in TICKERS])
-        for stream in healthy:
-            seen = b""
-            while b"42.42" not in seen:
-                seen = seen[-100:] + stream.socket.recv(1 << 20)
-        assert server.server()["lagging"] >= 50, "they lag still, and nobody waited for them"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what was acknowledged")
-def test_a_peer_that_vanishes_is_let_go(server: QuoteServer) -> None:
-    """Its machine is gone: nothing comes back, not even an acknowledgement."""
-    before = dropped(server, "vanished")
-    with raw_stream(server) as stream:
-        stream.read_until(lambda: stream.last_id)
-        drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF: return 0
-        filter = struct.pack("HP", 1, ctypes.addressof(drop_all))
-        stream.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filter)
-        wait_until(lambda: dropped(server, "vanished") == before + 1, timeout=20)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the timers of a connection")
@@ -348,7 +389,7 @@ def test_the_system_looks_whether_a_silent_peer_is_still_there(server: QuoteServ
     with raw_stream(server, request_line, headers=headers if "POST" in request_line else "") as stream:
         stream.read()
         peer = stream.socket.getsockname()[1]
-        wait_until(lambda: keep_alive_in_s(server.port, peer) in range(1, 16), timeout=2)
+        wait_until(lambda: keep_alive_in_s(server.port, peer) in range(1, 16))
 
 
 def keep_alive_in_s(port: int, peer: int) -> int | None:
@@ -372,7 +413,7 @@ def test_a_client_that_is_gone_is_noticed_within_a_second(server: QuoteServer, e
             stream.socket.shutdown(socket.SHUT_WR)
         else:
             stream.close()
-        wait_until(lambda: connected(server) == before, timeout=1)
+        wait_until(lambda: connected(server) == before, timeout=1 + BUSY_S)
 
 
 def test_garbage_after_the_request_is_let_pass_up_to_a_limit(server: QuoteServer) -> None:
@@ -387,12 +428,12 @@ def test_garbage_after_the_request_is_let_pass_up_to_a_limit(server: QuoteServer
         wait_until(lambda: dropped(server, "flooding") == before + 1)
 
 
-def test_thousands_of_abrupt_ends_leak_no_descriptor() -> None:
+def test_a_thousand_abrupt_ends_leak_no_descriptor() -> None:
     with quote_server() as server:
         server.track("BTCUSD")
         before = server.descriptors()
         request = b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        for round_number in range(10):
+        for round_number in range(4):
             connections = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(250)]
             for connection in connections:
                 connection.sendall(request)
@@ -484,7 +525,7 @@ def test_shutdown_tells_every_client_when_to_come_back() -> None:
             stream.read_to_end()
             assert stream.events[-1][0] == "shutdown"
             assert stream.received.endswith(b"0\r\n\r\n")
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 2 + BUSY_S
         retries = {int(re.search(rb"shutdown\nretry: (\d+)\n", stream.received)[1]) for stream in streams}  # type: ignore[index]
         assert len(retries) > 50, "they don't all come back at once"
         assert min(retries) >= 2000
@@ -493,13 +534,6 @@ def test_shutdown_tells_every_client_when_to_come_back() -> None:
 
 
 # --- WebSocket --------------------------------------------------------------------------------------------------------
-
-
-def receive_until(connection: websocket.WebSocket, kind: str) -> dict[str, Any]:
-    while (message := json.loads(connection.recv()))["type"] != kind:
-        pass
-    found: dict[str, Any] = message
-    return found
 
 
 def test_websocket_tells_the_same_as_the_event_stream(server: QuoteServer) -> None:
@@ -527,6 +561,7 @@ def test_websocket_resumes_by_the_id_of_its_last_message(server: QuoteServer) ->
 
 def test_websocket_changes_its_filter_by_a_message(server: QuoteServer) -> None:
     server.put(("COIN1USD", "live", "1.1"), ("COIN2USD", "live", "2.2"))
+    wait_until(lambda: server.prices()["COIN2USD"] == "2.2")
     with web_socket(server, "?tickers=COIN1USD") as connection:
         assert receive_until(connection, "tickers")["tickers"] == ["COIN1USD"]
         connection.send('{"tickers":["coin2usd"]}')
@@ -641,11 +676,6 @@ def test_websocket_hears_nothing_after_a_goodbye(server: QuoteServer) -> None:
         assert connection.sock is not None
         assert connection.sock.recv(100) == b"", "the goodbye is the last that is said"
     wait_until(lambda: connected(server) == before)
-
-
-def test_websocket_gets_heartbeats_when_nothing_happens(server: QuoteServer) -> None:
-    with web_socket(server) as connection:
-        assert receive_until(connection, "heartbeat").keys() == {"type", "timestamp"}
 
 
 def test_websocket_is_for_known_origins_only(server: QuoteServer) -> None:
