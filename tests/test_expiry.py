@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import takewhile
@@ -21,30 +22,34 @@ from typing import NamedTuple
 
 import httpx
 import pytest
-from running import Pluto, QuoteServer, Simulator, quote_server, running_pluto, wait_until
+from running import Pluto, quote_server, running_pluto, running_simulator, wait_until
+from scraping import Stories
 from transports import TRANSPORTS, Transport
 
 from broadcast import FLUSH_INTERVAL_S, TICK_S
 from quotes import steady_ms
-from tradingview.patience import Patience
+from tradingview.proof import MIN_SOCKET_PROOF_MS, SETTLING_MS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no clock counts the machine's sleep")
 
 TICKER = "BTCUSD"
-ASK_S = 0.05  # how long a witness waits before it asks again,
-CALM_ASK_S = 0.2  # while nothing can happen
-BUSY_MS = 250.0  # by which a machine that runs other tests too may be late
+ASK_S = 0.1  # how long a witness waits before it asks again,
+CALM_ASK_S = 0.25  # while nothing can happen
+BUSY_MS = 1000.0  # by which a machine that runs other tests too may be late
 STALE_WITHIN_MS = 1000 * (TICK_S + FLUSH_INTERVAL_S) + BUSY_MS
-HEARTBEAT_S = 2.0  # of the simulator's socket
+HEARTBEAT_S = 1.0  # of the simulator's socket
+SCRAPER_TICK_S = 0.5
+PROOF_FACTOR = 0.2
 # What hangs right after a proof has not renewed the one before.
-EARLY_MS = 1000 * (HEARTBEAT_S + Patience.tick) + BUSY_MS
+EARLY_MS = 1000 * (HEARTBEAT_S + SCRAPER_TICK_S) + BUSY_MS
 
 
 class Sighting(NamedTuple):
-    """A state that a witness was told: when it asked or, in a stream that was open already, when it came."""
+    """A state that a witness was told: from when it asked to when it had the answer. A stream is not asked."""
 
-    at: float
+    asked_at: float
     state: str
+    had_at: float
 
 
 class Witnesses:
@@ -79,14 +84,14 @@ class Witnesses:
         """Whether every stream that is open, and every kind of question, has had this answer."""
         told = [*self.streams.values(), *self.answers.values()]
         is_complete = len(told) == len(self._threads)
-        recent = (takewhile(lambda sighting: sighting.at >= since, reversed(seen_by)) for seen_by in told)
+        recent = (takewhile(lambda sighting: sighting.asked_at >= since, reversed(seen_by)) for seen_by in told)
         return is_complete and all(any(sighting.state == state for sighting in seen_by) for seen_by in recent)
 
     def _keep_asking(self, name: str, ask: Callable[[httpx.Client], str]) -> None:
         with httpx.Client(base_url=self._url, timeout=10.0) as http:
             while not self._has_ended.wait(self.ask_s):
-                at = steady_ms()
-                self.answers.setdefault(name, []).append(Sighting(at, ask(http)))
+                asked_at = steady_ms()
+                self._note(name, asked_at, ask(http))
 
     def _ask_for_one(self, http: httpx.Client) -> str:
         return str(http.get(f"/api/tickers/{TICKER}").raise_for_status().json()["state"])
@@ -102,20 +107,23 @@ class Witnesses:
 
     def _keep_coming(self, transport: Transport) -> None:
         while not self._has_ended.wait(self.ask_s):
-            at = steady_ms()
+            asked_at = steady_ms()
             if (first := next(self._read(transport), None)) is not None:
-                self.answers.setdefault(f"first batch, {transport.name}", []).append(Sighting(at, first))
+                self._note(f"first batch, {transport.name}", asked_at, first)
+
+    def _note(self, name: str, asked_at: float, state: str) -> None:
+        self.answers.setdefault(name, []).append(Sighting(asked_at, state, steady_ms()))
 
     def _stay(self, transport: Transport) -> None:
         for state in self._read(transport):
-            self.streams[transport.name].append(Sighting(steady_ms(), state))
+            self.streams[transport.name].append(Sighting(now := steady_ms(), state, now))
 
     def _read(self, transport: Transport) -> Iterator[str]:
         """The ticker's states as a stream tells them."""
         with socket.create_connection(self._address, timeout=0.1) as connection:
             connection.sendall(transport.request(""))
             unread = b""
-            while b"\r\n\r\n" not in unread:
+            while b"\r\n\r\n" not in unread and not self._has_ended.is_set():
                 unread += self._receive(connection)
             unread = unread.partition(b"\r\n\r\n")[2]
             while not self._has_ended.is_set():
@@ -148,64 +156,81 @@ def witnesses_of(url: str) -> Iterator[Witnesses]:
 def check(witnesses: Witnesses, put_at: float, proven_until: float, seen_until: float) -> None:
     """What was told in this time of a price that was put then, and proven until then."""
     for name, sightings in witnesses.answers.items():
-        late = [at - proven_until for at, state in sightings if proven_until < at < seen_until and state == "live"]
+        asked = [(at, state) for at, state, _ in sightings if proven_until < at < seen_until]
+        late = [at - proven_until for at, state in asked if state == "live"]
         assert not late, f"{name}: asked {late[-1]:.0f} ms after the proof's end, answered that the price is live"
     for name, sightings in witnesses.streams.items():
-        told = [(at, state) for at, state in sightings if put_at < at < seen_until]
+        told = [(at, state) for at, state, _ in sightings if put_at < at < seen_until]
         assert "live" in [state for _, state in told] or put_at == 0, name
         stale_at = next(at for at, state in told if state != "live" and at > proven_until - EARLY_MS)
         assert stale_at - proven_until < STALE_WITHIN_MS, f"{name}: told {stale_at - proven_until:.0f} ms late"
 
 
+def answered(witnesses: Witnesses, since: float, until: float) -> set[str]:
+    """All that was asked and answered in this time."""
+    told = [sighting for sightings in witnesses.answers.values() for sighting in sightings]
+    return {sighting.state for sighting in told if since < sighting.asked_at and sighting.had_at < until}
+
+
 # --- without a browser ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[QuoteServer]:
+stories = Stories()
+
+
+@stories
+def no_transport_shows_a_price_as_live_past_its_proof() -> None:
+    """Of two lengths: one runs out soon after a tick, one shortly before."""
     with quote_server() as server:
         server.track(TICKER)
-        yield server
+        with witnesses_of(server.url) as witnesses:
+            wait_until(lambda: witnesses.all_are_told("starting"), what="all are there")
+            for proof_ms in (1_500, 1_890):
+                put_at = steady_ms()
+                end = put_at + proof_ms
+                server.put((TICKER, "live", "7.5", end))
+                wait_until(partial(witnesses.all_are_told, "live", put_at), what="all see it live")
+                wait_until(partial(witnesses.all_are_told, "stale", end), what="all see it stale")
+                check(witnesses, put_at, end, steady_ms())
 
 
-def test_no_transport_shows_a_price_as_live_past_its_proof(server: QuoteServer) -> None:
-    """Proofs of several lengths: they run out at every phase of the tick."""
-    with witnesses_of(server.url) as witnesses:
-        wait_until(lambda: witnesses.all_are_told("starting"), what="all are there")
-        for proof_ms in (1_500, 1_630, 1_760, 1_890):
-            put_at = steady_ms()
-            end = put_at + proof_ms
-            server.put((TICKER, "live", "7.5", end))
-            wait_until(partial(witnesses.all_are_told, "live", put_at), what="all see it live")
-            wait_until(partial(witnesses.all_are_told, "stale", end), what="all see it stale")
-            check(witnesses, put_at, end, steady_ms())
+@stories
+def a_renewed_price_stays_live_on_every_transport_and_nothing_is_sent() -> None:
+    with quote_server() as server:
+        server.track(TICKER)
 
+        def renew() -> None:
+            server.put((TICKER, "live", "8.5", steady_ms() + 2_000))
 
-def test_a_renewed_price_stays_live_on_every_transport_and_nothing_is_sent(server: QuoteServer) -> None:
-    def renew() -> None:
-        server.put((TICKER, "live", "8.5", steady_ms() + 2_000))
-
-    def is_live_everywhere(witnesses: Witnesses) -> bool:
-        renew()
-        return witnesses.all_are_told("live")
-
-    renew()
-    wait_until(lambda: server.http.get(f"/api/tickers/{TICKER}").json()["state"] == "live")
-    with witnesses_of(server.url) as witnesses:
-        wait_until(partial(is_live_everywhere, witnesses))
-        sequence = server.server()["sequence"]
-        began = time.monotonic()
-        while time.monotonic() - began < 4:
+        def is_live_everywhere(witnesses: Witnesses) -> bool:
             renew()
-            time.sleep(0.2)
-        assert server.server()["sequence"] == sequence
-        for name, sightings in {**witnesses.answers, **witnesses.streams}.items():
-            assert {state for _, state in sightings} == {"live"}, name
-        assert [len(sightings) for sightings in witnesses.streams.values()] == [1] * len(TRANSPORTS)
+            return witnesses.all_are_told("live")
+
+        renew()
+        wait_until(lambda: server.http.get(f"/api/tickers/{TICKER}").json()["state"] == "live")
+        with witnesses_of(server.url) as witnesses:
+            wait_until(partial(is_live_everywhere, witnesses))
+            sequence = server.server()["sequence"]
+            began = time.monotonic()
+            while time.monotonic() - began < 2.5:  # longer than a proof
+                renew()
+                time.sleep(0.1)
+            assert server.server()["sequence"] == sequence
+            for name, sightings in {**witnesses.answers, **witnesses.streams}.items():
+                assert {sighting.state for sighting in sightings} == {"live"}, name
+            assert [len(sightings) for sightings in witnesses.streams.values()] == [1] * len(TRANSPORTS)
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> Iterator[dict[Callable[..., None], Future[None]]]:
+    """The stories are told while the real page's tests wait."""
+    with ThreadPoolExecutor(len(stories.all)) as pool:
+        yield {story: pool.submit(story) for story in stories.all}
 
 
 # --- with a real page, while the scraper hangs or is dead -------------------------------------------------------------
 
-HANG_S = 9.0  # longer than a proof, which lasts 6 s here
+HANG_S = PROOF_FACTOR * MIN_SOCKET_PROOF_MS / 1000 + 2.5  # after a proof, longer than it lasts
 
 
 class Faulty(NamedTuple):
@@ -221,62 +246,72 @@ class Faulty(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def faulty(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
+def faulty(outcomes: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
     log = tmp_path_factory.mktemp("expiry") / "log"
-    options = ("--source-url", simulator.url, "--tickers", TICKER)
-    patience = {"FAULTY_PATIENCE": "restart=3", "SCRAPER_PATIENCE": "proof_factor=0.4"}
-    with running_pluto(*options, program="tests/faulty_server.py", log=str(log), **patience) as pluto:
+    patience = {
+        "FAULTY_PATIENCE": "restart=60",
+        "SCRAPER_PATIENCE": f"proof_factor={PROOF_FACTOR},tick={SCRAPER_TICK_S}",
+    }
+    with running_simulator("--weight", "20000", "--heartbeat", str(HEARTBEAT_S)) as simulator:
         simulator.rate(TICKER, 0)
-        yield Faulty(pluto, log)
+        options = ("--source-url", simulator.url, "--tickers", TICKER)
+        with running_pluto(*options, program="tests/faulty_server.py", log=str(log), **patience) as pluto:
+            yield Faulty(pluto, log)
 
 
-@pytest.mark.parametrize("phase_s", [0.0, 1.4])
+@pytest.mark.parametrize("phase_s", [0.0, 0.7])
 def test_a_scraper_that_hangs_leaves_no_price_live_past_its_proof(faulty: Faulty, phase_s: float) -> None:
-    """The scraper's thread hangs so long after a proof: there is one every two seconds."""
+    """The scraper's thread hangs so long after a proof: before it has told of it, and after that."""
     faulty.pluto.wait_for(TICKER, "live")
     before = faulty.proven_until()
     with witnesses_of(faulty.pluto.url) as witnesses:
         wait_until(lambda: witnesses.all_are_told("live"))
         witnesses.ask_s = CALM_ASK_S
-        faulty.pluto.order("hang", HANG_S, phase_s)
+        faulty.pluto.order("hang", HANG_S - phase_s, phase_s)
         wait_until(lambda: faulty.proven_until() > before, what="it hangs")
-        end = faulty.proven_until()
-        wait_until(lambda: steady_ms() > end - EARLY_MS - 1000 * CALM_ASK_S, 15)
-        witnesses.ask_s = ASK_S
+        hung_at, end = steady_ms(), faulty.proven_until()
         wait_until(lambda: steady_ms() > end - EARLY_MS)
-        assert all(seen[-1].state == "live" for seen in witnesses.answers.values()), "its proof holds still"
+        witnesses.ask_s = ASK_S
         wait_until(lambda: witnesses.all_are_told("stale", end - EARLY_MS), 15, what="all see it stale")
-        time.sleep(0.5)
+        time.sleep(0.3)
+        assert answered(witnesses, hung_at, end - EARLY_MS) <= {"live"}, "its proof holds still"
         check(witnesses, 0.0, end, steady_ms())
 
 
+def test_after_the_machine_slept_no_price_is_live_until_it_is_proven_anew(faulty: Faulty) -> None:
+    """Its steady clock is ahead of ours from now on, so the ends of its proofs mean nothing to us."""
+    faulty.pluto.wait_for(TICKER, "live")
+    with witnesses_of(faulty.pluto.url) as witnesses:
+        wait_until(lambda: witnesses.all_are_told("live"))
+        ordered = steady_ms()
+        faulty.pluto.order("sleep", 3_600)
+        wait_until(lambda: "slept\n" in faulty.log.read_text())
+        woken = steady_ms()
+        streams = witnesses.streams.values()
+        wait_until(lambda: all("stale" in [state for at, state, _ in seen] for seen in streams), what="all were told")
+        stale_at = [next(at for at, state, _ in seen if state == "stale") for seen in streams]
+        assert max(stale_at) - woken < STALE_WITHIN_MS
+        proven_anew = ordered + SETTLING_MS  # at the earliest
+        wait_until(lambda: steady_ms() > proven_anew)
+        assert answered(witnesses, woken, proven_anew) <= {"stale"}
+
+
 def test_a_scraper_that_died_leaves_no_price_live_past_its_proof(faulty: Faulty) -> None:
+    """The last one with this Pluto: its scraper isn't started again for a minute."""
     faulty.pluto.wait_for(TICKER, "live")
     with witnesses_of(faulty.pluto.url) as witnesses:
         wait_until(lambda: witnesses.all_are_told("live"))
         began = steady_ms()
-        witnesses.ask_s = CALM_ASK_S
         faulty.pluto.order("die", 1)
-        wait_until(lambda: witnesses.all_are_told("stale", began), 15, what="all see it stale")
         wait_until(lambda: faulty.pluto.http.get("/health").json()["scraper"] == "restarting")
-        time.sleep(0.5)
-        assert all(seen[-1].state == "stale" for seen in witnesses.answers.values())
-    faulty.pluto.wait_for(TICKER, "live", timeout=30)
+        wait_until(lambda: witnesses.all_are_told("stale", began), 15, what="all see it stale")
+        seen = steady_ms()
+        time.sleep(0.3)
+        assert answered(witnesses, seen, steady_ms()) <= {"stale"}
 
 
-def test_after_the_machine_slept_no_price_is_live_until_it_is_proven_anew(faulty: Faulty) -> None:
-    """The last one with this Pluto: its steady clock is ahead of ours from now on."""
-    faulty.pluto.wait_for(TICKER, "live")
-    with witnesses_of(faulty.pluto.url) as witnesses:
-        wait_until(lambda: witnesses.all_are_told("live"))
-        faulty.pluto.order("sleep", 3_600)
-        wait_until(lambda: "slept\n" in faulty.log.read_text())
-        woken = steady_ms()
-        assert faulty.pluto.quote(TICKER)["state"] == "stale"
-        streams = witnesses.streams.values()
-        wait_until(lambda: all(seen[-1].state == "stale" for seen in streams), STALE_WITHIN_MS / 1000)
-        wait_until(lambda: steady_ms() > woken + STALE_WITHIN_MS)
-        for name, sightings in witnesses.answers.items():
-            soon = {state for at, state in sightings if woken < at < woken + STALE_WITHIN_MS}
-            assert soon <= {"stale"}, name
-    faulty.pluto.wait_for(TICKER, "live")
+@pytest.mark.parametrize("story", stories.all, ids=lambda story: story.__name__)
+def test_stories_without_a_browser(
+    outcomes: dict[Callable[..., None], Future[None]], story: Callable[..., None]
+) -> None:
+    outcomes[story].result()
