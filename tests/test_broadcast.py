@@ -39,7 +39,7 @@ from web.stream import Stream
 
 PATIENCE_S = 10.0
 FOREVER_S = 3600.0  # an interval or heartbeat that doesn't come during a test
-BUSY_MS = 250.0  # by which a machine that runs other tests too may be late
+BUSY_MS = 1000.0  # by which a machine that runs other tests too may be late
 BTC, ETH, SOL = Ticker("BTCUSD"), Ticker("ETHUSD"), Ticker("SOLUSD")
 
 Table = dict[str, dict[str, Any]]
@@ -403,14 +403,14 @@ def test_there_is_at_most_one_flush_an_interval_and_the_last_holds_the_newest(st
     client = stage.client(broadcaster)
     get_going(broadcaster, client)
     before, began = broadcaster.table.sequence, time.monotonic()
-    for price in range(1, 101):
+    for price in range(1, 41):
         broadcaster.put(live(BTC, price))
         gevent.sleep(0.005)
     wait_until(lambda: broadcaster.waiting == 0, "the last flush")
     flushes = broadcaster.table.sequence - before
     assert 2 <= flushes <= (time.monotonic() - began) / 0.05 + 1
     client.catch_up()
-    assert client.table[BTC]["priceText"] == "100"
+    assert client.table[BTC]["priceText"] == "40"
     assert len(client.events) == flushes
 
 
@@ -612,7 +612,8 @@ def held(stage: Stage, clock: Clock) -> Broadcaster:
 
 def test_a_price_past_its_proof_is_told_as_stale_within_a_tick_and_a_batch(stage: Stage) -> None:
     """By the real clock, at several phases of the tick."""
-    for phase in (0.0, 0.13, 0.29, 0.41):
+
+    def look(phase: float) -> None:
         broadcaster = stage.broadcaster(BTC, interval=0.05)
         client = stage.client(broadcaster)
         until = steady_ms() + 300 + 1000 * phase
@@ -626,6 +627,9 @@ def test_a_price_past_its_proof_is_told_as_stale_within_a_tick_and_a_batch(stage
         assert client.table[BTC]["state"] == "stale"
         assert client.table[BTC]["priceText"] == "7.5"
         assert client.table[BTC]["reason"] == NO_SIGN_OF_LIFE
+
+    looks = [gevent.spawn(look, phase) for phase in (0.0, 0.13, 0.29, 0.41)]
+    gevent.joinall(looks, raise_error=True)
 
 
 def test_whoever_asks_after_the_proof_ran_out_is_not_shown_a_live_price(
@@ -728,10 +732,12 @@ def test_only_live_prices_run_out(stage: Stage, held: Broadcaster, clock: Clock)
 
 
 def test_a_renewal_does_not_delay_the_change_after_it(stage: Stage) -> None:
-    broadcaster = stage.broadcaster(BTC, interval=1.0)
-    client = stage.client(broadcaster)
+    broadcaster = stage.broadcaster(interval=1.0)
+    broadcaster.add(BTC)
     broadcaster.put(live(BTC, 1))
-    client.read()
+    settle(broadcaster)
+    client = stage.client(broadcaster)
+    assert updates(client.events) == {"BTCUSD": "1"}
     gevent.sleep(1.1)
     broadcaster.put(live(BTC, 1))
     wait_until(lambda: broadcaster.waiting == 0, "the hand-off to be taken")
@@ -747,6 +753,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=STEPS)
 def test_a_price_is_live_exactly_while_its_last_proof_holds(steps: list[tuple[str, Ticker, int]]) -> None:
     """Whatever comes in which order, and whether anyone looked in between or not."""
