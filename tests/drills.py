@@ -36,8 +36,7 @@ HANG_LIMIT_S = 60.0  # a browser that says nothing is asked for 20 s before it i
 TROUBLE_LIMIT_S = 30.0  # for harm to show at clients: a proof lasts for 15 to 22 s
 SETTLE_S = 5.5
 DISK_SIZE = "256m"
-FULL_S = 3.0
-HUB_BLOCK_S, SCRAPER_BLOCK_S = 2.0, 20.0
+SCRAPER_BLOCK_S = 20.0
 CLOCK_JUMP_S = 3600.0
 FEW_DESCRIPTORS = 5
 NEWCOMERS = 50
@@ -115,6 +114,11 @@ class Stage:
 
     def wait_until_troubled(self, limit: float = TROUBLE_LIMIT_S) -> None:
         wait_until(lambda: not self.is_well(0.0), limit, what="clients are told of the trouble")
+
+    def browser_failures(self) -> int:
+        """How often the browser ended, or didn't start."""
+        performance = self.pluto.http.get("/api/performance").raise_for_status().json()
+        return int(performance["scraper"]["counters"].get("browser_failures", 0))
 
     def wrongs(self) -> list[str]:
         """What was wrong with what clients were shown since this was asked last."""
@@ -256,24 +260,24 @@ def take_source_down(stage: Stage, seconds: float) -> Outcome:
     return Outcome(stage.wait_until_well(time.time() * 1000, RECOVERY_LIMIT_S + seconds))
 
 
-def block_hub(stage: Stage) -> Outcome:
-    stage.pluto.order("block", HUB_BLOCK_S)
-    time.sleep(HUB_BLOCK_S)
+def block_hub(stage: Stage, seconds: float) -> Outcome:
+    stage.pluto.order("block", seconds)
+    time.sleep(seconds)
     return Outcome(stage.wait_until_well(time.time() * 1000))
 
 
 def fill_disk(stage: Stage) -> Outcome:
-    """The browser's disk is full, and the browser has to start anew."""
+    """The browser's disk is full, and the browser has to start anew, which fails."""
     assert stage.disk is not None
     stage.settle()
+    failures = stage.browser_failures()
     filler = stage.disk / "filler"
     try:
         with suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(1 << 20))
         stage.processes("browser")[0].kill()
-        stage.wait_until_troubled()
-        time.sleep(FULL_S)
+        wait_until(lambda: stage.browser_failures() >= failures + 2, TROUBLE_LIMIT_S, what="no other browser starts")
     finally:
         filler.unlink()
     return Outcome(stage.wait_until_well(time.time() * 1000))
@@ -365,9 +369,9 @@ class Drill:
 
 SHORT = (
     Drill("renderer killed", lambda stage: kill(stage, "renderer")),
-    Drill("renderer stopped for 8 s", lambda stage: stop(stage, "renderer", 8.0)),
+    Drill("renderer stopped for 5 s", lambda stage: stop(stage, "renderer", 5.0)),
     Drill("source down for 4 s", lambda stage: take_source_down(stage, 4.0)),
-    Drill("hub blocked for 2 s", block_hub),
+    Drill("hub blocked for 1 s", lambda stage: block_hub(stage, 1.0)),
     Drill("clock an hour ahead, and back", jump_clock),
     Drill("disk full while the browser starts", fill_disk, needs_disk=True),
     Drill("no descriptors for newcomers", run_out_of_descriptors),
@@ -378,7 +382,7 @@ LONG = (
     SHORT[0],
     Drill("browser killed", lambda stage: kill(stage, "browser")),
     Drill("driver killed", lambda stage: kill(stage, "driver")),
-    SHORT[1],
+    Drill("renderer stopped for 8 s", lambda stage: stop(stage, "renderer", 8.0)),
     Drill("renderer stopped for 15 s", lambda stage: stop(stage, "renderer", 15.0)),
     Drill("renderer stopped for good", lambda stage: stop_for_good(stage, "renderer")),
     Drill("browser stopped for 15 s", lambda stage: stop(stage, "browser", 15.0)),
@@ -388,5 +392,6 @@ LONG = (
     Drill("renderer out of address space", starve_renderer),
     Drill("scraper thread blocked for 20 s", block_scraper),
     Drill("source down for 60 s", lambda stage: take_source_down(stage, 60.0)),
-    *SHORT[3:],
+    Drill("hub blocked for 2 s", lambda stage: block_hub(stage, 2.0)),
+    *SHORT[4:],
 )
