@@ -54,6 +54,7 @@ CLIENTS = [
     for protocol in (ProtocolType.CONNECT, ProtocolType.GRPC_WEB)
     for codec in (google_protobuf_json_codec(), google_protobuf_binary_codec())
 ]
+BUSY_S = 1.5  # by which a machine that runs other tests too may be late
 CLIENT_NAMES = [f"{protocol.name}-{codec.name()}" for protocol, codec in CLIENTS]
 
 
@@ -282,18 +283,6 @@ def test_a_stream_of_chosen_tickers_holds_only_those(server: QuoteServer, client
     put(server, ("ETHUSD", "stale", "2500.5"))
 
 
-def test_a_stream_holds_only_current_prices_unless_all_states_are_asked_for(
-    server: QuoteServer, client: CryptoPriceServiceClientSync
-) -> None:
-    """A client that knows four fields would read a ticker without a price as 0, and an old price as current."""
-    stream = client.stream_prices(StreamPricesRequest(), timeout_ms=5000)
-    assert next(stream).ticker == "BTCUSD"
-    server.put(("SOLUSD", "error", None), ("ETHUSD", "stale", "2502"))
-    server.put(("ETHUSD", "live", "2503"))
-    assert next(stream).price_text == "2503"
-    put(server, ("ETHUSD", "stale", "2500.5"))
-
-
 def test_an_unknown_change_is_absent_and_no_change_is_zero() -> None:
     unknown, zero = (
         Entry(Quote(parse_ticker("BTCUSD"), QuoteState.LIVE, "1", change), 1, tracked=1, wire_json="")
@@ -307,10 +296,10 @@ def test_an_unknown_change_is_absent_and_no_change_is_zero() -> None:
 def test_a_deadline_ends_a_stream(client: CryptoPriceServiceClientSync) -> None:
     began = time.monotonic()
     with pytest.raises(ConnectError) as ended:
-        for _ in client.stream_prices(StreamPricesRequest(), timeout_ms=300):
+        for _ in client.stream_prices(StreamPricesRequest(), timeout_ms=200):
             pass
     assert ended.value.code is Code.DEADLINE_EXCEEDED
-    assert 0.25 < time.monotonic() - began < 1.0
+    assert 0.15 < time.monotonic() - began < 0.2 + BUSY_S
 
 
 def test_a_wrong_wish_is_an_error_with_its_name(client: CryptoPriceServiceClientSync) -> None:
@@ -336,12 +325,12 @@ def test_get_tickers_can_be_got(server: QuoteServer) -> None:
 
 def test_what_get_tickers_answers_is_never_old(server: QuoteServer) -> None:
     client = CryptoPriceServiceClientSync(server.url, codec=google_protobuf_json_codec())
-    for number in range(20):
+    for number in range(8):
         server.track(f"NEW{number}USD")
         assert f"NEW{number}USD" in client.get_tickers(GetTickersRequest()).tickers
         put(server, ("BTCUSD", "live", f"4500{number}"))
         assert client.get_tickers(GetTickersRequest()).prices[0].price_text == f"4500{number}"
-    server.untrack(*(f"NEW{number}USD" for number in range(20)))
+    server.untrack(*(f"NEW{number}USD" for number in range(8)))
     put(server, ("BTCUSD", "live", "45000.10"))
 
 
@@ -516,15 +505,15 @@ def test_the_prices_of_one_flush_are_messages_of_their_own_in_one_write(server: 
     assert {update.ticker: update.price_text for update in changed} == {"BTCUSD": f"{price}.5", "ETHUSD": f"{price}.25"}
 
 
-@pytest.mark.parametrize("content_type", TYPES)
-def test_a_deadline_is_told_in_the_stream(server: QuoteServer, content_type: str) -> None:
-    header = "Grpc-Timeout: 200m\r\n" if "grpc" in content_type else "Connect-Timeout-Ms: 200\r\n"
-    with raw_stream(server, content_type, headers=header) as stream:
-        code, message = stream.end()
-    assert code == ("4" if "grpc" in content_type else "deadline_exceeded")
-    assert "deadline" in message
-    assert server.server()["counters"]["left: deadline"] > 0
-    wait_until(lambda: streams(server) == 0, 1.5)
+def test_a_deadline_is_told_in_the_stream(server: QuoteServer) -> None:
+    headers = "Connect-Timeout-Ms: 200\r\nGrpc-Timeout: 200m\r\n"
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(raw_stream(server, content_type, headers=headers)) for content_type in TYPES]
+        ends = [stream.end() for stream in opened]
+    assert [code for code, _ in ends] == ["deadline_exceeded", "deadline_exceeded", "4", "4", "4"]
+    assert all("deadline" in message for _, message in ends)
+    assert server.server()["counters"]["left: deadline"] >= len(TYPES)
+    wait_until(lambda: streams(server) == 0, 1 + BUSY_S)
 
 
 @pytest.mark.parametrize("content_type", TYPES)
@@ -532,9 +521,9 @@ def test_a_client_that_aborts_is_gone_within_a_second(server: QuoteServer, conte
     descriptors = server.descriptors()
     with raw_stream(server, content_type) as stream:
         stream.prices()
-        assert streams(server) == 1
-    wait_until(lambda: streams(server) == 0, 1.0)
-    wait_until(lambda: server.descriptors() <= descriptors, 1.0)
+        wait_until(lambda: streams(server) == 1)
+    wait_until(lambda: streams(server) == 0, 1 + BUSY_S)
+    wait_until(lambda: server.descriptors() <= descriptors)
 
 
 @pytest.mark.parametrize("content_type", TYPES)
@@ -580,7 +569,7 @@ def test_a_malformed_envelope_ends_the_stream_with_an_error(server: QuoteServer,
     assert refused.status_code == 200
     ((flags, message),) = envelopes(refused.content)
     assert end_of(flags, message)[0] == code
-    assert streams(server) == 0
+    wait_until(lambda: streams(server) == 0)
 
 
 def test_a_stream_of_no_tickers_opens_at_once_and_waits() -> None:
@@ -597,16 +586,15 @@ def test_a_stream_of_no_tickers_opens_at_once_and_waits() -> None:
 
 
 def test_a_server_that_gives_no_connection_away_streams_too() -> None:
-    with quote_server("--foreign") as foreign:
+    headers = "Connect-Timeout-Ms: 1500\r\nGrpc-Timeout: 1500m\r\n"
+    with quote_server("--foreign") as foreign, contextlib.ExitStack() as stack:
         foreign.track("BTCUSD")
-        for number, content_type in enumerate(TYPES):
-            headers = "Connect-Timeout-Ms: 400\r\nGrpc-Timeout: 400m\r\n"
-            with raw_stream(foreign, content_type, headers=headers) as stream:
-                assert stream.prices()[0].ticker == "BTCUSD"
-                foreign.put(("BTCUSD", "live", f"7.{number}"))
-                assert stream.prices()[0].price_text == f"7.{number}"
-                code, _ = end_of(*envelopes(stream.chunk())[-1])
-                assert code in ("4", "deadline_exceeded")
+        opened = [stack.enter_context(raw_stream(foreign, content_type, headers=headers)) for content_type in TYPES]
+        assert {stream.prices()[0].ticker for stream in opened} == {"BTCUSD"}
+        foreign.put(("BTCUSD", "live", "7.5"))
+        assert {stream.prices()[0].price_text for stream in opened} == {"7.5"}
+        ends = [end_of(*envelopes(stream.chunk())[-1])[0] for stream in opened]
+    assert ends == ["deadline_exceeded", "deadline_exceeded", "4", "4", "4"]
 
 
 def test_shutting_down_is_told_as_unavailable() -> None:
@@ -632,7 +620,7 @@ def test_a_full_server_is_unavailable_and_says_so() -> None:
                     next(client.stream_prices(StreamPricesRequest()))
                 assert refused.value.code is Code.UNAVAILABLE
                 assert Failure.FromString(refused.value.details[0].message_bytes).code == "too_many_streams"
-        wait_until(lambda: streams(full) == 0, 1.0)
+        wait_until(lambda: streams(full) == 0)
 
 
 def test_many_clients_of_one_kind_cost_one_encoding_a_flush(server: QuoteServer) -> None:
@@ -681,7 +669,7 @@ def test_plain_grpc_fails_soon_and_leaves_no_traceback(capfd: pytest.CaptureFixt
         with pytest.raises(grpc.RpcError) as refused:
             call(b"", timeout=10)
         assert refused.value.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 3 + BUSY_S
         assert server.server()["http"]["counters"]["refused: unknown_version"] >= 1
         assert server.http.get("/livez").status_code == 200
     assert capfd.readouterr().err == ""
@@ -706,7 +694,7 @@ def test_what_only_begins_like_http_2_is_closed_soon_and_leaves_no_traceback(cap
                 with contextlib.suppress(ConnectionResetError):
                     while connection.recv(4096):
                         pass
-                assert time.monotonic() - began < 2.5
+                assert time.monotonic() - began < 1 + BUSY_S
         assert server.http.get("/livez").status_code == 200
     assert capfd.readouterr().err == ""
 
