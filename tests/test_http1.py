@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from web.errors import ANSWERS
@@ -23,6 +23,8 @@ from web.http1 import (
 
 HOST = b"\r\nHost: localhost"
 POST = b"POST /api/tickers HTTP/1.1" + HOST
+# The machine may be busy.
+UNHURRIED = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 def status_of(head: bytes) -> int:
@@ -241,7 +243,7 @@ PIECES = st.sampled_from(
 BYTES = st.lists(PIECES | st.binary(max_size=4), max_size=12).map(b"".join)
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(UNHURRIED, max_examples=300)
 @given(BYTES)
 def test_a_head_that_comes_byte_by_byte_is_judged_as_one_that_comes_at_once(data: bytes) -> None:
     def judged(step: int) -> tuple[bool, bytes | None]:
@@ -260,7 +262,7 @@ def test_a_head_that_comes_byte_by_byte_is_judged_as_one_that_comes_at_once(data
     assert judged(1) == judged(max(1, len(data)))
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(UNHURRIED, max_examples=300)
 @given(BYTES)
 def test_no_bytes_make_the_grammar_fail(data: bytes) -> None:
     assert 200 <= status_of(data.replace(b"\r\n\r\n", b"")) <= 505
