@@ -215,8 +215,7 @@ def test_a_histogram_counts_at_its_bounds_and_beyond_them() -> None:
 def test_a_client_that_lagged_is_timed_until_it_has_caught_up(server: QuoteServer) -> None:
     coins = [f"COIN{number}USD" for number in range(200)]
     server.track(*coins)
-    with raw_stream(server) as slow:
-        slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with raw_stream(server, buffer=4096) as slow:
         slow.read_until(lambda: slow.last_id)
 
         def lags() -> bool:
@@ -225,6 +224,7 @@ def test_a_client_that_lagged_is_timed_until_it_has_caught_up(server: QuoteServe
 
         wait_until(lags, timeout=20)
         before = read(server).value("pluto_lag_duration_seconds_count")
+        slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         server.put(*[(coin, "live", "7.7") for coin in coins])
         slow.read_until(lambda: all(slow.table.get(coin) == "7.7" for coin in coins))
         wait_until(lambda: read(server).value("pluto_lag_duration_seconds_count") > before)
