@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from datetime import datetime
 
 import httpx
@@ -31,7 +32,7 @@ def test_adding_answers_at_once_and_says_whether_it_is_new(pluto: Pluto) -> None
     assert first.json()["ticker"]["state"] == "starting"
     assert "price" not in first.json()["ticker"]
     assert again.status_code == 200
-    assert elapsed < 1, "it doesn't wait for the page"
+    assert elapsed < 3, "it doesn't wait for the page"
 
 
 def test_removing_succeeds_also_when_it_was_not_tracked(pluto: Pluto) -> None:
@@ -108,15 +109,28 @@ def test_a_failure_is_json_and_says_what_to_do(
     assert "Traceback" not in answer.text
 
 
-def test_the_cap_on_tickers_is_a_conflict_that_names_the_setting() -> None:
-    with running_pluto("--source-url", "http://127.0.0.1:9", "--max-tickers", "2", "--tickers", "X,Y") as pluto:
-        answer = pluto.add("Z")
-        assert answer.status_code == 409
-        assert answer.json()["code"] == "too_many_tickers"
-        assert "--max-tickers" in answer.json()["message"]
-        assert pluto.http.get("/api/tickers").json()["tickers"] == ["X", "Y"]
-        pluto.remove("X")
-        assert pluto.add("Z").status_code == 201
+@pytest.fixture(scope="module")
+def small() -> Iterator[Pluto]:
+    """One of two tickers, whose source can't be reached, and that no page of another origin may call."""
+    options = ("--source-url", "http://127.0.0.1:9", "--max-tickers", "2", "--tickers", "X,Y")
+    with running_pluto(*options, PLUTO_ALLOWED_ORIGINS="") as pluto:
+        yield pluto
+
+
+def test_the_cap_on_tickers_is_a_conflict_that_names_the_setting(small: Pluto) -> None:
+    answer = small.add("Z")
+    assert answer.status_code == 409
+    assert answer.json()["code"] == "too_many_tickers"
+    assert "--max-tickers" in answer.json()["message"]
+    assert small.http.get("/api/tickers").json()["tickers"] == ["X", "Y"]
+    small.remove("X")
+    assert small.add("Z").status_code == 201
+
+
+def test_without_allowed_origins_no_page_of_another_origin_may_call(small: Pluto) -> None:
+    answer = small.http.get("/api/tickers", headers={"Origin": "http://localhost:3000"})
+    assert answer.status_code == 403
+    assert "access-control-allow-origin" not in answer.headers
 
 
 @pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:3000"])
@@ -146,12 +160,12 @@ def test_a_stream_has_the_headers_that_keep_it_flowing(pluto: Pluto) -> None:
 
 def test_health_counts_the_tickers_in_trouble(pluto: Pluto, simulator: Simulator) -> None:
     simulator.fault("KAVAUSD", "wall_405")
-    with tracked(pluto, "XTZUSD", "KAVAUSD"):
+    with tracked(pluto, "XTZUSD"):
         pluto.wait_for("XTZUSD", "live")
-        pluto.wait_for("KAVAUSD", "blocked")
-        health = pluto.http.get("/health").json()
-        assert (health["status"], health["tickers"]) == ("degraded", {"live": 1, "blocked": 1})
-        pluto.remove("KAVAUSD")
+        with tracked(pluto, "KAVAUSD"):
+            pluto.wait_for("KAVAUSD", "blocked")
+            health = pluto.http.get("/health").json()
+            assert (health["status"], health["tickers"]) == ("degraded", {"live": 1, "blocked": 1})
         simulator.clear("KAVAUSD")
         health = pluto.http.get("/health").json()
         assert (health["status"], health["tickers"]) == ("ok", {"live": 1})
@@ -230,13 +244,6 @@ def test_an_empty_variable_is_an_empty_text(monkeypatch: pytest.MonkeyPatch, nam
 def test_an_empty_variable_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLUTO_DEMO", "")
     assert settings.read_settings([]).demo is False
-
-
-def test_without_allowed_origins_no_page_of_another_origin_may_call() -> None:
-    with running_pluto("--source-url", "http://127.0.0.1:9", PLUTO_ALLOWED_ORIGINS="") as pluto:
-        answer = pluto.http.get("/api/tickers", headers={"Origin": "http://localhost:3000"})
-        assert answer.status_code == 403
-        assert "access-control-allow-origin" not in answer.headers
 
 
 def test_the_readme_lists_every_route(application: Flask) -> None:
