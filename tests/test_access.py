@@ -450,7 +450,8 @@ def test_neither_a_right_nor_a_wrong_token_is_ever_written(tmp_path: Path) -> No
             url = wait_until(
                 lambda: next(
                     (line.split()[1] for line in said.read_text().splitlines() if line.startswith("  page")), ""
-                )
+                ),
+                20,
             )
             assert httpx.get(f"{url}/api/tickers", headers=BEARER, verify=TLS).status_code == 200
             mistaken = {"Authorization": f"Bearer {wrong}"}
