@@ -62,6 +62,7 @@ EVERYTHING = [
     ("POST", f"{SERVICE}/StreamPrices"),
     ("OPTIONS", "/api/tickers"),
 ]
+PATIENCE_MS = 15_000  # for a page to open on a busy machine
 OPEN = {"/", "/static/main.js", "/livez", "/readyz", "/login"}
 
 
@@ -534,7 +535,7 @@ def test_the_page_asks_for_the_token_then_streams_and_is_there_for_links_but_not
     expect(page.get_by_role("alert")).to_contain_text("not Pluto's access token")
     page.get_by_label("Access token").fill(TOKEN)
     page.keyboard.press("Enter")
-    expect(page.locator("#connection")).to_have_attribute("data-state", "open")
+    expect(page.locator("#connection")).to_have_attribute("data-state", "open", timeout=PATIENCE_MS)
     expect(page.get_by_role("button", name="45,000.10")).to_be_visible()
     assert page.url == f"{guarded.url}/?tickers=BTCUSD"
     opened = page.evaluate(
@@ -547,7 +548,7 @@ def test_the_page_asks_for_the_token_then_streams_and_is_there_for_links_but_not
     page.goto("data:text/html,<a href='" + guarded.url + "/'>there</a>")
     assert page.evaluate("(url) => fetch(url).then(() => 'read', () => 'refused')", f"{guarded.url}/livez") == "refused"
     page.get_by_role("link", name="there").click()
-    expect(page.locator("#connection")).to_have_attribute("data-state", "open")
+    expect(page.locator("#connection")).to_have_attribute("data-state", "open", timeout=PATIENCE_MS)
 
 
 def test_logging_in_needs_no_script(guarded: QuoteServer, plain_page: Page) -> None:

@@ -47,7 +47,7 @@ def test_tickers_and_prices_are_sorted_and_complete(pluto: Pluto) -> None:
         assert answer["tickers"] == sorted(answer["tickers"])
         assert {"TRXUSD", "COINBASE:BTCUSD", "EOSUSD"} <= set(answer["tickers"])
         assert [price["ticker"] for price in answer["prices"]] == answer["tickers"]
-        assert pluto.wait_for("COINBASE:BTCUSD", "live")["exchange"] == "COINBASE"
+        assert pluto.wait_for("COINBASE:BTCUSD", "live", timeout=40)["exchange"] == "COINBASE"
 
 
 def test_binance_need_not_be_named(pluto: Pluto) -> None:
