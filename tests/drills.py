@@ -272,15 +272,25 @@ def fill_disk(stage: Stage) -> Outcome:
     stage.settle()
     failures = stage.browser_failures()
     filler = stage.disk / "filler"
+
+    def another_start_failed() -> bool:
+        _fill(filler)  # also what the ended browser has left
+        return stage.browser_failures() >= failures + 2
+
     try:
-        with suppress(OSError), filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(1 << 20))
+        _fill(filler)
         stage.processes("browser")[0].kill()
-        wait_until(lambda: stage.browser_failures() >= failures + 2, TROUBLE_LIMIT_S, what="no other browser starts")
+        wait_until(another_start_failed, TROUBLE_LIMIT_S, what="no other browser starts")
     finally:
         filler.unlink()
     return Outcome(stage.wait_until_well(time.time() * 1000))
+
+
+def _fill(path: Path) -> None:
+    """Makes this file larger until its disk is full."""
+    with suppress(OSError), path.open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 20))
 
 
 def run_out_of_descriptors(stage: Stage) -> Outcome:
