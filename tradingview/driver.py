@@ -23,6 +23,7 @@ from playwright.sync_api import Playwright, sync_playwright
 
 from quotes import PlutoError
 from tradingview.diagnosis import first_line, shown
+from tradingview.machine import environment
 
 START_LIMIT_S = 45.0
 BEAT_S = 0.5
@@ -54,7 +55,7 @@ class Driver:
         Raises DriverFailed. The start blocks this thread; meanwhile another thread calls `show_alive`.
         """
         with ExitStack() as running:
-            with waiting(self._start_limit, self._on_limit, show_alive), _environment(self._folder):
+            with environment, waiting(self._start_limit, self._on_limit, show_alive), _environment(self._folder):
                 self._try_node()
                 try:
                     playwright = running.enter_context(sync_playwright())

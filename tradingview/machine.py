@@ -14,6 +14,7 @@ import math
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,9 @@ LOCK = ".pluto-lock"  # marks a folder as Pluto's
 MAX_ROOT = 36  # characters of the parent folder: a socket's path has at most 103, Chromium takes 45 of them
 CLEARINGS = 3  # tries: a browser process that is still ending may write during the removal
 SPARE_BYTES = 4 * 1024 * 1024  # Chromium doesn't start with less
+
+environment = threading.RLock()
+"""Held by whoever changes this process's environment for a moment, or must read its true one."""
 
 
 class FolderMissing(PlutoError):
@@ -62,9 +66,10 @@ def temporary_root() -> str:
 
     Takes /tmp if that path would be too long for the browser's sockets.
     """
-    wanted = os.environ.get("TMPDIR")
     try:
-        root = os.path.abspath(wanted) if wanted and _is_writable(wanted) else tempfile.gettempdir()
+        with environment:
+            wanted = os.environ.get("TMPDIR")
+            root = os.path.abspath(wanted) if wanted and _is_writable(wanted) else tempfile.gettempdir()
     except FileNotFoundError:
         raise FolderMissing(
             "no folder for temporary files can be written to: free some space in /tmp, or set TMPDIR to another folder"
@@ -91,8 +96,9 @@ def temporary_folder() -> Iterator[str]:
 
     If Pluto itself is killed, the folder stays until the next Pluto removes it here.
     """
-    root = temporary_root()
-    if (wanted := os.environ.get("TMPDIR")) and not _is_writable(wanted):
+    with environment:
+        root, wanted = temporary_root(), os.environ.get("TMPDIR")
+    if wanted and not _is_writable(wanted):
         log.warning("Pluto can't write to TMPDIR (%s); temporary files go to %s", wanted, root)
     for folder in Path(root).glob(f"{FOLDER_PREFIX}*"):
         _remove_if_left_behind(folder)
