@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
 import psutil
+import pytest
+from playwright.sync_api import Error as BrowserError
 from running import descendants, wait_until
 
 from quotes import Quote, SourceState, State, Ticker, steady_ms
@@ -21,7 +25,6 @@ from tradingview.patience import Patience
 from tradingview.tab import Tab
 
 LESS_PATIENT = Patience(
-    answer=3.0,
     first_price=5.0,
     first_price_in_all=20.0,
     recognised=4.0,
@@ -31,7 +34,6 @@ LESS_PATIENT = Patience(
     frozen=4.0,
     heap_check=1.0,
     ping=0.5,
-    ping_limit=4.0,
     weigh=1.0,
     good_session=0.5,
     not_found_retry=1.0,
@@ -39,9 +41,26 @@ LESS_PATIENT = Patience(
     blocked_spacing=0.3,
 )
 Lines = list[str]
-starting = threading.Lock()
+Story = Callable[..., None]
+Outcomes = dict[Story, Future[None]]
 
 RENDERER, BROWSER, DRIVER = "--type=renderer", "--remote-debugging-pipe", "run-driver"
+START_LIMIT_S, END_LIMIT_S = 40.0, 10.0  # for a scraper, and all that it starts
+WAIT_LIMIT_S = 40.0  # for what a page becomes; a slow machine may need most of it
+
+
+@dataclass(frozen=True)
+class Look:
+    """A condition to wait for. Its text is what is there instead, when the wait ends."""
+
+    condition: Callable[[], Any]
+    instead: Callable[[], object]
+
+    def __call__(self) -> Any:
+        return self.condition()
+
+    def __str__(self) -> str:
+        return str(self.instead())
 
 
 class Watched:
@@ -59,23 +78,26 @@ class Watched:
             self.quotes.append(quote)
         self.now[quote.ticker] = quote
 
-    def wait_for(self, ticker: str, state: State, timeout: float = 20.0, *, reason: str = "", after: int = 0) -> Quote:
+    def wait_for(
+        self, ticker: str, state: State, timeout: float = WAIT_LIMIT_S, *, reason: str = "", after: int = 0
+    ) -> Quote:
         """The first quote in this state, with this in its reason, since `after` quotes had been emitted."""
 
         def found() -> Quote | None:
             quotes = (quote for quote in self.quotes[after:] if quote.ticker == ticker and quote.state is state)
             return next((quote for quote in quotes if reason in (quote.reason or "")), None)
 
-        quote = wait_until(found, timeout, what=f"{ticker} is {state} {reason}, not {self.now.get(ticker)}")
-        assert quote is not None
+        quote: Quote = wait_until(
+            Look(found, lambda: f"{ticker}: {state} {reason}, not {self.now.get(ticker)}"), timeout
+        )
         return quote
 
-    def wait_until_live(self, *tickers: str, timeout: float = 20.0) -> None:
+    def wait_until_live(self, *tickers: str, timeout: float = WAIT_LIMIT_S) -> None:
         def all_live() -> bool:
             quotes = [self.now.get(ticker) for ticker in tickers]
             return all(quote is not None and quote.as_of(steady_ms()).state is State.LIVE for quote in quotes)
 
-        wait_until(all_live, timeout, what=f"all live: {self.now}")
+        wait_until(Look(all_live, lambda: f"all live, not {[self.now.get(ticker) for ticker in tickers]}"), timeout)
 
     def states_since(self, count: int, ticker: str) -> set[State]:
         return {quote.state for quote in self.quotes[count:] if quote.ticker == ticker}
@@ -91,12 +113,22 @@ class Watched:
                 self.scraper.remove(Ticker(ticker))
 
     def run_in_page(self, ticker: str, script: str) -> Any:
-        """What the script gives in the ticker's page."""
+        """What the script gives in the ticker's page. Raises BrowserError if it fails there."""
         results = SimpleQueue[Any]()
         page = self.tab(ticker).page
         assert page is not None
-        self.session.loop.call(lambda: results.put(page.evaluate(script)))
-        return results.get(timeout=10)
+
+        def run() -> None:
+            try:
+                results.put(page.evaluate(script))
+            except BrowserError as error:
+                results.put(error)
+
+        self.session.loop.call(run)
+        result = results.get(timeout=20)
+        if isinstance(result, BrowserError):
+            raise result
+        return result
 
     def crash(self, ticker: str) -> None:
         """Kills the renderer that shows this ticker; the call itself never returns."""
@@ -117,13 +149,14 @@ class Watched:
 class Stories:
     """What becomes of some pages: functions that are tests, but for their fixtures.
 
-    All are told at the same time, because they wait more than they compute.
+    They are told `at_once`, because they wait more than they compute; 1: one after another, in their order.
     """
 
-    def __init__(self) -> None:
-        self.all: list[Callable[..., None]] = []
+    def __init__(self, at_once: int = 100) -> None:
+        self.all: list[Story] = []
+        self._at_once = at_once
 
-    def __call__(self, story: Callable[..., None]) -> Callable[..., None]:
+    def __call__(self, story: Story) -> Story:
         self.all.append(story)
         return story
 
@@ -132,29 +165,37 @@ class Stories:
         with ThreadPoolExecutor(len(self.all)) as pool:
             return {story: pool.submit(story, *arguments) for story in self.all}
 
+    @contextmanager
+    def telling(self, request: pytest.FixtureRequest, *arguments: Any) -> Iterator[Outcomes]:
+        """Begins those that this run of pytest selects; at the block's end all have ended."""
+        selected = self.selected(request)
+        with ThreadPoolExecutor(min(self._at_once, len(selected) + 1)) as pool:
+            yield {story: pool.submit(story, *arguments) for story in selected}
+
+    def selected(self, request: pytest.FixtureRequest) -> list[Story]:
+        """Those that a test of this run has as its parameter `story`."""
+        calls = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
+        stories = [call.params.get("story") for call in calls]
+        return [story for story in self.all if story in stories]
+
 
 @contextmanager
 def scraping(url: str, patience: Patience = LESS_PATIENT, **settings: Any) -> Iterator[Watched]:
+    """A scraper whose browser has started. At the end nothing is left of it."""
     settings.setdefault("opening_spacing", 0.05)
     watched = Watched(ScraperSettings(url, os.environ.get("PLUTO_BROWSER"), **settings), patience)
     watched.scraper.start()
     try:
+        wait_until(lambda: watched.scraper.session, START_LIMIT_S, what="its browser has started")
         yield watched
     finally:
         processes = processes_of(watched, "")
-        watched.scraper.stop(timeout=10)
-        assert watched.scraper.state is SourceState.DEAD
-        assert psutil.wait_procs(processes, timeout=3)[1] == []
+        watched.scraper.stop(timeout=END_LIMIT_S)
+        wait_until(lambda: watched.scraper.state is SourceState.DEAD, what="its thread has ended")
+        wait_until_ended(processes)
 
 
-@contextmanager
-def scraping_beside(url: str, patience: Patience = LESS_PATIENT, **settings: Any) -> Iterator[Watched]:
-    """The same beside others that start now: each sets the environment of this process, so they take turns."""
-    with ExitStack() as stack:
-        with starting:
-            watched = stack.enter_context(scraping(url, patience, **settings))
-            wait_until(lambda: watched.scraper.session, timeout=30, what="its browser has started")
-        yield watched
+scraping_beside = scraping
 
 
 @contextmanager
@@ -178,8 +219,19 @@ def is_of(process: psutil.Process, *marks: str) -> bool:
     return any(mark in part for part in command for mark in marks)
 
 
+def wait_until_ended(processes: list[psutil.Process]) -> None:
+    assert psutil.wait_procs(processes, timeout=END_LIMIT_S)[1] == []
+
+
+def send_signal(number: signal.Signals, processes: list[psutil.Process]) -> None:
+    """To those that still run."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
 def processes_of(watched: Watched, mark: str) -> list[psutil.Process]:
-    """The driver itself, the browser, or its renderers, of this scraper; all with an empty mark."""
+    """The driver itself, the browser, or its renderers, of this scraper; all with an empty mark. Parents come first."""
     driver = None if watched.scraper._driver is None else watched.scraper._driver.process
     family = [] if driver is None else [driver, *descendants(driver.pid)]
     found = [process for process in family if is_of(process, mark)]
