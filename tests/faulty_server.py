@@ -2,10 +2,13 @@
 
 Each line of standard input orders one fault:
 
-    hang 7        stops the scraper's thread for so many seconds
+    hang          stops the scraper's thread until `go on`
+    hang 7        does so for so many seconds
     hang 7 0.5    does so half a second after the next proof of a price
     die 2         ends that thread so many times in a row, by an exception that nobody foresees
-    block 3       stops the hub for so many seconds
+    block         stops the hub until `go on`
+    block 3       does so for so many seconds
+    go on         ends what `hang` or `block` stopped
     raise         fails in a callback of the hub
     end           ends the flush loop
     clock 3600    sets the time of day so many seconds ahead, for this process alone
@@ -34,6 +37,7 @@ from tradingview.patience import Patience as ScraperPatience
 from web.supervision import Patience, Supervisor
 
 true_time, true_clock = time.time, time.clock_gettime
+may_go_on = threading.Event()
 POLL_S = 0.01
 
 
@@ -78,6 +82,9 @@ class FaultySupervisor(Supervisor):
 def obey_orders(loop: Any, scraper: FaultyScraper, broadcaster: Broadcaster) -> None:
     for line in sys.stdin:
         match line.split():
+            case ("hang",):
+                assert scraper.session is not None
+                scraper.session.loop.call(stand_still)
             case "hang", seconds:
                 assert scraper.session is not None
                 scraper.session.loop.call(hang, scraper, float(seconds))
@@ -87,8 +94,12 @@ def obey_orders(loop: Any, scraper: FaultyScraper, broadcaster: Broadcaster) -> 
             case "die", times:
                 scraper.deaths_due = int(times)
                 scraper.kill_driver()
+            case ("block",):
+                loop.run_callback_threadsafe(stand_still)
             case "block", seconds:
-                loop.run_callback_threadsafe(block_the_hub, float(seconds))
+                loop.run_callback_threadsafe(time.sleep, float(seconds))
+            case "go", "on":
+                may_go_on.set()
             case "raise", *_:
                 loop.run_callback_threadsafe(fail_in_the_hub)
             case "clock", seconds:
@@ -127,8 +138,9 @@ def set_clock(ahead_s: float) -> None:
     time.time = lambda: true_time() + ahead_s
 
 
-def block_the_hub(seconds: float) -> None:
-    time.sleep(seconds)
+def stand_still() -> None:
+    may_go_on.wait()
+    may_go_on.clear()
 
 
 def fail_in_the_hub() -> None:
