@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import namedtuple
+from dataclasses import replace
 
 import psutil
 import pytest
 from prometheus_client import CollectorRegistry, ProcessCollector
 from running import PROJECT, Simulator
-from scraping import scraping
+from scraping import LESS_PATIENT, scraping
 from test_metrics import reading_of
 
 from app import assemble
@@ -50,7 +51,8 @@ def test_a_browser_that_is_too_big_is_started_anew_where_pss_is_not_told(
     monkeypatch.setattr(psutil.Process, "memory_full_info", refuse)
     monkeypatch.setattr(psutil.Process, "memory_info", lambda _: MacMemory(50_000_000, 1 << 40, 1, 1))
     caplog.set_level("INFO")
-    with scraping(simulator.url, browser_max_memory=40.0) as watched, watched.tracking("SHIBUSDT"):
+    patience = replace(LESS_PATIENT, weigh=0.2, retry_first=0.1)
+    with scraping(simulator.url, patience, browser_max_memory=40.0) as watched, watched.tracking("SHIBUSDT"):
         quote = watched.wait_for("SHIBUSDT", State.ERROR, reason="MB and is started anew")
         watched.wait_for("SHIBUSDT", State.ERROR, reason="MB and is started anew", after=len(watched.quotes))
     assert (quote.reason or "").startswith("no browser: it took ")
