@@ -160,11 +160,6 @@ class Stories:
         self.all.append(story)
         return story
 
-    def tell(self, *arguments: Any) -> dict[Callable[..., None], Future[None]]:
-        """Their outcomes, when all have ended."""
-        with ThreadPoolExecutor(len(self.all)) as pool:
-            return {story: pool.submit(story, *arguments) for story in self.all}
-
     @contextmanager
     def telling(self, request: pytest.FixtureRequest, *arguments: Any) -> Iterator[Outcomes]:
         """Begins those that this run of pytest selects; at the block's end all have ended."""
@@ -193,9 +188,6 @@ def scraping(url: str, patience: Patience = LESS_PATIENT, **settings: Any) -> It
         watched.scraper.stop(timeout=END_LIMIT_S)
         wait_until(lambda: watched.scraper.state is SourceState.DEAD, what="its thread has ended")
         wait_until_ended(processes)
-
-
-scraping_beside = scraping
 
 
 @contextmanager
