@@ -106,8 +106,7 @@ class Reader:
 
     def quote(self, ticker: Ticker) -> Quote | None:
         """The ticker's quote as it may be shown now."""
-        quote = self._mirror.get(ticker)
-        return None if quote is None else quote.as_of(steady_ms(), self.why_expired(ticker))
+        return (quote := self._mirror.get(ticker)) and quote.as_of(steady_ms(), self.why_expired(ticker))
 
     def tickers(self) -> list[Ticker]:
         """Those in Redis."""
@@ -308,10 +307,9 @@ class Reader:
 
     def _tell_expired(self) -> None:
         """Tells of prices that nobody proves any more: the store and the alerts don't judge that themselves."""
-        now = steady_ms()
         with self._lock:
             for ticker in self._tracked - self._expired:
-                if (quote := self._mirror.get(ticker)) is not None and quote.has_expired(now):
+                if (quote := self._mirror.get(ticker)) is not None and quote.has_expired(steady_ms()):
                     self._say(quote)
 
     def _say(self, quote: Quote) -> None:

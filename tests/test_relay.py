@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 from redis_server import RedisServer, with_redis
 from relays import Table, change, in_redis, owns, reading, scraping, shown, ticker_for
 from running import wait_until
-from scraping import Stories
+from scraping import Outcomes, Stories, Story
 from told import PROOF_MS, live, settings_for
 
 from broadcast import NOTHING, Since
@@ -471,11 +470,12 @@ def simulated_and_real_prices_never_share_a_redis(redis: RedisServer) -> None:
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[Callable[..., None], Future[None]]:
-    return stories.tell(tmp_path_factory.mktemp("stories"))
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
+    with stories.telling(request, tmp_path_factory.mktemp("stories")) as outcomes:
+        yield outcomes
 
 
 @pytest.mark.timeout(120)  # for the first, that has them all
 @pytest.mark.parametrize("story", stories.all, ids=lambda story: story.__name__)
-def test_stories_of_the_relay(outcomes: dict[Callable[..., None], Future[None]], story: Callable[..., None]) -> None:
+def test_stories_of_the_relay(outcomes: Outcomes, story: Story) -> None:
     outcomes[story].result()

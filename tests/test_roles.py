@@ -7,8 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +15,7 @@ import psutil
 import pytest
 from redis_server import RedisServer, redis_server
 from running import PROJECT, Pluto, Simulator, clean_environment, commands, descendants, running_pluto, wait_until
-from scraping import Stories
+from scraping import Outcomes, Stories, Story
 
 from relay.publisher import Peer, assign
 from relay.scripts import LEASES, SCRAPERS
@@ -126,12 +125,17 @@ print(*sorted({name.partition(".")[0] for name in sys.modules} & {"redis", "play
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory, simulator: Simulator) -> dict[Callable[..., None], Future[None]]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as redis:
-        return stories.tell(redis, simulator)
+def outcomes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, simulator: Simulator
+) -> Iterator[Outcomes]:
+    with (
+        redis_server(tmp_path_factory.mktemp("redis")) as redis,
+        stories.telling(request, redis, simulator) as outcomes,
+    ):
+        yield outcomes
 
 
 @pytest.mark.timeout(120)  # for the first, that has both
 @pytest.mark.parametrize("story", stories.all, ids=lambda story: story.__name__)
-def test_stories_of_roles(outcomes: dict[Callable[..., None], Future[None]], story: Callable[..., None]) -> None:
+def test_stories_of_roles(outcomes: Outcomes, story: Story) -> None:
     outcomes[story].result()

@@ -8,7 +8,6 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from pathlib import Path
@@ -20,7 +19,7 @@ from receivers import HttpReceiver, receiving
 from redis_server import RedisServer, redis_server, with_redis
 from relays import change, owns, scraping
 from running import Pluto, running_pluto, wait_until
-from scraping import Stories, warnings_of
+from scraping import Outcomes, Stories, Story, warnings_of
 from told import Told, live, settings_for
 
 import relay.alerts
@@ -438,19 +437,18 @@ def the_ledger_in_redis_keeps_what_the_one_in_a_file_keeps(redis: RedisServer) -
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[Callable[..., None], Future[None]]:
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
     """Of all stories; they reach these limits, or stay below."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(relay.alerts, "MAX_PER_TICKER", 3)
         for module in (storage.ledger, relay.ledger):
             patch.setattr(module, "MAX_RAISED", 4)
             patch.setattr(module, "MAX_UNDELIVERED", 9)
-        return stories.tell(tmp_path_factory.mktemp("stories"))
+        with stories.telling(request, tmp_path_factory.mktemp("stories")) as outcomes:
+            yield outcomes
 
 
 @pytest.mark.timeout(120)  # for the first, that has them all
 @pytest.mark.parametrize("story", stories.all, ids=lambda story: story.__name__)
-def test_stories_of_shared_alerts(
-    outcomes: dict[Callable[..., None], Future[None]], story: Callable[..., None]
-) -> None:
+def test_stories_of_shared_alerts(outcomes: Outcomes, story: Story) -> None:
     outcomes[story].result()

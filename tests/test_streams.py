@@ -14,8 +14,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import httpx
 import pytest
 import websocket
 from running import TLS, QuoteServer, quote_server, wait_until
-from scraping import Stories
+from scraping import Outcomes, Stories, Story
 from transports import CONNECT_PATH, unchunked
 
 SO_ATTACH_FILTER = 26  # Linux: a program that says which packets a socket may hear
@@ -313,12 +312,13 @@ def websocket_gets_heartbeats_when_nothing_happens() -> None:
 
 
 @pytest.fixture(scope="module")
-def outcomes(server: QuoteServer) -> dict[Callable[..., None], Future[None]]:
-    return stories.tell()
+def outcomes(request: pytest.FixtureRequest, server: QuoteServer) -> Iterator[Outcomes]:
+    with stories.telling(request) as outcomes:
+        yield outcomes
 
 
 @pytest.mark.parametrize("story", stories.all, ids=lambda story: story.__name__)
-def test_stories_of_streams(outcomes: dict[Callable[..., None], Future[None]], story: Callable[..., None]) -> None:
+def test_stories_of_streams(outcomes: Outcomes, story: Story) -> None:
     outcomes[story].result()
 
 

@@ -9,8 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from running import (
     running_program,
     wait_until,
 )
-from scraping import Stories
+from scraping import Outcomes, Stories, Story
 from told import Told, live, settings_for
 
 from app import _share as share_of
@@ -375,11 +374,12 @@ def what_workers_need_is_said(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[Callable[..., None], Future[None]]:
-    return stories.tell(tmp_path_factory.mktemp("stories"))
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
+    with stories.telling(request, tmp_path_factory.mktemp("stories")) as outcomes:
+        yield outcomes
 
 
 @pytest.mark.timeout(120)  # for the first, that has them all
 @pytest.mark.parametrize("story", stories.all, ids=lambda story: story.__name__)
-def test_stories_of_workers(outcomes: dict[Callable[..., None], Future[None]], story: Callable[..., None]) -> None:
+def test_stories_of_workers(outcomes: Outcomes, story: Story) -> None:
     outcomes[story].result()
