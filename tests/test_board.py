@@ -61,6 +61,8 @@ def test_colours_are_for_who_wants_them_and_rows_are_bounded() -> None:
     assert "\x1b[32mlive" in drawn(LIVE, plain=False)[2]
     assert "\x1b" not in "".join(drawn(LIVE, CHINESE))
     assert drawn(LIVE, CHINESE, UNKNOWN, rows=5)[-1] == "… and 1 more"
+    untracked = [Ticker(f"COIN{number}USD") for number in range(4)]
+    assert drawn(LIVE, rows=5, not_tracked=untracked)[3:] == ["COIN0USD          –           not tracked", "… and 3 more"]
     assert "No tickers" in drawn()[1]
 
 
@@ -102,4 +104,5 @@ def test_the_live_board_follows_in_place(server: QuoteServer) -> None:
         again = next(parts)
         assert "2,500.5" in again, "it comes every second, for the ages"
         assert server.server()["clients"]["board"] == 1
+        assert 'pluto_streams{transport="board"} 1.0' in server.http.get("/metrics").text
     wait_until(lambda: not any(server.server()["clients"].values()))

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import gzip
 import json
+import re
 import signal
 import socket
 import struct
@@ -522,6 +523,9 @@ def test_a_client_that_aborts_is_gone_within_a_second(server: QuoteServer, conte
     with raw_stream(server, content_type) as stream:
         stream.prices()
         wait_until(lambda: streams(server) == 1)
+        counted = re.findall(r'^pluto_streams{transport="(.*)"} 1.0$', server.http.get("/metrics").text, re.MULTILINE)
+        assert len(counted) == 1
+        assert content_type.endswith(counted[0]) or counted == ["grpc-web+proto"]
     wait_until(lambda: streams(server) == 0, 1 + BUSY_S)
     wait_until(lambda: server.descriptors() <= descriptors)
 

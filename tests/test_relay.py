@@ -19,7 +19,7 @@ from told import PROOF_MS, live, settings_for
 
 from broadcast import NOTHING, Since
 from broadcast import Table as BroadcastTable
-from quotes import Quote, RetriedTooSoon, RetryRefused, SourceBusy, State, Ticker, steady_ms
+from quotes import NO_SIGN_OF_LIFE, Quote, RetriedTooSoon, RetryRefused, SourceBusy, State, Ticker, steady_ms
 from relay.link import Link, RedisClock, RedisRefused, check_redis
 from relay.publisher import Peer, assign
 from relay.reader import Reader
@@ -389,6 +389,8 @@ def a_try_that_a_user_wants_reaches_the_owner_at_most_once_in_ten_seconds(redis:
         with pytest.raises(RetryRefused, match="TradingView blocks ETHUSD"):
             relay.retry(ETH)
         assert relay.retry(SOL) == "SOLUSD is live: its page is left as it is."
+        source.show(live(ETH, 10, proof_ms=1_000))  # nobody renews it
+        wait_until(lambda: (why := relay.why(ETH)) and (why["state"], why["reason"]) == (State.STALE, NO_SIGN_OF_LIFE))
         change(redis, How.REMOVE, BTC)
         change(redis, How.ADD, BTC)
         wait_until(lambda: redis.client.hexists(LEASES, BTC))
