@@ -62,7 +62,10 @@ def test_colours_are_for_who_wants_them_and_rows_are_bounded() -> None:
     assert "\x1b" not in "".join(drawn(LIVE, CHINESE))
     assert drawn(LIVE, CHINESE, UNKNOWN, rows=5)[-1] == "… and 1 more"
     untracked = [Ticker(f"COIN{number}USD") for number in range(4)]
-    assert drawn(LIVE, rows=5, not_tracked=untracked)[3:] == ["COIN0USD          –           not tracked", "… and 3 more"]
+    assert drawn(LIVE, rows=5, not_tracked=untracked)[3:] == [
+        "COIN0USD          –           not tracked",
+        "… and 3 more",
+    ]
     assert "No tickers" in drawn()[1]
 
 
