@@ -262,10 +262,10 @@ def a_killed_holder_loses_nothing(redis: RedisServer, source: Told) -> None:
     with two_processes(redis, receiver) as (one, two):
         alert = post(two, "100")
         source.show(live(BTC, 101))
-        wait_until(lambda: receiver.bodies, what="a first try")
+        wait_until(lambda: receiver.bodies, 20, what="a first try")
         one.process.kill()
         wait_until(lambda: is_holder(two), what="the lease moves")
-        wait_until(lambda: states(two) == ["delivered"], what="it is delivered by the other")
+        wait_until(lambda: states(two) == ["delivered"], 20, what="it is delivered by the other")
         (ring,) = raised(two)
         assert ring["alert"] == alert
         assert receiver.ids == [ring["id"]] * 2
@@ -274,16 +274,18 @@ def a_killed_holder_loses_nothing(redis: RedisServer, source: Told) -> None:
 @stories
 @with_source
 def a_stopped_holder_does_nothing(redis: RedisServer, source: Told) -> None:
-    receiver = HttpReceiver(500)
+    receiver = HttpReceiver(500, 500, 500)
     with two_processes(redis, receiver) as (one, two):
         first, second = post(two, "200"), post(two, "300")
         source.show(live(BTC, 201))
-        wait_until(lambda: [d["tries"] for ring in raised(two) for d in ring["deliveries"]] == [1], what="a try failed")
+        wait_until(lambda: [d["tries"] for ring in raised(two) for d in ring["deliveries"]] > [0], 20, what="a failure")
         one.process.send_signal(signal.SIGSTOP)
+        receiver.ways.clear()
+        failures = len(receiver.bodies)
         try:
             wait_until(lambda: is_holder(two), what="the lease moves")
             source.show(live(BTC, 301))
-            wait_until(lambda: states(two) == ["delivered"] * 2, what="it delivers what waited and what rings")
+            wait_until(lambda: states(two) == ["delivered"] * 2, 20, what="it delivers what waited and what rings")
         finally:
             one.process.send_signal(signal.SIGCONT)
         said = "this process no longer judges and delivers the alerts"
@@ -295,7 +297,7 @@ def a_stopped_holder_does_nothing(redis: RedisServer, source: Told) -> None:
         assert raised(one) == rings
         assert [ring["alert"] for ring in rings] == [second, first]
         assert states(one) == ["delivered"] * 2
-        assert Counter(receiver.ids) == {rings[0]["id"]: 1, rings[1]["id"]: 2}
+        assert Counter(receiver.ids) == {rings[0]["id"]: 1, rings[1]["id"]: failures + 1}
 
 
 # --- a Redis that was emptied -----------------------------------------------------------------------------------------
