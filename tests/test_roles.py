@@ -77,7 +77,7 @@ def tickers_move_to_another_scraper_without_a_stale_price_and_survive_a_killed_o
         running_pluto("--role", "web", PLUTO_REDIS=redis.url) as web,
         running_pluto(*options, "--tickers", ",".join(TICKERS), PLUTO_REDIS=redis.url) as both,
     ):
-        wait_until(lambda: prices(web).keys() == prices(both).keys() == set(TICKERS), 20, what="all are live")
+        wait_until(lambda: prices(web).keys() == prices(both).keys() == set(TICKERS), 40, what="all are live")
         watcher = Watcher(web)
         (first,) = scrapers(redis)
         wait_until(lambda: why(web)["scraper"] == first, what="the one that serves knows who scrapes")
