@@ -38,7 +38,7 @@ from quotes import Ticker
 from web.limits import limit_of
 
 BTC = Ticker("BTCUSD")
-REPLACED_LIMIT_S = 20.0
+REPLACED_LIMIT_S = 40.0  # on a slow machine
 
 
 class Stream:
@@ -329,7 +329,7 @@ def a_closed_terminal_ends_all_although_a_hangup_replaces_workers(redis: RedisSe
         assert pluto.stdout.readline().startswith(b"Pluto ")
         processes = descendants(pluto.pid)
         os.close(ours)
-        assert pluto.wait(5) == 0
+        assert pluto.wait(20) == 0
     assert alive(processes) == []
 
 
