@@ -213,7 +213,7 @@ def watch() -> Iterator[Watch]:
                 simulator.fault(line.ticker, line.fault)
         watch.struck_at = time.monotonic()
         time.sleep(WATCH_S)
-        wait_until(watch.have_returned, RETURN_S, what=f"those that became stale are live again: {watch.told}")
+        wait_until(watch.have_returned, RETURN_S, what="those that became stale are live again")
         wait_until(lambda: simulator.pages()["upgrades"]["BINANCE:NEARUSD"] > 1, what="a socket has expired")
         watch.has_ended = True
         reader.join(10)  # before the truth is asked for: it must know all that was told
