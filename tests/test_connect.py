@@ -649,7 +649,7 @@ def test_a_slow_client_gets_whole_messages_and_ends_up_right(content_type: str) 
     tickers = [f"SLOW{number}USD" for number in range(100)]
     long = "0" * 500  # digits that fill the client's socket soon
     with quote_server() as server:
-        server.track(*tickers)
+        server.http.put("/api/watchlist", json={"tickers": tickers}).raise_for_status()
         with raw_stream(server, content_type) as stream:
             rounds = 0
             while not server.server()["counters"].get("lagging"):

@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from running import PROJECT, Pluto, QuoteServer, quote_server, wait_until
 from test_live import tracked
-from test_streams import raw_stream
+from test_streams import raw_stream, track_only
 
 from app import assemble
 from broadcast import Histogram
@@ -214,7 +214,7 @@ def test_a_histogram_counts_at_its_bounds_and_beyond_them() -> None:
 
 def test_a_client_that_lagged_is_timed_until_it_has_caught_up(server: QuoteServer) -> None:
     coins = [f"COIN{number}USD" for number in range(200)]
-    server.track(*coins)
+    track_only(server, coins)
     with raw_stream(server, buffer=4096) as slow:
         slow.read_until(lambda: slow.last_id)
 
@@ -230,7 +230,7 @@ def test_a_client_that_lagged_is_timed_until_it_has_caught_up(server: QuoteServe
         wait_until(lambda: read(server).value("pluto_lag_duration_seconds_count") > before)
         assert 0 < read(server).value("pluto_lag_duration_seconds_sum") < 20
         assert read(server).value("pluto_streams_lagging") == 0
-    server.untrack(*coins)
+    track_only(server, ["BTCUSD"])
 
 
 def test_a_real_page_s_prices_are_timed(pluto: Pluto) -> None:
