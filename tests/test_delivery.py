@@ -63,7 +63,7 @@ def ring(run: Session, price: str = "101", **fields: Any) -> None:
 
 
 def wait_for_states(run: Session, *states: str) -> list[dict[str, Any]]:
-    wait_until(lambda: tuple(delivery["state"] for delivery in deliveries(run)) == states, what=f"{states}")
+    wait_until(lambda: tuple(delivery["state"] for delivery in deliveries(run)) == states, 20, what=f"{states}")
     return deliveries(run)
 
 

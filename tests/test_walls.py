@@ -157,6 +157,7 @@ WALLS = {  # a ticker each: its fault, the reason, and how many page loads it ma
     "MANAUSD": ("socket_forbidden", "TradingView refuses the page's quote socket (HTTP 403)", 1),
 }
 MAX_SOCKETS = 3
+STARTING_S = 40.0  # for a browser and its first page, on a slow machine
 HALF = 0.5  # of the product's own times
 WATCHED_S = 18.0  # a page that goes on has opened its socket more often than MAX_SOCKETS by then: every 5 s
 
@@ -205,7 +206,7 @@ def walling(simulator: Simulator, request: pytest.FixtureRequest) -> Iterator[Fu
         watched.tracking("BTCUSD"),
         ThreadPoolExecutor(1) as thread,
     ):
-        watched.wait_until_live("BTCUSD")
+        watched.wait_until_live("BTCUSD", timeout=STARTING_S)
         yield thread.submit(watch_walls, watched, simulator)
 
 
@@ -330,7 +331,7 @@ def test_in_windows_pluto_goes_on_when_a_check_is_solved_or_a_walls_time_has_com
         scraping(simulator.url, patience, headed=True, challenges=challenges) as watched,
         watched.tracking("SOLUSD", "ADAUSD"),
     ):
-        watched.wait_for("SOLUSD", State.BLOCKED, reason="TradingView refuses (HTTP 403)")
+        watched.wait_for("SOLUSD", State.BLOCKED, STARTING_S, reason="TradingView refuses (HTTP 403)")
         watched.wait_for("ADAUSD", State.BLOCKED, reason="Just a moment")
         page = watched.tab("SOLUSD").page
         assert page is not None
@@ -362,7 +363,7 @@ def regional(simulator: Simulator) -> Iterator[Watched]:
 def test_a_regions_host_is_followed(regional: Watched, simulator: Simulator) -> None:
     simulator.fault("DASHUSD", "region_in")
     with regional.tracking("DASHUSD"):
-        regional.wait_until_live("DASHUSD")
+        regional.wait_until_live("DASHUSD", timeout=STARTING_S)
         assert regional.run_in_page("DASHUSD", "() => location.hostname") == "in.localhost"
     simulator.clear("DASHUSD")
 
@@ -384,7 +385,7 @@ def test_one_ticker_asks_for_all_while_none_gets_through(simulator: Simulator) -
         return {ticker: counted.get(f"BINANCE:{ticker}", 0) for ticker in (*tickers, late)}
 
     with scraping(simulator.url, patience) as watched, watched.tracking(*tickers):
-        wait_until(lambda: all_but_the_asker_wait(watched), 20, what="no page that was opened before is under way")
+        wait_until(lambda: all_but_the_asker_wait(watched), STARTING_S, what="no earlier page is under way")
         before = loads()
         with watched.tracking(late):
             held = watched.wait_for(late, State.BLOCKED, reason="asks for all tickers")
