@@ -1,6 +1,7 @@
 """The simulator does what `tradingview.md` says of the real page, in a real Chromium and on a bare socket.
 
-Owns its own simulators and browser (both light), waits on conditions, and never looks inside the process.
+Owns its own simulators (mostly light), waits on conditions, and never looks inside the process. What waits most of the
+time, and needs no page, is a story: all are told by threads, while the other tests go on in the browser.
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ import socket
 import statistics
 import struct
 import subprocess
-import sys
 import time
 import zipfile
 from bisect import bisect
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from itertools import islice, pairwise, takewhile
 from pathlib import Path
@@ -31,14 +31,39 @@ from urllib.parse import quote, urlsplit
 import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, WebSocket
+from running import running_program
+from scraping import Stories
 
 import simulator
 from simulator.paces import real_pace
 from simulator.symbols import find_symbol
 
+stories = Stories()  # told by `outcomes`
 PROJECT = Path(__file__).resolve().parent.parent
 PRICE = ".js-symbol-header-ticker .js-symbol-last"
 READY = ".quote-ticker-inited"
+SPY = """
+  window.closeCodes = [];  // how it closed its sockets
+  window.paths = [];  // of the sockets it opened
+  window.longest = 0;  // task, in ms
+  window.first = {};  // when its header and its first price came, and how complete the document was then
+  {
+    const wait = setTimeout;
+    window.setTimeout = (call, ms) => wait(call, ms < 1000 ? ms : ms / 20);
+    window.WebSocket = class extends WebSocket {
+      constructor(url) { super(url); paths.push(new URL(url).pathname); }
+      close(code) { closeCodes.push(code); super.close(code); }
+    };
+    new PerformanceObserver((list) => {
+      longest = Math.max(longest, ...list.getEntries().map((each) => each.duration));
+    }).observe({ entryTypes: ["longtask"] });
+    new MutationObserver(() => {
+      const parts = { header: ".js-symbol-header-ticker", price: ".quote-ticker-inited:not(.i-hidden)" };
+      for (const [part, selector] of Object.entries(parts)) {
+        if (document.querySelector(selector)) first[part] ??= { at: performance.now(), document: document.readyState };
+      }
+    }).observe(document, { subtree: true, childList: true, attributeFilter: ["class"] });
+  }"""
 EMPTY_PRICE = '<span translate="no" class="last-KLji300y js-symbol-last" data-qa-id="symbol-last-value"></span>'
 
 
@@ -95,14 +120,10 @@ class Simulation:
 
 @contextmanager
 def simulation(*options: str) -> Iterator[Simulation]:
-    command = [sys.executable, "-m", "simulator", "--port", "0", "--until-stdin-closes", *options]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with running_program("-m", "simulator", "--port", "0", "--until-stdin-closes", *options) as process:
         running = Simulation(process)
         with running.client:
             yield running
-        process.terminate()
 
 
 def recording(name: str) -> Path:
@@ -158,6 +179,11 @@ class QuoteClient:
     def subscribe(self, *names: str, session: str = "qs_test") -> None:
         self.say("quote_create_session", session)
         self.say("quote_add_symbols", session, *names)
+
+    def until_all_is_read(self) -> str:
+        """What is heard until the simulator has read everything said so far."""
+        self.subscribe("BINANCE:NOPEUSD", session="qs_end")
+        return "".join(takewhile(lambda payload: "NOPEUSD" not in payload, self.payloads()))
 
     def payloads(self) -> Iterator[str]:
         """Every payload until the server closes; `messages` keeps how they came."""
@@ -228,27 +254,53 @@ def shared_tab(thrifty: BrowserContext) -> Iterator[Page]:
 
 @pytest.fixture
 def tab(shared_tab: Page) -> Iterator[Page]:
-    """A blank page."""
+    """It shows what the test before left, at rest."""
     yield shared_tab
-    shared_tab.goto("about:blank")
     shared_tab.context.clear_cookies()
 
 
+@pytest.fixture(scope="module")
+def spied_tab(thrifty: BrowserContext) -> Iterator[Page]:
+    """Another one. Its pages' waits of a second and more are a twentieth as long."""
+    tab = thrifty.new_page()
+    tab.add_init_script(SPY)
+    yield tab
+    tab.close()
+
+
+@pytest.fixture(scope="module")
+def outcomes(tradingview: Simulation) -> Iterator[dict[Callable[..., None], Future[None]]]:
+    """Of the stories, which begin now."""
+    with ThreadPoolExecutor(len(stories.all)) as pool:
+        yield {story: pool.submit(story, tradingview) for story in stories.all}
+
+
+@pytest.fixture(scope="module")
+def replays(request: pytest.FixtureRequest) -> None:
+    """Of recordings, begin now if these are here."""
+    for name in ("changes", "juniper"):
+        with suppress(pytest.skip.Exception):
+            request.getfixturevalue(name)
+
+
 def open_symbol(tab: Page, tradingview: Simulation, ticker: str, ready: str = READY) -> None:
-    tab.goto(f"{tradingview.url}/symbols/{ticker}/?exchange=BINANCE", wait_until="commit")
-    tab.wait_for_selector(ready, timeout=5000)
+    tab.goto(address(tradingview, ticker), wait_until="commit")
+    tab.wait_for_selector(ready)
 
 
-def hurry(tab: Page) -> None:
-    """The page's 5 s and 20 s pass in 0.25 s and 1 s; `closeCodes` tells how it closed its sockets."""
-    tab.add_init_script(
-        """{
-          const [wait, close] = [setTimeout, WebSocket.prototype.close];
-          window.setTimeout = (call, ms) => wait(call, ms < 5000 ? ms : ms / 20);
-          window.closeCodes = [];
-          WebSocket.prototype.close = function (code) { closeCodes.push(code); close.call(this, code); };
-        }"""
-    )
+def address(tradingview: Simulation, ticker: str) -> str:
+    return f"{tradingview.url}/symbols/{ticker}/?exchange=BINANCE"
+
+
+def show_symbol(tab: Page, tradingview: Simulation, ticker: str) -> None:
+    """Opens its page unless the test before left it in the tab."""
+    if tab.url != address(tradingview, ticker):
+        open_symbol(tab, tradingview, ticker)
+
+
+def assert_in_time(seconds: float, due: float) -> None:
+    """Hardly sooner: a timer counts from its loop's last look at the clock. How much later is the machine's affair."""
+    assert due - 0.5 <= seconds < due + 3
 
 
 def shown(tab: Page) -> str:
@@ -256,17 +308,19 @@ def shown(tab: Page) -> str:
 
 
 def wait_until_shown(tab: Page, text: str) -> None:
-    tab.wait_for_function(f"document.querySelector({PRICE!r})?.textContent === {text!r}", timeout=5000)
+    tab.wait_for_function(f"document.querySelector({PRICE!r})?.textContent === {text!r}")
 
 
 def record_texts(tab: Page) -> None:
-    """From now on, `window.texts` holds each text the price element gets, with its time."""
+    """From now on, `texts` holds each text the price element gets, with its time and the class of its changed part."""
     tab.evaluate(
         """(selector) => {
           window.texts = [];
+          window.recorder?.disconnect();
           const element = document.querySelector(selector);
-          const look = () => window.texts.push([element.textContent, performance.now()]);
-          new MutationObserver(look).observe(element, {childList: true, characterData: true, subtree: true});
+          const name = () => element.querySelector("span").className;
+          window.recorder = new MutationObserver(() => texts.push([element.textContent, performance.now(), name()]));
+          recorder.observe(element, { childList: true });
         }""",
         PRICE,
     )
@@ -279,7 +333,7 @@ def record_texts(tab: Page) -> None:
 def test_a_signal_ends_it_with_exit_code_0(end: signal.Signals) -> None:
     with simulation() as running:
         running.process.send_signal(end)
-        assert running.process.wait(3) == 0
+        assert running.process.wait(20) == 0
 
 
 def test_the_end_of_standard_input_ends_it_while_a_socket_is_open() -> None:
@@ -288,16 +342,21 @@ def test_the_end_of_standard_input_ends_it_while_a_socket_is_open() -> None:
         next(client.quotes())
         assert running.process.stdin is not None
         running.process.stdin.close()
-        assert running.process.wait(3) == 0
+        assert running.process.wait(20) == 0
 
 
-def test_a_taken_port_is_one_sentence_and_exit_code_1(tradingview: Simulation) -> None:
+def assert_refused(told: str, path: Path, *options: str) -> None:
+    """Its start ends with exit code 1 and this alone. The path is for a file of it."""
+    with running_program("-m", "simulator", *options, log=str(path)) as process:
+        assert process.stdout is not None
+        assert (process.wait(20), process.stdout.read()) == (1, "")
+    assert re.fullmatch(told, path.read_text())
+
+
+def test_a_taken_port_is_one_sentence_and_exit_code_1(tradingview: Simulation, tmp_path: Path) -> None:
     port = str(urlsplit(tradingview.url).port)
-    command = [sys.executable, "-m", "simulator", "--port", port]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=5)
-    assert ended.returncode == 1
-    assert ended.stdout == ""
-    assert re.fullmatch(rf"simulator: can't listen on 127.0.0.1:{port}: .*\n", ended.stderr)
+    told = rf"simulator: can't listen on 127.0.0.1:{port}: .*\n"
+    assert_refused(told, tmp_path / "errors", "--port", port)
 
 
 def test_a_fault_can_be_every_tickers_from_the_start() -> None:
@@ -372,55 +431,6 @@ def test_an_unknown_symbol_gets_the_real_404_page(tradingview: Simulation, path:
     assert 'class="tv-http-error-page__title"' in answer.text
 
 
-def test_what_the_price_element_shows_is_true_and_painted_at_most_every_125_ms(
-    tradingview: Simulation, tab: Page
-) -> None:
-    open_symbol(tab, tradingview, "BTCUSD")
-    record_texts(tab)
-    tab.wait_for_function("window.texts.length >= 8", timeout=5000)
-    texts: list[tuple[str, float]] = tab.evaluate("window.texts")
-    truth = tradingview.truth("BTCUSD")
-    assert all("," in text and text.replace(",", "") in truth for text, _ in texts)
-    times = sorted({moment for _, moment in texts})
-    assert min(later - sooner for sooner, later in pairwise(times)) > 100
-
-
-def test_the_price_is_in_parts_and_the_header_tells_the_rest(tradingview: Simulation, tab: Page) -> None:
-    tradingview.post("/price/DOGEUSD/0.15842")
-    open_symbol(tab, tradingview, "DOGEUSD")
-    tradingview.post("/price/DOGEUSD/0.15839")
-    wait_until_shown(tab, "0.15839")
-    parts = tab.eval_on_selector(PRICE, "e => [...e.childNodes].map(n => [n.nodeName, n.textContent])")
-    assert parts == [["#text", "0.158"], ["SPAN", "3"], ["SUP", "9"]]
-    assert tab.get_attribute(f"{PRICE} span", "class") == "falling-KLji300y"
-    tab.wait_for_selector(f"{PRICE} span[class='']", state="attached", timeout=2000)
-    assert re.fullmatch(r"[+−]\d\.\d\d%", tab.text_content("span.js-symbol-change-pt") or "")
-    assert tab.text_content("[data-qa-id=symbol-currency]") == "USD"
-    assert tab.text_content(".js-symbol-session-status") == "Market open"
-    assert tab.query_selector(".js-data-mode.tv-data-mode--realtime")
-
-
-def test_decoys_show_other_prices_while_the_page_lives(tradingview: Simulation, tab: Page) -> None:
-    open_symbol(tab, tradingview, "SOLUSD")
-    filled = "[...document.querySelectorAll('.js-symbol-last')].every(e => e.textContent)"
-    tab.wait_for_function(filled, timeout=5000)
-    texts = tab.eval_on_selector_all(".js-symbol-last", "all => all.map(e => e.textContent)")
-    assert len(texts) == 8
-    assert texts[0].replace(",", "") in tradingview.truth("BTCUSD?exchange=BITSTAMP")
-    assert texts[7] == "3.77\u2006T"
-
-
-def test_an_equal_price_changes_nothing_in_the_page(tradingview: Simulation, tab: Page) -> None:
-    tradingview.post("/price/PEPEUSD/0.00000812")
-    open_symbol(tab, tradingview, "PEPEUSD")
-    wait_until_shown(tab, "0.00000812")
-    record_texts(tab)
-    tradingview.post("/price/PEPEUSD/0.00000812")
-    tradingview.post("/price/PEPEUSD/0.00000813")
-    wait_until_shown(tab, "0.00000813")
-    assert {text for text, _ in tab.evaluate("window.texts")} == {"0.00000813"}
-
-
 class SocketLog:
     """What a tab's quote sockets say and hear, as (is it sent, payload)."""
 
@@ -445,6 +455,10 @@ class SocketLog:
         sent = [json.loads(payload) for is_sent, payload in self.entries if is_sent and payload.startswith("{")]
         return [(order["m"], order["p"]) for order in sent]
 
+    def sessions_told(self, order: str, since: int) -> set[str]:
+        """Those that this order was for, after so many orders."""
+        return {names[0] for name, names in self.orders()[since:] if name == order}
+
     def quotes(self) -> list[tuple[str, dict[str, Any]]]:
         """Session and quote part of each qsd."""
         heard = [json.loads(payload) for is_sent, payload in self.entries if not is_sent and '"m":"qsd"' in payload]
@@ -457,6 +471,20 @@ class SocketLog:
             for session, part in self.quotes()
             if symbol in part["n"] and part["v"].get("lp") is not None
         ]
+
+    def until_silent(self, symbol: str, call: Callable[[], object]) -> None:
+        """Until two heartbeats after the call, nothing of the symbol has come: the server has read all orders then."""
+
+        def is_silent() -> bool:
+            since = len(self.entries)
+            call()
+            self.until(lambda: self.beats(since) >= 4)  # the page says each again
+            return not any(symbol in payload for is_sent, payload in self.entries[since:] if not is_sent)
+
+        eventually(is_silent)
+
+    def beats(self, since: int) -> int:
+        return sum(payload.startswith("~h~") for _, payload in self.entries[since:])
 
     def until(self, condition: Callable[[], bool], seconds: float = 20) -> None:
         def holds() -> bool:
@@ -474,13 +502,22 @@ def log(tab: Page) -> Iterator[SocketLog]:
     log.close()
 
 
+@pytest.fixture
+def spied_log(spied_tab: Page) -> Iterator[SocketLog]:
+    log = SocketLog(spied_tab)
+    yield log
+    log.close()
+
+
 def spec(symbol: str, **keys: str) -> str:
     """As the page writes it: spec("BINANCE:BTCUSD", currency_id="USD")."""
     named = {name.replace("_", "-"): value for name, value in keys.items()}
     return "=" + json.dumps({"adjustment": "splits", **named, "symbol": symbol}, separators=(",", ":"))
 
 
-def test_the_page_has_several_sessions_for_its_symbol(tradingview: Simulation, tab: Page, log: SocketLog) -> None:
+@pytest.mark.usefixtures("outcomes", "replays")  # they go on meanwhile
+def test_the_page_has_several_sessions(tradingview: Simulation, tab: Page, log: SocketLog) -> None:
+    tradingview.post("/rate/AAPL/100?exchange=NASDAQ")
     open_symbol(tab, tradingview, "BTCUSDT")
     own = "BINANCE:BTCUSDT"
     full = {spec(own, currency_id="XTVCUSDT", session="regular"), spec(own), own}
@@ -489,46 +526,85 @@ def test_the_page_has_several_sessions_for_its_symbol(tradingview: Simulation, t
         return {name for session, name, _ in log.prices(own) if session.startswith(beginning)}
 
     log.until(lambda: names("qs_multiplexer_full") == full)
-    assert names("qs_multiplexer_simple") == {own}
-    assert any(is_sent and payload == "~h~1" for is_sent, payload in log.entries)
-    snapshots = [part["v"] for session, part in log.quotes() if session.startswith("qs_snapshoter")]
-    assert all("lp_time" not in values for values in snapshots)
-    assert sum("pricescale" in values for values in snapshots) == 4
+    log.until(lambda: names("qs_multiplexer_simple") == {own})
+    log.until(lambda: (True, "~h~1") in log.entries)
     fast = [(names[0], set(names[1:])) for order, names in log.orders() if order == "quote_fast_symbols"]
     assert fast[-1][0].startswith("qs_multiplexer_full")
     assert fast[-1][1] == full
+    assert_asked_for_once(log, own)
+    assert_hibernated_at_its_beginning(tradingview, log)
 
 
-def test_what_is_asked_for_once_is_removed_when_it_has_come(tradingview: Simulation, tab: Page, log: SocketLog) -> None:
-    tradingview.post("/rate/AAPL/100?exchange=NASDAQ")
-    open_symbol(tab, tradingview, "TRXUSD")
+def assert_asked_for_once(log: SocketLog, own: str) -> None:
+    """The snapshots' symbols are removed when they have come."""
 
     def removed() -> set[str]:
         return {names[1] for order, names in log.orders() if order == "quote_remove_symbols"}
 
-    log.until(lambda: {"NASDAQ:AAPL", "BINANCE:TRXUSD"} <= removed())
-    tab.wait_for_timeout(300)
-    once = log.prices("NASDAQ:AAPL")
-    tab.wait_for_timeout(300)
-    assert log.prices("NASDAQ:AAPL") == once
-    assert log.prices("BINANCE:TRXUSD")[-1][0].startswith("qs_multiplexer")
+    log.until(lambda: {"NASDAQ:AAPL", own} <= removed())
+    snapshots = [part["v"] for session, part in log.quotes() if session.startswith("qs_snapshoter")]
+    assert all("lp_time" not in values for values in snapshots)
+    assert sum("pricescale" in values for values in snapshots) == 4
+    log.until_silent("NASDAQ:AAPL", lambda: None)
+    assert log.prices(own)[-1][0].startswith("qs_multiplexer")
 
 
-def test_a_session_in_which_nothing_is_fast_is_hibernated_at_its_beginning(
-    tradingview: Simulation, tab: Page, log: SocketLog
-) -> None:
-    open_symbol(tab, tradingview, "BCHUSD")
+def assert_hibernated_at_its_beginning(tradingview: Simulation, log: SocketLog) -> None:
+    """The session in which nothing is fast; and it is told prices all the same."""
     orders = [(order, names[0][:17]) for order, names in log.orders() if names[0].startswith("qs_multiplexer_si")]
     assert [order for order, _ in orders[:3]] == ["quote_create_session", "quote_hibernate_all", "quote_add_symbols"]
-    count = len(log.prices("BITSTAMP:ETHUSD"))
-    log.until(lambda: len(log.prices("BITSTAMP:ETHUSD")) > count)
+    tradingview.post("/price/ETHUSD/2345.67?exchange=BITSTAMP")
+    log.until(lambda: any(price == 2345.67 for *_, price in log.prices("BITSTAMP:ETHUSD")))
 
 
-def test_a_closed_page_is_counted_out(tradingview: Simulation, own_tab: Page) -> None:
-    open_symbol(own_tab, tradingview, "LTCUSD")
-    assert tradingview.sockets("BINANCE:LTCUSD") == 1
-    own_tab.close()
-    eventually(lambda: tradingview.sockets("BINANCE:LTCUSD") == 0)
+def test_what_the_price_element_shows_is_true_and_painted_at_most_every_125_ms(
+    tradingview: Simulation, tab: Page
+) -> None:
+    show_symbol(tab, tradingview, "BTCUSDT")
+    record_texts(tab)
+    tab.wait_for_function("texts.length >= 8")
+    texts: list[tuple[str, float, str]] = tab.evaluate("texts")
+    truth = tradingview.truth("BTCUSDT")
+    assert all("," in text and text.replace(",", "") in truth for text, *_ in texts)
+    assert min(later - sooner for (_, sooner, _), (_, later, _) in pairwise(texts)) > 100
+
+
+def test_the_price_is_in_parts_and_the_header_tells_the_rest(tradingview: Simulation, tab: Page) -> None:
+    tradingview.post("/price/DOGEUSD/0.15842")
+    show_symbol(tab, tradingview, "DOGEUSD")
+    wait_until_shown(tab, "0.15842")
+    record_texts(tab)
+    tradingview.post("/price/DOGEUSD/0.15839")
+    wait_until_shown(tab, "0.15839")
+    parts = tab.eval_on_selector(PRICE, "e => [...e.childNodes].map(n => [n.nodeName, n.textContent])")
+    assert parts == [["#text", "0.158"], ["SPAN", "3"], ["SUP", "9"]]
+    assert [(text, name) for text, _, name in tab.evaluate("texts")] == [("0.15839", "falling-KLji300y")]
+    tab.wait_for_selector(f"{PRICE} span[class='']", state="attached")
+    assert re.fullmatch(r"[+−]\d\.\d\d%", tab.text_content("span.js-symbol-change-pt") or "")
+    assert tab.text_content("[data-qa-id=symbol-currency]") == "USD"
+    assert tab.text_content(".js-symbol-session-status") == "Market open"
+    assert tab.query_selector(".js-data-mode.tv-data-mode--realtime")
+
+
+def test_an_equal_price_changes_nothing_in_the_page(tradingview: Simulation, tab: Page) -> None:
+    tradingview.post("/price/DOGEUSD/0.15839")
+    show_symbol(tab, tradingview, "DOGEUSD")
+    wait_until_shown(tab, "0.15839")
+    record_texts(tab)
+    tradingview.post("/price/DOGEUSD/0.15839")
+    tradingview.post("/price/DOGEUSD/0.15840")
+    wait_until_shown(tab, "0.15840")
+    assert {text for text, *_ in tab.evaluate("texts")} == {"0.15840"}
+
+
+def test_decoys_show_other_prices_while_the_page_lives(tradingview: Simulation, tab: Page) -> None:
+    show_symbol(tab, tradingview, "DOGEUSD")
+    filled = "[...document.querySelectorAll('.js-symbol-last')].every(e => e.textContent)"
+    tab.wait_for_function(filled)
+    texts = tab.eval_on_selector_all(".js-symbol-last", "all => all.map(e => e.textContent)")
+    assert len(texts) == 8
+    assert texts[0].replace(",", "") in tradingview.truth("BTCUSD?exchange=BITSTAMP")
+    assert texts[7] == "3.77\u2006T"
 
 
 def test_a_page_weighs_what_was_asked_for() -> None:
@@ -551,7 +627,8 @@ def test_a_light_page_has_neither_assets_nor_an_ad(tradingview: Simulation) -> N
 # ---- The socket ------------------------------------------------------------------------------------
 
 
-def test_a_quote_comes_whole_and_then_in_parts_that_merge_to_the_truth(tradingview: Simulation) -> None:
+@stories
+def a_quote_comes_whole_and_then_in_parts_that_merge_to_the_truth(tradingview: Simulation) -> None:
     tradingview.post("/rate/ETHUSDT/200")
     with QuoteClient(tradingview.url) as client:
         client.subscribe("BINANCE:ETHUSDT")
@@ -629,6 +706,14 @@ SILENCES: list[tuple[bool, list[tuple[str, ...]]]] = [
     (False, [("quote_hibernate_all", "qs_test")]),
     (True, [("quote_fast_symbols", "qs_test", "BINANCE:COMPUSD"), ("quote_hibernate_all", "qs_test")]),
     (True, [("quote_hibernate_all", "qs_test"), ("quote_fast_symbols", "qs_test", "BINANCE:COMPUSD")]),
+    (
+        False,
+        [
+            ("quote_fast_symbols", "qs_test", "BINANCE:COMPUSD"),
+            ("quote_fast_symbols", "qs_test"),
+            ("quote_hibernate_all", "qs_test"),
+        ],
+    ),
     (True, [("quote_hibernate_all", "qs_other")]),
     (False, [("quote_remove_symbols", "qs_test", "BINANCE:COMPUSD")]),
     (False, [("quote_delete_session", "qs_test")]),
@@ -643,18 +728,14 @@ def test_what_silences_a_session(tradingview: Simulation) -> None:
             client.subscribe("BINANCE:COMPUSD")
             for order in orders:
                 client.say(*order)
-        for client in clients:
-            client.beats(2)
+            client.until_all_is_read()
         tradingview.post("/price/COMPUSD/45.67")
-        for client, (hears, _) in sorted(zip(clients, SILENCES, strict=True), key=lambda each: not each[1][0]):
-            if hears:
-                assert any("45.67" in payload for payload in islice(client.payloads(), 100))
-            else:  # the others have heard it
-                client.subscribe("BINANCE:NOPEUSD", session="qs_end")
-                assert "45.67" not in "".join(takewhile(lambda payload: "NOPEUSD" not in payload, client.payloads()))
+        for client, (hears, orders) in zip(clients, SILENCES, strict=True):
+            assert ("45.67" in client.until_all_is_read()) is hears, orders
 
 
-def test_heartbeats_go_on_in_a_quiet_market(tradingview: Simulation) -> None:
+@stories
+def heartbeats_go_on_in_a_quiet_market(tradingview: Simulation) -> None:
     tradingview.post("/rate/XRPUSD/0")
     with QuoteClient(tradingview.url) as client:
         client.subscribe("BINANCE:XRPUSD")
@@ -684,9 +765,11 @@ def test_nonsense_on_a_socket_ends_that_socket_alone(tradingview: Simulation) ->
     assert tradingview.get("/pages").status_code == 200
 
 
-def test_the_same_seed_gives_the_same_prices_whoever_else_is_open() -> None:
+@stories
+def the_same_seed_gives_the_same_prices_whoever_else_is_open(_: Simulation) -> None:
     def prices(seed: str, *names: str) -> list[str]:
-        with simulation("--seed", seed, "--rate", "1000") as running, QuoteClient(running.url) as client:
+        options = ("--weight", "0", "--seed", seed, "--rate", "1000")
+        with simulation(*options) as running, QuoteClient(running.url) as client:
             client.subscribe(*names)
             eventually(lambda: len(running.truth("SHIBUSDT")) > 50)
             return running.truth("SHIBUSDT")[:50]
@@ -729,7 +812,8 @@ def test_a_number_is_sent_digit_by_digit(tradingview: Simulation, number: str, p
     assert tradingview.truth("AVAXUSDC")[-1] == price
 
 
-def test_fields_take_the_place_of_the_quotes_own(tradingview: Simulation) -> None:
+@stories
+def fields_take_the_place_of_the_quotes_own(tradingview: Simulation) -> None:
     with tradingview.listen("UNIUSDC") as client:
         client.subscribe("BINANCE:UNIUSDC")
         assert next(client.quotes())["v"]["update_mode"] == "streaming"
@@ -743,7 +827,8 @@ def test_fields_take_the_place_of_the_quotes_own(tradingview: Simulation) -> Non
         assert "lp_time" in next(client.quotes())["v"]
 
 
-def test_a_set_price_stays(tradingview: Simulation) -> None:
+@stories
+def a_set_price_stays(tradingview: Simulation) -> None:
     with QuoteClient(tradingview.url) as client:
         client.subscribe("BINANCE:BNBUSD")
         next(client.quotes())
@@ -778,7 +863,8 @@ def test_pages_that_are_refused(tradingview: Simulation, fault: str, status: int
     assert EMPTY_PRICE in tradingview.html("ADAUSD")
 
 
-def test_hangs(tradingview: Simulation) -> None:
+@stories
+def hangs(tradingview: Simulation) -> None:
     tradingview.post("/fault/DOTUSD/hangs")
     with pytest.raises(httpx.ReadTimeout):
         tradingview.client.get("/symbols/DOTUSD/", timeout=0.3)
@@ -796,11 +882,9 @@ def test_redirects_away(tradingview: Simulation) -> None:
     tradingview.heal("DOTUSD")
 
 
-def test_wrong_symbol(tradingview: Simulation, tab: Page) -> None:
+def test_wrong_symbol(tradingview: Simulation) -> None:
     tradingview.post("/fault/AVAXUSD/wrong_symbol")
-    open_symbol(tab, tradingview, "AVAXUSD")
-    assert tab.evaluate("initData.symbolInfo.resolved_symbol") == "COINBASE:AVAXUSD"
-    assert shown(tab) in tradingview.truth("AVAXUSD?exchange=COINBASE")
+    assert '"resolved_symbol": "COINBASE:AVAXUSD"' in tradingview.html("AVAXUSD")
     tradingview.heal("AVAXUSD")
 
 
@@ -835,41 +919,40 @@ def test_socket_closed(tradingview: Simulation) -> None:
         assert accepted.status == 101
 
 
-def test_socket_dropped_and_the_page_reopens_it(tradingview: Simulation, own_tab: Page) -> None:
-    hurry(own_tab)
-    open_symbol(own_tab, tradingview, "TRXUSD")
-    own_tab.evaluate(
+def test_socket_dropped_and_the_page_reopens_it(tradingview: Simulation, spied_tab: Page) -> None:
+    open_symbol(spied_tab, tradingview, "TRXUSD")
+    spied_tab.evaluate(
         """() => {
           window.modes = "";
           const mode = document.querySelector(".js-data-mode");
           new MutationObserver(() => (modes += mode.className)).observe(mode, { attributes: true });
         }"""
     )
-    with own_tab.expect_websocket(timeout=5000) as reopened:
+    with spied_tab.expect_websocket() as reopened:
         assert not tradingview.post("/fault/TRXUSD/socket_dropped")["lasts"]
-    own_tab.wait_for_function("modes.includes('tv-data-mode--connecting')", timeout=5000)
+    spied_tab.wait_for_function("modes.includes('tv-data-mode--connecting')")
     assert "socket.io" in reopened.value.url
-    own_tab.wait_for_selector(".tv-data-mode--realtime", state="attached", timeout=5000)
+    spied_tab.wait_for_selector(".tv-data-mode--realtime", state="attached")
     assert tradingview.sockets("BINANCE:TRXUSD") == 1
 
 
-def test_socket_silent_until_the_page_gives_up(tradingview: Simulation, own_tab: Page) -> None:
-    hurry(own_tab)
-    open_symbol(own_tab, tradingview, "XLMUSD")
+def test_socket_silent_until_the_page_gives_up(tradingview: Simulation, spied_tab: Page) -> None:
+    open_symbol(spied_tab, tradingview, "XLMUSD")
     tradingview.post("/fault/XLMUSD/socket_silent")
-    with QuoteClient(tradingview.url, "symbols/XLMUSD/?exchange=BINANCE") as client:
+    with tradingview.listen("XLMUSD") as client:
         client.subscribe("BINANCE:XLMUSD")
         client.socket.settimeout(0.5)
         with pytest.raises(TimeoutError):
             next(client.payloads())
-    own_tab.wait_for_function("closeCodes.length === 2", timeout=5000)
-    assert own_tab.evaluate("closeCodes") == [4000, 4000]
+    spied_tab.wait_for_function("closeCodes.length >= 2")
+    assert set(spied_tab.evaluate("closeCodes")) == {4000}
     tradingview.heal("XLMUSD")
-    own_tab.wait_for_selector(".tv-data-mode--realtime", state="attached", timeout=5000)
+    spied_tab.wait_for_selector(".tv-data-mode--realtime", state="attached")
 
 
 def test_page_frozen_but_a_new_one_is_well(tradingview: Simulation, browser: Browser, tab: Page) -> None:
-    frozen = browser.new_context().new_page()
+    context = browser.new_context()  # it has a renderer of its own
+    frozen = context.new_page()
     open_symbol(frozen, tradingview, "ATOMUSD")
     ticks: list[object] = []
     frozen.on("console", lambda message: ticks.append(message))
@@ -884,18 +967,15 @@ def test_page_frozen_but_a_new_one_is_well(tradingview: Simulation, browser: Bro
 
     eventually(is_silent)
     open_symbol(tab, tradingview, "ATOMUSD")
-    frozen.context.close()
+    context.close()
 
 
-def test_page_reloads(tradingview: Simulation, tab: Page) -> None:
-    open_symbol(tab, tradingview, "UNIUSD")
-    with tab.expect_navigation(wait_until="commit"):
-        tradingview.post("/fault/UNIUSD/page_reloads")
-    assert tradingview.loads("BINANCE:UNIUSD") == 2
-
-
-def test_faults_of_the_same_moment_all_reach_the_page(tradingview: Simulation, tab: Page) -> None:
+def test_page_reloads_also_into_a_fault_of_the_same_moment(tradingview: Simulation, tab: Page) -> None:
     open_symbol(tab, tradingview, "GRTUSD")
+    with tab.expect_navigation(wait_until="commit"):
+        tradingview.strike("GRTUSD", "page_reloads")
+    assert tradingview.loads("BINANCE:GRTUSD") == 2
+    tab.wait_for_selector(READY)
     place = urlsplit(tradingview.url)
     head = f"HTTP/1.1\r\nHost: {place.netloc}\r\n\r\n"
     with (
@@ -910,72 +990,66 @@ def test_faults_of_the_same_moment_all_reach_the_page(tradingview: Simulation, t
 
 
 def test_price_element_replaced(tradingview: Simulation, tab: Page) -> None:
-    open_symbol(tab, tradingview, "NEARUSD")
+    show_symbol(tab, tradingview, "DOGEUSD")
     old = tab.query_selector(PRICE)
     assert old is not None
-    tradingview.post("/fault/NEARUSD/price_element_replaced")
-    tab.wait_for_function("old => !old.isConnected", arg=old, timeout=5000)
-    tradingview.post("/price/NEARUSD/5.123")
-    wait_until_shown(tab, "5.123")
-
-
-def test_classes_renamed_in_open_and_later_pages(tradingview: Simulation, tab: Page) -> None:
-    open_symbol(tab, tradingview, "APTUSD")
-    tradingview.post("/fault/APTUSD/classes_renamed")
-    gone = f"!document.querySelector({PRICE!r}) && !document.querySelector('[data-qa-id^=symbol]')"
-    tab.wait_for_function(gone, timeout=5000)
-    open_symbol(tab, tradingview, "APTUSD", ready=".detini-rekcit-etouq")
-    assert tab.evaluate(gone)
-    tradingview.post("/price/APTUSD/9.87")
-    tab.wait_for_function("document.querySelector('.tsal-lobmys-sj').textContent === '9.87'", timeout=5000)
-    tradingview.heal("APTUSD")
-    wait_until_shown(tab, "9.87")
-
-
-def test_socket_in_worker_leaves_only_the_dom(tradingview: Simulation, own_tab: Page) -> None:
-    own_tab.add_init_script(
-        """{
-          const Real = WebSocket;
-          window.paths = [];
-          window.WebSocket = function (url) { paths.push(new URL(url).pathname); return new Real(url); };
-        }"""
-    )
-    tradingview.post("/fault/SUIUSD/socket_in_worker")
-    open_symbol(own_tab, tradingview, "SUIUSD")
-    assert own_tab.evaluate("paths") == ["/message-pipe-ws/public"]
-    assert tradingview.sockets("BINANCE:SUIUSD") == 1
-    assert shown(own_tab) in tradingview.truth("SUIUSD")
-    tradingview.heal("SUIUSD")
+    tradingview.post("/fault/DOGEUSD/price_element_replaced")
+    tab.wait_for_function("old => !old.isConnected", arg=old)
+    tradingview.post("/price/DOGEUSD/0.15123")
+    wait_until_shown(tab, "0.15123")
 
 
 def test_dom_disagrees_with_the_frames(tradingview: Simulation, tab: Page) -> None:
-    open_symbol(tab, tradingview, "AAVEUSD")
-    tradingview.post("/fault/AAVEUSD/dom_disagrees")
-    tradingview.post("/price/AAVEUSD/200")
-    wait_until_shown(tab, "202.00")
-    assert tradingview.truth("AAVEUSD")[-1] == "200.00"
-    tradingview.heal("AAVEUSD")
-    wait_until_shown(tab, "200.00")
+    show_symbol(tab, tradingview, "DOGEUSD")
+    tradingview.post("/fault/DOGEUSD/dom_disagrees")
+    tradingview.post("/price/DOGEUSD/0.20000")
+    wait_until_shown(tab, "0.20200")
+    assert tradingview.truth("DOGEUSD")[-1] == "0.20000"
+    tradingview.heal("DOGEUSD")
+    wait_until_shown(tab, "0.20000")
 
 
 def test_unreadable_price_in_open_and_later_pages(tradingview: Simulation, tab: Page) -> None:
     unreadable = "3.77\u2006T"
-    open_symbol(tab, tradingview, "MKRUSD")
-    tradingview.post("/fault/MKRUSD/unreadable_price")
+    show_symbol(tab, tradingview, "DOGEUSD")
+    tradingview.post("/fault/DOGEUSD/unreadable_price")
     wait_until_shown(tab, unreadable)
     tab.reload(wait_until="commit")
     wait_until_shown(tab, unreadable)
-    with QuoteClient(tradingview.url, "symbols/MKRUSD/?exchange=BINANCE") as client:
-        client.subscribe("BINANCE:MKRUSD")
+    with tradingview.listen("DOGEUSD") as client:
+        client.subscribe("BINANCE:DOGEUSD")
         assert all("lp" not in payload for payload in islice(client.payloads(), 3))
-    tradingview.heal("MKRUSD")
-    tab.wait_for_function(f"document.querySelector({PRICE!r}).textContent !== {unreadable!r}", timeout=5000)
+    tradingview.heal("DOGEUSD")
+    tab.wait_for_function(f"document.querySelector({PRICE!r}).textContent !== {unreadable!r}")
+
+
+def test_classes_renamed_in_open_and_later_pages(tradingview: Simulation, tab: Page) -> None:
+    show_symbol(tab, tradingview, "DOGEUSD")
+    tradingview.post("/fault/DOGEUSD/classes_renamed")
+    gone = f"!document.querySelector({PRICE!r}) && !document.querySelector('[data-qa-id^=symbol]')"
+    tab.wait_for_function(gone)
+    open_symbol(tab, tradingview, "DOGEUSD", ready=".detini-rekcit-etouq")
+    assert tab.evaluate(gone)
+    tradingview.post("/price/DOGEUSD/0.19876")
+    tab.wait_for_function("document.querySelector('.tsal-lobmys-sj').textContent === '0.19876'")
+    tradingview.heal("DOGEUSD")
+    wait_until_shown(tab, "0.19876")
+
+
+def test_socket_in_worker_leaves_only_the_dom(tradingview: Simulation, spied_tab: Page) -> None:
+    tradingview.post("/fault/SUIUSD/socket_in_worker")
+    open_symbol(spied_tab, tradingview, "SUIUSD")
+    assert spied_tab.evaluate("paths") == ["/message-pipe-ws/public"]
+    assert tradingview.sockets("BINANCE:SUIUSD") == 1
+    assert shown(spied_tab) in tradingview.truth("SUIUSD")
+    tradingview.heal("SUIUSD")
 
 
 # ---- Faults: sockets and sessions ------------------------------------------------------------------
 
 
-def test_quote_timeout_passes(tradingview: Simulation) -> None:
+@stories
+def quote_timeout_passes(tradingview: Simulation) -> None:
     tradingview.strike("LDOUSD", "quote_timeout")
     with tradingview.listen("LDOUSD") as client:
         client.subscribe("BINANCE:LDOUSD")
@@ -1008,21 +1082,21 @@ def test_spec_refused_leaves_plain_names(tradingview: Simulation) -> None:
     tradingview.heal("SNXUSD")
 
 
-def test_critical_error_ends_the_sessions_that_have_the_symbol(tradingview: Simulation) -> None:
+@stories
+def critical_error_ends_the_sessions_that_have_the_symbol(tradingview: Simulation) -> None:
     with tradingview.listen("KAVAUSD") as client:
         client.subscribe("BINANCE:KAVAUSD")
-        client.subscribe("BINANCE:BTCUSD", session="qs_other")
+        client.subscribe("BINANCE:SNXUSDC", session="qs_other")
         next(client.quotes())
         tradingview.strike("KAVAUSD", "critical_error")
         payloads = client.payloads()
         error = next(json.loads(payload) for payload in payloads if "critical_error" in payload)
         assert error["p"][0] == "qs_test"
         tradingview.post("/price/KAVAUSD/0.3333")
-        tradingview.post("/price/BTCUSD/60000")
-        heard = "".join(client.beats(2))
+        tradingview.post("/price/SNXUSDC/1.5")
+        heard = client.until_all_is_read()
     assert "KAVAUSD" not in heard
-    assert "BTCUSD" in heard
-    tradingview.post("/rate/BTCUSD/20")
+    assert "SNXUSDC" in heard
 
 
 def test_protocol_error_closes_the_socket(tradingview: Simulation) -> None:
@@ -1037,39 +1111,33 @@ def test_protocol_error_closes_the_socket(tradingview: Simulation) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "order"),
+    "faults",
     [
-        ("session_deleted", "quote_delete_session"),
-        ("symbol_removed", "quote_remove_symbols"),
-        ("hibernated", "quote_hibernate_all"),
+        {"hibernated": "quote_hibernate_all", "symbol_removed": "quote_remove_symbols"},
+        {"session_deleted": "quote_delete_session"},
     ],
 )
 def test_the_symbol_falls_silent_while_heartbeats_go_on(
-    tradingview: Simulation, tab: Page, log: SocketLog, fault: str, order: str
+    tradingview: Simulation, spied_tab: Page, spied_log: SocketLog, faults: dict[str, str]
 ) -> None:
+    """What each order silences is proven without a page, above."""
     tradingview.post("/rate/STXUSD/0")
-    open_symbol(tab, tradingview, "STXUSD")
-    log.until(lambda: len({name for session, name, _ in log.prices("BINANCE:STXUSD")}) == 3)
-    before = len(log.orders())
-    tradingview.strike("STXUSD", fault)
-    log.until(lambda: [name for name, _ in log.orders()[before:]].count(order) >= 2)
-
-    def wait_for_heartbeats(since: int) -> None:
-        log.until(lambda: sum(payload.startswith("~h~") for _, payload in log.entries[since:]) >= 4)
-
+    open_symbol(spied_tab, tradingview, "STXUSD")
+    own, log = "BINANCE:STXUSD", spied_log
+    log.until(lambda: len({name for session, name, _ in log.prices(own) if "full" in session}) == 3)
+    log.until(lambda: any("simple" in session for session, *_ in log.prices(own)))
+    sessions = {session for session, *_ in log.prices(own) if session.startswith("qs_multiplexer")}
     prices = (f"1.{number}" for number in range(100, 200))
-
-    def is_silent() -> bool:
-        count = len(log.entries)
-        tradingview.post(f"/price/STXUSD/{next(prices)}")
-        wait_for_heartbeats(count)
-        return not any("BINANCE:STXUSD" in payload for is_sent, payload in log.entries[count:] if not is_sent)
-
-    eventually(is_silent)  # as soon as the server has read the orders
-    assert tradingview.sockets("BINANCE:STXUSD") == 1
+    for fault, ordered in faults.items():
+        before = len(log.orders())
+        tradingview.strike("STXUSD", fault)
+        log.until(lambda: sessions <= log.sessions_told(ordered, before))  # noqa: B023
+        log.until_silent(own, lambda: tradingview.post(f"/price/STXUSD/{next(prices)}"))
+    eventually(lambda: tradingview.sockets(own) == 1)
 
 
-def test_session_lags_tells_older_values_after_newer_ones(tradingview: Simulation) -> None:
+@stories
+def session_lags_tells_older_values_after_newer_ones(tradingview: Simulation) -> None:
     """Both prices are set in one packet: however slow the machine, no late value comes between them."""
     place = urlsplit(tradingview.url)
     head = f"HTTP/1.1\r\nHost: {place.netloc}\r\n\r\n"
@@ -1108,121 +1176,108 @@ def test_broken_frames_come_before_good_ones(tradingview: Simulation, tab: Page)
     tradingview.heal("INJUSD")
 
 
-@pytest.mark.parametrize(
-    ("fault", "keys", "factor"),
-    [
-        ("other_currency", {"currency_id": "EUR"}, 0.92),
-        ("other_currency", {"currency_id": "XTVCUSDC"}, 0.9998),
-        ("extended_session", {"currency_id": "USD", "session": "extended"}, 1.005),
-    ],
-)
-def test_the_page_asks_for_another_price_by_spec_name(
-    tradingview: Simulation, tab: Page, log: SocketLog, fault: str, keys: dict[str, str], factor: float
-) -> None:
+def test_the_page_asks_for_other_prices_by_spec_name(tradingview: Simulation, tab: Page, log: SocketLog) -> None:
     tradingview.post("/price/ETHUSD/2000")
-    tradingview.strike("ETHUSD", fault)
+    tradingview.strike("ETHUSD", "other_currency", "extended_session")
     open_symbol(tab, tradingview, "ETHUSD")
-    name = spec("BINANCE:ETHUSD", **keys)
-    log.until(lambda: any(quoted == name for _, quoted, _ in log.prices("BINANCE:ETHUSD")))
-    assert [price for _, quoted, price in log.prices("BINANCE:ETHUSD") if quoted == name] == [round(2000 * factor, 2)]
+    own = "BINANCE:ETHUSD"
+    for name, factor in [
+        (spec(own, currency_id="EUR"), 0.92),
+        (spec(own, currency_id="XTVCUSDC"), 0.9998),
+        (spec(own, currency_id="USD", session="extended"), 1.005),
+    ]:
+        log.until(lambda: any(quoted == name for _, quoted, _ in log.prices(own)))  # noqa: B023
+        assert [price for _, quoted, price in log.prices(own) if quoted == name] == [round(2000 * factor, 2)]
     assert shown(tab) == "2,000.00"
     tradingview.heal("ETHUSD")
-    tradingview.post("/rate/ETHUSD/20")
 
 
-def test_two_sockets_and_one_socket_dropped(tradingview: Simulation, own_tab: Page) -> None:
+def test_two_sockets_and_one_socket_dropped(tradingview: Simulation, spied_tab: Page) -> None:
     tradingview.strike("TIAUSD", "two_sockets")
-    hurry(own_tab)
-    open_symbol(own_tab, tradingview, "TIAUSD")
+    open_symbol(spied_tab, tradingview, "TIAUSD")
     eventually(lambda: tradingview.sockets("BINANCE:TIAUSD") == 2)
     before = tradingview.upgrades("BINANCE:TIAUSD")
-    with own_tab.expect_websocket(timeout=5000):
+    with spied_tab.expect_websocket():
         tradingview.strike("TIAUSD", "one_socket_dropped")
     eventually(lambda: tradingview.sockets("BINANCE:TIAUSD") == 2)
     assert tradingview.upgrades("BINANCE:TIAUSD") == before + 1  # the other socket stayed open
     tradingview.post("/price/TIAUSD/5.432")
-    wait_until_shown(own_tab, "5.432")
+    wait_until_shown(spied_tab, "5.432")
     tradingview.heal("TIAUSD")
 
 
-@pytest.mark.parametrize(("fault", "status"), [("socket_refused", 429), ("socket_forbidden", 403)])
-def test_upgrades_are_refused_and_counted(tradingview: Simulation, own_tab: Page, fault: str, status: int) -> None:
+def test_upgrades_are_refused_and_counted(tradingview: Simulation, spied_tab: Page) -> None:
     with tradingview.listen("SEIUSD") as open_before:
-        before = tradingview.upgrades("BINANCE:SEIUSD")
-        tradingview.strike("SEIUSD", fault)
-        with tradingview.listen("SEIUSD") as refused:
-            assert refused.status == status
+        for fault, status in {"socket_refused": 429, "socket_forbidden": 403}.items():
+            tradingview.strike("SEIUSD", fault)
+            with tradingview.listen("SEIUSD") as refused:
+                assert refused.status == status
+            tradingview.heal("SEIUSD")
+        tradingview.strike("SEIUSD", "socket_forbidden")
         open_before.subscribe("BINANCE:SEIUSD")
         assert next(open_before.quotes())["v"]["lp"]
-    hurry(own_tab)
-    own_tab.goto(f"{tradingview.url}/symbols/SEIUSD/?exchange=BINANCE")
-    eventually(lambda: tradingview.upgrades("BINANCE:SEIUSD") >= before + 3)
-    assert tradingview.sockets("BINANCE:SEIUSD") == 0
+    before = tradingview.upgrades("BINANCE:SEIUSD")
+    spied_tab.goto(address(tradingview, "SEIUSD"))
+    eventually(lambda: tradingview.upgrades("BINANCE:SEIUSD") >= before + 2)
+    eventually(lambda: tradingview.sockets("BINANCE:SEIUSD") == 0)
     tradingview.heal("SEIUSD")
-    own_tab.wait_for_selector(READY, timeout=5000)
+    spied_tab.wait_for_selector(READY)
 
 
-def test_socket_redirected_to_another_host(tradingview: Simulation, own_tab: Page) -> None:
+def test_socket_redirected_to_another_host(tradingview: Simulation, spied_tab: Page) -> None:
     port = urlsplit(tradingview.url).port
     tradingview.strike("ENAUSD", "socket_redirected")
     with tradingview.listen("ENAUSD") as client:
         client.subscribe("BINANCE:ENAUSD")
         assert client.beats(1) == [f'{{"redirect":"localhost:{port}"}}', "~h~1"]
-    urls: list[str] = []
-    own_tab.on("websocket", lambda websocket: urls.append(websocket.url))
-    open_symbol(own_tab, tradingview, "ENAUSD")
-    assert any(url.startswith(f"ws://localhost:{port}/socket.io/") for url in urls)
+    with spied_tab.expect_websocket(lambda socket: socket.url.startswith(f"ws://localhost:{port}/socket.io/")):
+        open_symbol(spied_tab, tradingview, "ENAUSD")
     tradingview.heal("ENAUSD")
 
 
-def test_socket_expires_with_code_1000(tradingview: Simulation) -> None:
+@stories
+def socket_expires_with_code_1000(tradingview: Simulation) -> None:
     tradingview.strike("JUPUSD", "socket_expires")
     started = time.monotonic()
     with tradingview.listen("JUPUSD") as client:
         client.subscribe("BINANCE:JUPUSD")
         assert any('"lp"' in payload for payload in list(client.payloads()))
         assert client.close_code == 1000
-    assert 2.5 < time.monotonic() - started < 5  # 70 s, times 0.04
+    assert_in_time(time.monotonic() - started, 2.8)  # 70 s, times 0.04
     tradingview.heal("JUPUSD")
-
-
-@pytest.mark.parametrize(("fault", "seconds"), [("price_after_25_s", 1.0), ("price_after_55_s", 2.2)])
-def test_a_first_price_that_is_late(tradingview: Simulation, tab: Page, fault: str, seconds: float) -> None:
-    tradingview.strike("WIFUSD", fault)
-    started = time.monotonic()
-    open_symbol(tab, tradingview, "WIFUSD")
-    assert seconds < time.monotonic() - started < seconds + 3
-    assert tab.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd") < seconds * 1000
-    tradingview.heal("WIFUSD")
 
 
 # ---- Faults: loading, and walls --------------------------------------------------------------------
 
 
-def test_document_after_25_s_together_with_a_late_price(tradingview: Simulation, tab: Page) -> None:
+def test_a_document_and_first_prices_that_are_late(tradingview: Simulation, spied_tab: Page, own_tab: Page) -> None:
+    """Both pages load at the same time. 25 s are 1 s here, 55 s are 2.2 s."""
+    own_tab.add_init_script(SPY)
+    tradingview.strike("WIFUSD", "price_after_55_s")
     tradingview.strike("FILUSD", "document_after_25_s", "price_after_25_s")
-    started = time.monotonic()
-    tab.goto(f"{tradingview.url}/symbols/FILUSD/?exchange=BINANCE", wait_until="commit")
-    tab.wait_for_selector(PRICE, state="attached", timeout=900)  # the header is there; the document isn't complete
-    tab.wait_for_load_state("domcontentloaded")
-    loaded = time.monotonic()
-    assert loaded - started > 1
-    tab.wait_for_selector(READY, timeout=5000)
-    assert time.monotonic() - loaded > 0.9
+    own_tab.goto(address(tradingview, "WIFUSD"), wait_until="commit")
+    spied_tab.goto(address(tradingview, "FILUSD"), wait_until="commit")
+    price_only, both = first_of(own_tab), first_of(spied_tab)
+    assert both["header"]["document"] == "loading"
+    assert both["loaded"] - both["header"]["at"] > 800
+    assert both["price"]["at"] - both["loaded"] > 900
+    assert price_only["price"]["at"] > 2200
+    assert price_only["price"]["document"] == "complete"
+    tradingview.heal("WIFUSD")
     tradingview.heal("FILUSD")
 
 
-def test_busy_loading_keeps_the_renderer(tradingview: Simulation, own_tab: Page) -> None:
+def first_of(tab: Page) -> dict[str, Any]:
+    """When the page's header and first price came, and its document was loaded: ms since the page began."""
+    tab.wait_for_function("first.price")
+    loaded = "performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"
+    return dict(tab.evaluate(f"({{ ...first, loaded: {loaded} }})"))
+
+
+def test_busy_loading_keeps_the_renderer(tradingview: Simulation, spied_tab: Page) -> None:
     tradingview.strike("HBARUSD", "busy_loading")
-    own_tab.add_init_script(
-        """{
-          window.long = [];
-          new PerformanceObserver((list) => long.push(...list.getEntries().map((entry) => entry.duration)))
-            .observe({entryTypes: ["longtask"]});
-        }"""
-    )
-    open_symbol(own_tab, tradingview, "HBARUSD")
-    own_tab.wait_for_function("Math.max(...long) >= 280", timeout=5000)  # 7 s, times 0.04
+    open_symbol(spied_tab, tradingview, "HBARUSD")
+    spied_tab.wait_for_function("longest >= 280")  # 7 s, times 0.04
     tradingview.heal("HBARUSD")
 
 
@@ -1256,22 +1311,23 @@ def test_wall_202_passes_by_itself(tradingview: Simulation, tab: Page) -> None:
     answer = tab.goto(f"{tradingview.url}/symbols/XMRUSD/?exchange=BINANCE")
     assert answer is not None
     assert answer.status == 202
-    tab.wait_for_selector(READY, timeout=5000)
+    tab.wait_for_selector(READY)
     assert tradingview.loads("BINANCE:XMRUSD") == 2
     tradingview.heal("XMRUSD")
 
 
 def test_wall_202_never_leads_on_and_wall_reloads_leads_nowhere(tradingview: Simulation, tab: Page) -> None:
     tradingview.strike("ZECUSD", "wall_202")
-    tab.goto(f"{tradingview.url}/symbols/ZECUSD/?exchange=BINANCE")
-    tab.wait_for_timeout(500)
+    tab.goto(address(tradingview, "ZECUSD"))
+    tab.wait_for_timeout(400)  # a wall that passes does so after 0.2 s
     assert tradingview.loads("BINANCE:ZECUSD") == 1
     tradingview.heal("ZECUSD")
     tradingview.strike("ZECUSD", "wall_reloads")
-    tab.goto(f"{tradingview.url}/symbols/ZECUSD/?exchange=BINANCE")
+    tab.goto(address(tradingview, "ZECUSD"))
     eventually(lambda: tradingview.loads("BINANCE:ZECUSD") >= 4)
-    eventually(lambda: tab.title() == "Just a moment...")  # while it loads, its title is its address
+    tab.wait_for_function("document.title === 'Just a moment...'")
     tradingview.heal("ZECUSD")
+    tab.wait_for_selector(READY)
 
 
 def test_wall_solvable_by_a_person(tradingview: Simulation, tab: Page) -> None:
@@ -1282,11 +1338,11 @@ def test_wall_solvable_by_a_person(tradingview: Simulation, tab: Page) -> None:
     (frame,) = tab.frames[1:]
     assert urlsplit(frame.url).hostname == "localhost"
     frame.click("#solve")
-    tab.wait_for_selector(READY, timeout=5000)
+    tab.wait_for_selector(READY)
     tradingview.heal("DASHUSD")
 
 
-def test_region_de_prints_as_germans_do(tradingview: Simulation, tab: Page) -> None:
+def test_regions_print_as_their_people_do(tradingview: Simulation, tab: Page) -> None:
     tradingview.post("/price/BTCUSDC/61234.5")
     tradingview.strike("BTCUSDC", "region_de")
     open_symbol(tab, tradingview, "BTCUSDC")
@@ -1297,22 +1353,13 @@ def test_region_de_prints_as_germans_do(tradingview: Simulation, tab: Page) -> N
     assert re.fullmatch(r"[+−]\d,\d\d%", tab.text_content("span.js-symbol-change-pt") or "")
     assert re.fullmatch(r"Stand heute um \d\d:\d\d GMT", tab.text_content(".js-symbol-lp-time") or "")
     tradingview.heal("BTCUSDC")
-
-
-def test_region_fr_groups_by_a_narrow_space(tradingview: Simulation, tab: Page) -> None:
-    tradingview.post("/price/ETHEUR/61234.5")
-    tradingview.strike("ETHEUR", "region_fr")
-    open_symbol(tab, tradingview, "ETHEUR")
-    wait_until_shown(tab, "61\u202f234,50")
-    tradingview.heal("ETHEUR")
-
-
-def test_region_in_groups_as_indians_do(tradingview: Simulation, tab: Page) -> None:
-    tradingview.post("/price/BTCEUR/110910.19")
-    tradingview.strike("BTCEUR", "region_in")
-    open_symbol(tab, tradingview, "BTCEUR")
+    for region, text in {"region_fr": "61\u202f234,50", "region_in": "61,234.50"}.items():
+        tradingview.strike("BTCUSDC", region)
+        open_symbol(tab, tradingview, "BTCUSDC")
+        wait_until_shown(tab, text)
+        tradingview.heal("BTCUSDC")
+    tradingview.post("/price/BTCUSDC/110910.19")
     wait_until_shown(tab, "1,10,910.19")
-    tradingview.heal("BTCEUR")
 
 
 def test_a_region_has_the_host_beside_www(tradingview: Simulation) -> None:
@@ -1346,46 +1393,40 @@ def headers_of(tab: Page) -> list[list[Any]]:
     return headers
 
 
+def test_header_tickers_and_how_they_swap_roles(tradingview: Simulation, tab: Page) -> None:
+    tradingview.post("/price/BONKUSD/0.00002222")
+    tradingview.post("/price/BONKUSD/0.00003333?exchange=COINBASE")
+    html = tradingview.html("BONKUSD")
+    assert '<span class="dataMode-zoF9r75I js-data-mode tv-data-mode--connecting i-hidden"></span>' in html
+    assert html.count("quote-ticker-inited") == 0
+    own, hidden = ["BINANCE:BONKUSD", False, "0.00002222"], ["COINBASE:BONKUSD", True, "0.00003333"]
+    open_symbol(tab, tradingview, "BONKUSD")
+    eventually(lambda: headers_of(tab) == [own, hidden])
+    assert tab.query_selector(".js-data-mode.tv-data-mode--realtime:not(.i-hidden)")
+    first = tab.eval_on_selector(".js-symbol-header-ticker.i-hidden .js-symbol-last", "e => e.innerHTML")
+    assert first == "<span>0.00003333</span>"
+    tradingview.strike("BONKUSD", "header_swaps")
+    eventually(lambda: headers_of(tab) == [hidden, own])
+    tradingview.post("/price/BONKUSD/0.00004444")
+    eventually(lambda: headers_of(tab)[1][2] == "0.00004444")
+
+
 @pytest.mark.parametrize(
     ("fault", "marks"),
     [
-        ("", [("BINANCE:BONKUSD", False), ("COINBASE:BONKUSD", True)]),
-        ("hidden_header_first", [("COINBASE:BONKUSD", True), ("BINANCE:BONKUSD", False)]),
+        ("hidden_header_first", [("COINBASE:GRTUSDT", True), ("BINANCE:GRTUSDT", False)]),
         ("header_unmarked", [("", False), ("", True)]),
-        ("header_of_another", [("COINBASE:BONKUSD", False), ("COINBASE:BONKUSD", True)]),
+        ("header_of_another", [("COINBASE:GRTUSDT", False), ("COINBASE:GRTUSDT", True)]),
     ],
 )
-def test_header_tickers(tradingview: Simulation, tab: Page, fault: str, marks: list[tuple[str, bool]]) -> None:
-    tradingview.post("/price/BONKUSD/0.00002222")
-    tradingview.post("/price/BONKUSD/0.00003333?exchange=COINBASE")
-    if fault:
-        tradingview.strike("BONKUSD", fault)
-    open_symbol(tab, tradingview, "BONKUSD", ready=".js-symbol-header-ticker.quote-ticker-inited:not(.i-hidden)")
-    eventually(lambda: all(text for *_, text in headers_of(tab)))
-    assert headers_of(tab) == [[mark, hidden, "0.00003333" if hidden else "0.00002222"] for mark, hidden in marks]
-    tradingview.heal("BONKUSD")
-
-
-def test_header_swaps_roles(tradingview: Simulation, tab: Page) -> None:
-    tradingview.post("/price/FLOKIUSD/0.00022222")
-    tradingview.post("/price/FLOKIUSD/0.00033333?exchange=COINBASE")
-    open_symbol(tab, tradingview, "FLOKIUSD")
-    eventually(lambda: all(text for *_, text in headers_of(tab)))
-    tradingview.strike("FLOKIUSD", "header_swaps")
-    hidden, own = ["COINBASE:FLOKIUSD", True, "0.00033333"], ["BINANCE:FLOKIUSD", False, "0.00022222"]
-    eventually(lambda: headers_of(tab) == [hidden, own])
-    tradingview.post("/price/FLOKIUSD/0.00044444")
-    eventually(lambda: headers_of(tab)[1][2] == "0.00044444")
-
-
-def test_what_the_header_marks_until_and_from_its_first_price(tradingview: Simulation, tab: Page) -> None:
-    html = tradingview.html("ARBUSDT")
-    assert '<span class="dataMode-zoF9r75I js-data-mode tv-data-mode--connecting i-hidden"></span>' in html
-    assert html.count("quote-ticker-inited") == 0
-    open_symbol(tab, tradingview, "ARBUSDT")
-    assert tab.query_selector(".js-data-mode.tv-data-mode--realtime:not(.i-hidden)")
-    first = tab.eval_on_selector(".js-symbol-header-ticker.i-hidden .js-symbol-last", "e => e.innerHTML")
-    assert re.fullmatch(r"<span>[\d.]+</span>", first) or "class" in first
+def test_headers_that_mislead(tradingview: Simulation, tab: Page, fault: str, marks: list[tuple[str, bool]]) -> None:
+    tradingview.post("/price/GRTUSDT/0.1666")
+    tradingview.post("/price/GRTUSDT/0.1777?exchange=COINBASE")
+    tradingview.strike("GRTUSDT", fault)
+    open_symbol(tab, tradingview, "GRTUSDT", ready=".js-symbol-header-ticker.quote-ticker-inited:not(.i-hidden)")
+    prices = [[mark, hidden, "0.1777" if hidden else "0.1666"] for mark, hidden in marks]
+    eventually(lambda: headers_of(tab) == prices)
+    tradingview.heal("GRTUSDT")
 
 
 def test_fills_when_seen_never_under_display_none(tradingview: Simulation, own_tab: Page) -> None:
@@ -1394,14 +1435,18 @@ def test_fills_when_seen_never_under_display_none(tradingview: Simulation, own_t
         "document.addEventListener('readystatechange', () => { document.body.style.display = 'none'; }, {once: true});"
     )
     log = SocketLog(own_tab)
-    own_tab.goto(f"{tradingview.url}/symbols/DOGEUSDT/?exchange=BINANCE")
+    own_tab.goto(address(tradingview, "DOGEUSDT"))
     log.until(lambda: bool(log.prices("BITSTAMP:ETHUSD")))
-    own_tab.wait_for_timeout(500)
+    since = len(log.entries)
+    log.until(lambda: log.beats(since) >= 4)
     assert log.prices("BINANCE:DOGEUSDT") == []
     assert shown(own_tab) == ""
     own_tab.evaluate("document.body.style.display = ''")
-    own_tab.wait_for_selector(READY, timeout=5000)
+    own_tab.wait_for_selector(READY)
     tradingview.heal("DOGEUSDT")
+    assert tradingview.sockets("BINANCE:DOGEUSDT") == 1
+    own_tab.close()
+    eventually(lambda: tradingview.sockets("BINANCE:DOGEUSDT") == 0)
 
 
 # ---- Faults: markets -------------------------------------------------------------------------------
@@ -1430,65 +1475,75 @@ TICKERS_OF_MARKETS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("fault", "fields", "age", "marks"),
-    [
-        ("delisted", {"typespecs": ["crypto", "discontinued"]}, 90 * 86_400, ("Delisted", "delisted", "realtime")),
-        (
-            "out_of_session",
-            {"session": "0930-1600", "current_session": "out_of_session"},
-            5 * 3600,
-            ("Market closed", "out-of-session", "realtime"),
-        ),
-        ("holiday", {"current_session": "holiday"}, 20 * 3600, ("Holiday", "holiday", "realtime")),
-        ("halted", {"session": "24x7", "current_session": "market"}, 3 * 86_400, ("Market open", "market", "realtime")),
-        ("delayed", {"update_mode": "delayed_streaming_900"}, 900, ("Market open", "market", "delayed")),
-        ("end_of_day", {"update_mode": "endofday"}, 0, ("Market open", "market", "endofday")),
-        ("connecting", {"update_mode": "connecting"}, 0, ("Market open", "market", "connecting")),
-        ("replayed", {"update_mode": "replay"}, 0, ("Market open", "market", "replay")),
-        ("lp_time_ahead", {}, -3600, ("Market open", "market", "realtime")),
-    ],
-)
-def test_markets_that_are_not_as_usual(
-    tradingview: Simulation, tab: Page, fault: str, fields: dict[str, Any], age: float, marks: tuple[str, str, str]
-) -> None:
+MARKETS: list[tuple[str, dict[str, Any], float, tuple[str, str, str]]] = [
+    ("delisted", {"typespecs": ["crypto", "discontinued"]}, 90 * 86_400, ("Delisted", "delisted", "realtime")),
+    (
+        "out_of_session",
+        {"session": "0930-1600", "current_session": "out_of_session"},
+        5 * 3600,
+        ("Market closed", "out-of-session", "realtime"),
+    ),
+    ("holiday", {"current_session": "holiday"}, 20 * 3600, ("Holiday", "holiday", "realtime")),
+    ("halted", {"session": "24x7", "current_session": "market"}, 3 * 86_400, ("Market open", "market", "realtime")),
+    ("delayed", {"update_mode": "delayed_streaming_900"}, 900, ("Market open", "market", "delayed")),
+    ("end_of_day", {"update_mode": "endofday"}, 0, ("Market open", "market", "endofday")),
+    ("connecting", {"update_mode": "connecting"}, 0, ("Market open", "market", "connecting")),
+    ("replayed", {"update_mode": "replay"}, 0, ("Market open", "market", "replay")),
+    ("lp_time_ahead", {}, -3600, ("Market open", "market", "realtime")),
+]
+
+
+@pytest.mark.parametrize(("fault", "fields", "age"), [market[:3] for market in MARKETS])
+def test_markets_that_are_not_as_usual(tradingview: Simulation, fault: str, fields: dict[str, Any], age: float) -> None:
     ticker = TICKERS_OF_MARKETS[fault]  # one each: the last trade of a market that stood still is old for a while
     tradingview.strike(ticker, fault)
     with tradingview.listen(ticker) as client:
         client.subscribe(f"BINANCE:{ticker}")
         values = next(client.quotes())["v"]
     assert values | fields == values
-    assert time.time() - values["lp_time"] == pytest.approx(age, abs=10)
-    open_symbol(tab, tradingview, ticker)
-    text, session, mode = marks
-    assert marks_of(tab) == (text, f"tv-market-status--{session}", f"tv-data-mode--{mode}")
-    if fault == "delisted":
-        assert tab.evaluate("initData.symbolInfo.typespecs") == ["crypto", "discontinued"]
-        assert re.fullmatch(r"As of 20\d\d-\d\d-\d\d \d\d:\d\d GMT", tab.text_content(".js-symbol-lp-time") or "")
+    assert time.time() - values["lp_time"] == pytest.approx(age, abs=60)
     tradingview.heal(ticker)
 
 
-@pytest.mark.parametrize("fault", ["delisted", "out_of_session", "holiday", "halted"])
-def test_a_market_that_stands_still_goes_on_when_it_is_healed(tradingview: Simulation, fault: str) -> None:
-    tradingview.strike("MANAUSD", fault)
-    with tradingview.listen("MANAUSD") as client:
-        client.subscribe("BINANCE:MANAUSD")
-        client.beats(1)
-        count = len(tradingview.truth("MANAUSD"))
-        client.beats(1)
-        assert len(tradingview.truth("MANAUSD")) == count
-        tradingview.post("/price/MANAUSD/0.2222")
-        values = next(part["v"] for part in client.quotes() if part["v"].get("lp") == 0.2222)
-        assert time.time() - values["lp_time"] < 10
-        tradingview.post("/rate/MANAUSD/20")
-        tradingview.heal("MANAUSD")
-        eventually(lambda: len(tradingview.truth("MANAUSD")) > count + 2)
+def test_the_header_tells_how_the_market_is(tradingview: Simulation, tab: Page) -> None:
+    tradingview.strike("SANDUSDT", "delisted")
+    open_symbol(tab, tradingview, "SANDUSDT")
+    assert tab.evaluate("initData.symbolInfo.typespecs") == ["crypto", "discontinued"]
+    assert re.fullmatch(r"As of 20\d\d-\d\d-\d\d \d\d:\d\d GMT", tab.text_content(".js-symbol-lp-time") or "")
+    for fault, _, _, (text, session, mode) in MARKETS:
+        tradingview.strike("SANDUSDT", fault)
+        marks = (text, f"tv-market-status--{session}", f"tv-data-mode--{mode}")
+        eventually(lambda: marks_of(tab) == marks)  # noqa: B023
+        tradingview.heal("SANDUSDT")
+    for fault, text in {"pre_market": "Pre-market", "post_market": "Post-market"}.items():
+        tradingview.strike("SANDUSDT", fault)
+        eventually(lambda: marks_of(tab)[0] == text)  # noqa: B023
+        tab.wait_for_selector(".js-symbol-ext-hrs-close:not(.i-hidden)")
+        last = tradingview.truth("SANDUSDT")[-1]
+        eventually(lambda: shown(tab) == last)  # noqa: B023
+        tradingview.heal("SANDUSDT")
 
 
-@pytest.mark.parametrize(("fault", "text"), [("pre_market", "Pre-market"), ("post_market", "Post-market")])
-def test_only_the_extended_price_moves_outside_of_regular_hours(
-    tradingview: Simulation, tab: Page, fault: str, text: str
-) -> None:
+@stories
+def a_market_that_stands_still_goes_on_when_it_is_healed(tradingview: Simulation) -> None:
+    for fault in ("delisted", "out_of_session", "holiday", "halted"):
+        tradingview.strike("MANAUSD", fault)
+        with tradingview.listen("MANAUSD") as client:
+            client.subscribe("BINANCE:MANAUSD")
+            client.beats(1)
+            count = len(tradingview.truth("MANAUSD"))
+            client.beats(1)
+            assert len(tradingview.truth("MANAUSD")) == count, fault
+            tradingview.post("/price/MANAUSD/0.2222")
+            values = next(part["v"] for part in client.quotes() if part["v"].get("lp") == 0.2222)
+            assert time.time() - values["lp_time"] < 60
+            tradingview.post("/rate/MANAUSD/20")
+            tradingview.heal("MANAUSD")
+            eventually(lambda: len(tradingview.truth("MANAUSD")) > count + 2)  # noqa: B023
+
+
+@pytest.mark.parametrize("fault", ["pre_market", "post_market"])
+def test_only_the_extended_price_moves_outside_of_regular_hours(tradingview: Simulation, fault: str) -> None:
     tradingview.strike("AXSUSD", fault)
     with tradingview.listen("AXSUSD") as client:
         client.subscribe("BINANCE:AXSUSD")
@@ -1500,10 +1555,6 @@ def test_only_the_extended_price_moves_outside_of_regular_hours(
     assert all(values.keys() == {"rtc", "rch", "rchp", "rtc_time"} for values in moves)
     assert len({values["rtc"] for values in moves}) > 1
     assert len(tradingview.truth("AXSUSD")) == count
-    open_symbol(tab, tradingview, "AXSUSD")
-    assert marks_of(tab)[0] == text
-    tab.wait_for_selector(".js-symbol-ext-hrs-close:not(.i-hidden)", timeout=5000)
-    assert shown(tab) == tradingview.truth("AXSUSD")[-1]
     tradingview.heal("AXSUSD")
 
 
@@ -1512,10 +1563,10 @@ def test_the_sites_clock(tradingview: Simulation, fault: str, ahead: float) -> N
     if fault:
         tradingview.strike("THETAUSD", fault)
     date = tradingview.get("/symbols/THETAUSD/?exchange=BINANCE").headers["Date"]
-    assert parsedate_to_datetime(date).timestamp() - time.time() == pytest.approx(ahead, abs=5)
+    assert parsedate_to_datetime(date).timestamp() - time.time() == pytest.approx(ahead, abs=60)
     with tradingview.listen("THETAUSD") as client:
         client.subscribe("BINANCE:THETAUSD")
-        assert next(client.quotes())["v"]["lp_time"] - time.time() == pytest.approx(ahead, abs=5)
+        assert next(client.quotes())["v"]["lp_time"] - time.time() == pytest.approx(ahead, abs=60)
     tradingview.heal("THETAUSD")
 
 
@@ -1539,35 +1590,39 @@ PRINTED = [
 
 
 def test_the_page_prints_as_tradingviews_formatter(tradingview: Simulation, tab: Page) -> None:
+    """It paints as soon as there is a price, not every 125 ms."""
     open_symbol(tab, tradingview, "PEPEEUR")
+    tab.evaluate("const wait = setTimeout; window.setTimeout = (call, ms) => wait(call, ms === 125 ? 0 : ms);")
     for scale, number, text in PRINTED:
         tradingview.post(f"/scale/PEPEEUR?{scale}&minmov=1&variable_tick_size=")
         tradingview.post(f"/number/PEPEEUR/{number}")
         wait_until_shown(tab, text)
-
-
-def test_fractions_and_volumes_are_printed_as_such(tradingview: Simulation, tab: Page) -> None:
-    open_symbol(tab, tradingview, "FLOKIEUR")
-    tradingview.set_fields("FLOKIEUR", fractional=True, pricescale=32)
-    tradingview.post("/number/FLOKIEUR/115.15625")
+    tradingview.set_fields("PEPEEUR", fractional=True, pricescale=32)
+    tradingview.post("/number/PEPEEUR/115.15625")
     wait_until_shown(tab, "115'05")
-    tradingview.set_fields("FLOKIEUR", format="volume")
-    tradingview.post("/number/FLOKIEUR/1234567.8")
+    tradingview.set_fields("PEPEEUR", format="volume")
+    tradingview.post("/number/PEPEEUR/1234567.8")
     wait_until_shown(tab, "1.235\u2006M")
 
 
 def test_truth_is_what_the_page_prints(tradingview: Simulation, tab: Page) -> None:
     """The page computes in JavaScript, the truth in Python: any doubles, any scale."""
     draws = random.Random(14)
-    open_symbol(tab, tradingview, "SHIBEUR")
-    for scale in ("pricescale=100", "pricescale=1000&minmov=5", "pricescale=100&minmov=25", "pricescale=100000000"):
-        tradingview.post(f"/scale/SHIBEUR?{scale}&minmov=1")
-        for _ in range(8):
-            number = repr(round(draws.uniform(0.5, 3000), draws.randrange(2, 12)))
+    show_symbol(tab, tradingview, "PEPEEUR")
+    for pricescale, minmov in ((100, 1), (1000, 5), (100, 25), (10**8, 1)):
+        quote = {"pricescale": pricescale, "minmov": minmov}
+        tradingview.post("/scale/SHIBEUR?" + "&".join(f"{name}={value}" for name, value in quote.items()))
+        numbers = [repr(round(draws.uniform(0.5, 3000), draws.randrange(2, 12))) for _ in range(20)]
+        for number in numbers:
             tradingview.post(f"/number/SHIBEUR/{number}")
-            truth = tradingview.truth("SHIBEUR")[-1]
-            whole, _, rest = truth.partition(".")
-            wait_until_shown(tab, f"{int(whole):,}" + (f".{rest}" if rest else ""))
+        printed = tab.evaluate(
+            """async ([numbers, quote]) => {
+              const { printed } = await import("/static/format.js");
+              return numbers.map((number) => printed(Number(number), quote, "en-US"));
+            }""",
+            [numbers, quote],
+        )
+        assert [text.replace(",", "") for text in printed] == tradingview.truth("SHIBEUR")[-len(numbers) :]
 
 
 @pytest.mark.parametrize(
@@ -1584,7 +1639,7 @@ def test_unusual_names_have_pages_sockets_and_controls(
 ) -> None:
     escaped = quote(ticker, safe="")
     tab.goto(f"{tradingview.url}/symbols/{escaped}/?exchange={exchange}", wait_until="commit")
-    tab.wait_for_selector(READY, timeout=5000)
+    tab.wait_for_selector(READY)
     assert tab.evaluate("initData.symbolInfo.resolved_symbol") == f"{exchange}:{ticker}"
     assert tab.evaluate("initData.symbolInfo.type") == kind
     assert tradingview.sockets(f"{exchange}:{ticker}") == 1
@@ -1638,31 +1693,36 @@ def test_the_real_pace_is_that_of_the_recording() -> None:
         assert max(distances) < 1.63 / len(recorded) ** 0.5, ticker
 
 
-def test_pairs_change_at_the_pace_that_was_asked_for() -> None:
+@stories
+def pairs_change_at_the_pace_that_was_asked_for(_: Simulation) -> None:
     with simulation("--weight", "0", "--pace", "real") as running, QuoteClient(running.url) as client:
         client.subscribe("BINANCE:BTCUSD", "BINANCE:BTCUSDT", "BINANCE:DOGEUSD")
-        eventually(lambda: len(running.truth("BTCUSDT")) > 10)
-        assert len(running.truth("BTCUSD")) <= 6
-        assert len(running.truth("DOGEUSD")) <= 2
+
+        def wait_for_changes(count: int) -> None:
+            """Of a pair that changes five times a second."""
+            before = len(running.truth("BTCUSDT"))
+            eventually(lambda: len(running.truth("BTCUSDT")) >= before + count)
+
+        wait_for_changes(10)
+        seldom, often = len(running.truth("BTCUSD")), len(running.truth("BTCUSDT"))
+        assert seldom < often / 2
+        assert len(running.truth("DOGEUSD")) < often / 4
         running.post("/pace/DOGEUSD/lively")
         eventually(lambda: len(running.truth("DOGEUSD")) > 3)
         running.post("/pace/DOGEUSD/real")
         count = len(running.truth("DOGEUSD"))
-        time.sleep(1)
+        wait_for_changes(5)
         assert len(running.truth("DOGEUSD")) <= count + 1
 
 
-@pytest.fixture(scope="module")
-def first_beat() -> Iterator[Future[tuple[str, float]]]:
-    """A quiet simulator's first heartbeat, and after how many seconds it came."""
-    with (
-        simulation("--weight", "0", "--rate", "0") as running,
-        QuoteClient(running.url) as client,
-        ThreadPoolExecutor(1) as threads,
-    ):
-        client.socket.settimeout(12)
-        started = time.monotonic()
-        yield threads.submit(lambda: (client.beats(1)[-1], time.monotonic() - started))
+@stories
+def heartbeats_come_every_ten_seconds_unless_somebody_wants_them_otherwise(_: Simulation) -> None:
+    with simulation("--weight", "0", "--rate", "0") as running:
+        began = time.monotonic()
+        with QuoteClient(running.url) as client:
+            client.socket.settimeout(15)
+            assert client.beats(1)[-1] == "~h~1"
+            assert_in_time(time.monotonic() - began, 10)
 
 
 def test_a_page_as_heavy_as_the_real_one(browser_page: Page) -> None:
@@ -1672,10 +1732,12 @@ def test_a_page_as_heavy_as_the_real_one(browser_page: Page) -> None:
         assert len(html.encode()) == pytest.approx(570_000, rel=0.02)
         assert sum(len(heavy.get(path).content) for path in bundles) == pytest.approx(7_000_000, rel=0.02)
         assert len(re.findall(r'<iframe src="http://localhost:\d+/static/ad.html"', html)) == 4
+        session = browser_page.context.new_cdp_session(browser_page)
+        session.send("Network.enable")
+        session.send("Network.setBlockedURLs", {"urls": ["*/static/images/*", "*/static/fonts/*", "*/static/ad.html"]})
         with browser_page.expect_request("**/telemetry", timeout=30_000):
             browser_page.goto(f"{heavy.url}/symbols/BTCUSD/?exchange=BINANCE", timeout=30_000)
         browser_page.wait_for_selector(READY, timeout=30_000)
-        session = browser_page.context.new_cdp_session(browser_page)
         session.send("Performance.enable")
         session.send("HeapProfiler.enable")
         session.send("HeapProfiler.collectGarbage")
@@ -1714,36 +1776,46 @@ REPORT = {
 }
 
 
-def test_a_zipped_report_is_replayed(tmp_path: Path) -> None:
-    path = tmp_path / "report.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("report.json", json.dumps(REPORT))
-    with simulation("--weight", "0", "--replay", str(path)) as running:
-        assert '"description": "Newcoin / TetherUS"' in running.html("NEWUSDT")
-        with running.listen("NEWUSDT") as client:
-            quotes = list(islice(client.payloads(), 3))[1:]
-        assert [json.loads(each)["p"][1]["v"]["lp"] for each in quotes] == [2.5, 2.625]
+@pytest.fixture
+def reports(tmp_path: Path) -> tuple[Path, Path]:
+    """A report as a file, and zipped."""
+    plain, zipped = tmp_path / "report.json", tmp_path / "report.zip"
+    plain.write_text(json.dumps(REPORT))
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.write(plain, plain.name)
+    return plain, zipped
 
 
-def test_a_report_is_replayed(tmp_path: Path, tab: Page) -> None:
-    path = tmp_path / "report.json"
-    path.write_text(json.dumps(REPORT))
-    with simulation("--weight", "0", "--heartbeat", "0.2", "--replay", str(path)) as running:
-        html = running.html("NEWUSDT")
-        assert re.search(r"<h1>New &amp; coin</h1>", html)
-        assert '<span class="js-symbol-last"></span><br>\n' in html
-        assert not re.search("evil|elsewhere|1.23", html.partition("<nav")[2])
-        assert '"description": "Newcoin / TetherUS"' in html
-        with running.listen("NEWUSDT") as client:
-            started = time.monotonic()
+def test_a_report_is_replayed_also_when_it_is_zipped(reports: tuple[Path, Path], tab: Page) -> None:
+    plain, zipped = reports
+    with (
+        simulation("--weight", "0", "--heartbeat", "0.2", "--replay", str(plain)) as running,
+        simulation("--weight", "0", "--replay", str(zipped)) as unzipped,
+    ):
+        assert running.html("NEWUSDT") == unzipped.html("NEWUSDT")
+        assert_without_scripts_and_prices(running.html("NEWUSDT"))
+        began = time.monotonic()
+        with running.listen("NEWUSDT") as client, unzipped.listen("NEWUSDT") as other:
             payloads = client.beats(3)
-            assert time.monotonic() - started == pytest.approx(1.5, abs=0.5)
-        assert [json.loads(each)["p"][1]["v"]["lp"] for each in payloads[1:3]] == [2.5, 2.625]
-        assert json.loads(payloads[1])["p"][1]["v"]["lp_time"] - time.time() == pytest.approx(-2, abs=10)
+            assert_in_time(time.monotonic() - began, 1.5)
+            assert [prices_of(payloads[1:3]), prices_of([*islice(other.payloads(), 3)][1:])] == [[2.5, 2.625]] * 2
+        assert json.loads(payloads[1])["p"][1]["v"]["lp_time"] - time.time() == pytest.approx(-2, abs=60)
         assert payloads[3:] == ["~h~1", "~h~2", "~h~3"]
         assert running.truth("NEWUSDT")[-2:] == ["2.500", "2.625"]
         open_symbol(tab, running, "NEWUSDT")
         wait_until_shown(tab, "2.625")
+
+
+def assert_without_scripts_and_prices(html: str) -> None:
+    """The page of the report."""
+    assert re.search(r"<h1>New &amp; coin</h1>", html)
+    assert '<span class="js-symbol-last"></span><br>\n' in html
+    assert not re.search("evil|elsewhere|1.23", html.partition("<nav")[2])
+    assert '"description": "Newcoin / TetherUS"' in html
+
+
+def prices_of(payloads: list[str]) -> list[float]:
+    return [json.loads(payload)["p"][1]["v"]["lp"] for payload in payloads]
 
 
 @pytest.fixture(scope="module")
@@ -1757,32 +1829,51 @@ def changes() -> Iterator[tuple[Simulation, dict[str, list[list[tuple[float, str
         yield running, runs
 
 
-@pytest.mark.usefixtures("first_beat", "changes")  # they go on meanwhile
-def test_a_recorded_socket_is_replayed_at_its_own_times(tab: Page, log: SocketLog) -> None:
-    own = "NSE:JUNIPER"
-    with simulation("--weight", "0", "--replay", str(recording("socket-2025-1.json"))) as running:
+Heard = list[tuple[float, str, dict[str, Any]]]  # seconds after the socket was asked for, session, quote part
+
+
+@pytest.fixture(scope="module")
+def juniper(thrifty: BrowserContext) -> Iterator[tuple[Page, SocketLog, Future[tuple[Heard, float, float]]]]:
+    """A recorded socket as it is replayed from now on: to a page, and to a client, which also tells the next beat."""
+    tab = thrifty.new_page()
+    log = SocketLog(tab)
+    path = recording("socket-2025-1.json")
+    with simulation("--weight", "0", "--replay", str(path)) as running, ThreadPoolExecutor(1) as threads:
         tab.goto(f"{running.url}/symbols/JUNIPER/?exchange=NSE")
-        started = time.monotonic()
-        with running.listen("JUNIPER", "NSE") as client:
-            client.socket.settimeout(12)
-            parts: list[tuple[float, str, dict[str, Any]]] = []
-            for session, part in client.parts():
-                parts.append((time.monotonic() - started, session, part))
-                if "NSE:CNX500" in part["n"] and part["v"]["lp"] == 23418.6:
-                    break
-            assert client.beats(1)[-1] == "~h~1"
-            assert time.monotonic() - started == pytest.approx(9.952, abs=0.7)
-        wait_until_shown(tab, "253.40")  # 253.42 at a tick of 0.05
-        assert len({session for session, name, _ in log.prices(own)}) == 3
-    assert parts[0][0] == pytest.approx(1.417, abs=0.5)
-    assert parts[-1][0] == pytest.approx(3.86, abs=0.5)
+        yield tab, log, threads.submit(hear_juniper, running)
+        tab.close()
+
+
+def hear_juniper(running: Simulation) -> tuple[Heard, float, float]:
+    began, parts = time.monotonic(), []
+    with running.listen("JUNIPER", "NSE") as client:
+        client.socket.settimeout(15)
+        for session, part in client.parts():
+            parts.append((time.monotonic() - began, session, part))
+            if "NSE:CNX500" in part["n"] and part["v"]["lp"] == 23418.6:
+                break
+        assert client.beats(1)[-1] == "~h~1"
+        return parts, time.monotonic() - began, time.time()
+
+
+def test_a_recorded_socket_is_replayed_at_its_own_times(
+    juniper: tuple[Page, SocketLog, Future[tuple[Heard, float, float]]],
+) -> None:
+    tab, log, heard = juniper
+    own = "NSE:JUNIPER"
+    wait_until_shown(tab, "253.40")  # 253.42 at a tick of 0.05
+    log.until(lambda: len({session for session, name, _ in log.prices(own)}) == 3)
+    parts, beat, heard_at = heard.result()
+    assert_in_time(beat, 9.952)
+    assert_in_time(parts[0][0], 1.417)
+    assert_in_time(parts[-1][0], 3.86)
     priced = [(part["n"], part["v"]["lp"], part["v"].get("lp_time")) for _, _, part in parts if "lp" in part["v"]]
     of_own = [(price, moment) for name, price, moment in priced if own in name]
     assert [price for price, _ in of_own] == [253.42, 253.42, 253.42, 253.42, 253.5, 253.42]
     times = [moment for _, moment in of_own]
     assert times[3] is None  # a snapshot
     assert (times[0] or 0) - (times[4] or 0) == 13
-    assert time.time() - (times[0] or 0) < 20
+    assert 0 < heard_at - (times[0] or 0) < 60
 
 
 def test_recorded_changes_are_replayed_at_their_own_times(
@@ -1791,29 +1882,24 @@ def test_recorded_changes_are_replayed_at_their_own_times(
     running, runs = changes
     for ticker, (recorded, *_) in runs.items():
         due = sum(moment < 6.5 for moment, _ in recorded)
-        eventually(lambda ticker=ticker, due=due: len(running.truth(ticker)) >= due, 8)  # type: ignore[misc]
-        told = running.get(f"/truth/{ticker}").json()["changes"]
-        seconds = [(change["time"] - told[0]["time"]) / 1000 for change in told]
-        assert seconds == pytest.approx([moment for moment, _ in recorded[: len(told)]], abs=0.2)
+        eventually(lambda ticker=ticker, due=due: len(running.truth(ticker)) >= due)  # type: ignore[misc]
+        told = running.get(f"/truth/{ticker}").json()["changes"][: len(recorded)]
+        for change, (moment, _) in zip(told, recorded, strict=False):
+            assert_in_time((change["time"] - told[0]["time"]) / 1000, moment)
         assert [float(change["price"]) for change in told] == [float(price) for _, price in recorded[: len(told)]]
-
-
-def test_heartbeats_come_every_ten_seconds_unless_somebody_wants_them_otherwise(
-    first_beat: Future[tuple[str, float]],
-) -> None:
-    beat, seconds = first_beat.result()
-    assert beat == "~h~1"
-    assert seconds == pytest.approx(10, abs=0.5)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"symbol": "X", "messages": [{}]}', '{"messages": [[1, [{}]]]}'])
 def test_what_is_no_recording_is_one_sentence_and_exit_code_1(tmp_path: Path, text: str) -> None:
     path = tmp_path / "report.json"
     path.write_text(text)
-    command = [sys.executable, "-m", "simulator", "--port", "0", "--replay", str(path)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert re.fullmatch(rf"simulator: {path} can't be replayed: .+\n", ended.stderr)
+    told = rf"simulator: {path} can't be replayed: .+\n"
+    assert_refused(told, tmp_path / "errors", "--port", "0", "--replay", str(path))
+
+
+@pytest.mark.parametrize("story", stories.all, ids=lambda story: story.__name__)
+def test_on_a_socket(outcomes: dict[Callable[..., None], Future[None]], story: Callable[..., None]) -> None:
+    outcomes[story].result()
 
 
 def test_every_fault_is_explained_and_tried(tradingview: Simulation) -> None:
@@ -1827,8 +1913,9 @@ def test_every_fault_is_explained_and_tried(tradingview: Simulation) -> None:
 def test_the_package_says_all_that_it_can_do(tradingview: Simulation) -> None:
     told = simulator.__doc__ or ""
     assert set(re.findall(r"[a-z_0-9]+", told)) >= set(tradingview.get("/fault").json())
-    options = subprocess.run([sys.executable, "-m", "simulator", "--help"], capture_output=True, text=True, timeout=10)
-    assert set(re.findall(r"--[a-z-]+", told)) == set(re.findall(r"--[a-z-]+", options.stdout))
+    with running_program("-m", "simulator", "--help") as process:
+        assert process.stdout is not None
+        assert set(re.findall(r"--[a-z-]+", told)) == set(re.findall(r"--[a-z-]+", process.stdout.read()))
     rules = re.findall(r'@controls\.\w+\("(/\w+)', (PROJECT / "simulator" / "controls.py").read_text())
     assert rules
     assert all(f" {rule}" in told for rule in rules)
