@@ -709,10 +709,13 @@ def test_the_first_view_is_light_and_comes_from_one_place(browser_page: Page, pl
     browser_page.on("response", lambda response: responses.append(response))
     browser_page.goto(pluto.url)
     browser_page.locator('price-row[data-ticker="HBAREUR"][data-state=live]').wait_for(timeout=SLOW_MS)
-    browser_page.locator("alert-list").wait_for(state="attached")
+    later = [f"{pluto.url}/static/{name}" for name in ("alerting.js", "alerts.css", "alerts.html")]
+    browser_page.wait_for_function("later => later.every((name) => after().includes(name))", arg=later)
+    heard = [response for response in responses if "/api/" not in response.url]
+    for response in heard:
+        response.finished()  # only then the browser tells when it was asked for
     after = set(browser_page.evaluate("after()"))
-    assert {f"{pluto.url}/static/{name}" for name in ("alerting.js", "alerts.css", "alerts.html")} < after
-    files = [response for response in responses if "/api/" not in response.url and response.url not in after]
+    files = [response for response in heard if response.url not in after]
     assert {urlsplit(response.url).netloc for response in responses} == {urlsplit(pluto.url).netloc}
     assert {response.status for response in files} == {200}
     assert len({response.url for response in files}) == len(files) > 20
