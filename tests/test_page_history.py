@@ -121,11 +121,12 @@ def test_rows_in_sight_show_24_hours_and_go_on_live(page: Page, server: QuoteSer
     trend = page.locator('price-row[data-ticker="BTCUSD"] spark-line')
     expect(trend).to_have_attribute("aria-label", "Last 24 h")
     assert questions.count("BTCUSD?interval=15m&since=24h&limit=100") == 1
-    first_view = page.evaluate("""() => {
-        const began = performance.getEntriesByType("resource").filter(({ name }) => name.includes("/history"));
-        return began[0].startTime >= performance.getEntriesByType("navigation")[0].loadEventStart;
+    first_view = page.wait_for_function("""() => {
+        const [first] = performance.getEntriesByType("resource").filter(({ name }) => name.includes("/history"));
+        return first && [first.startTime, performance.getEntriesByType("navigation")[0].loadEventStart];
     }""")
-    assert first_view, "nothing is asked before it"
+    asked_at, loaded_at = first_view.json_value()
+    assert asked_at >= loaded_at, "nothing is asked before it"
     assert trend.locator("path").get_attribute("d").count("M") == 2, "the gap is empty"  # type: ignore[union-attr]
     before = trend.locator("path").get_attribute("d")
     server.put(("BTCUSD", "live", "109.00"))
