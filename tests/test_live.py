@@ -39,11 +39,16 @@ def shown_at(truth: list[dict[str, Any]], time: float) -> set[str]:
 
 
 def test_a_ticker_starts_and_becomes_live(pluto: Pluto) -> None:
-    states: list[str] = []
     with pluto.stream() as events, tracked(pluto, "ADAUSD"):
-        while "live" not in states:
-            updates = next(events).json().get("updates", [])
-            states += [update["state"] for update in updates if update["ticker"] == "ADAUSD"]
+        assert_starts(events, "ADAUSD")
+
+
+def assert_starts(events: Iterator[ServerSentEvent], ticker: str) -> None:
+    """It is first told as starting, and becomes live."""
+    states: list[str] = []
+    while "live" not in states:
+        updates = next(events).json().get("updates", [])
+        states += [update["state"] for update in updates if update["ticker"] == ticker]
     assert states[0] == "starting"
     assert set(states) <= {"starting", "snapshot", "live"}
 
@@ -58,7 +63,7 @@ def test_a_live_quote_says_everything_the_page_knows(pluto: Pluto) -> None:
         assert quote["simulated"] is True, "the simulator's pages say what they are, also without --demo"
         assert quote["price"] == float(quote["priceText"])
         assert quote["low"] <= quote["price"] <= quote["high"]
-        assert 0 <= quote["receivedAt"] - quote["timestamp"] < 1000
+        assert abs(quote["receivedAt"] - quote["timestamp"]) < 3000
         assert pluto.wait_for("DOTUSDT", "live")["calculated"] is False
 
 
@@ -70,7 +75,7 @@ def test_every_price_of_the_stream_was_shown_at_that_time(pluto: Pluto, simulato
         pluto.wait_for("1000SATSUSDT", "live")
         for ticker in ("LINKUSD", "1000SATSUSDT"):
             with pluto.stream() as events:
-                updates = updates_of(events, ticker, 15)
+                updates = updates_of(events, ticker, 10)
             truth = simulator.truth(ticker)
             for update in updates:
                 assert update["priceText"] in shown_at(truth, update["timestamp"])
@@ -116,9 +121,9 @@ def test_a_ticker_removed_and_added_again_is_live_again(pluto: Pluto, simulator:
     with tracked(pluto, "XLMUSD"):
         pluto.wait_for("XLMUSD", "live")
         pluto.remove("XLMUSD")
-        assert pluto.add("XLMUSD").status_code == 201
-        assert pluto.quote("XLMUSD")["state"] == "starting"
-        pluto.wait_for("XLMUSD", "live")
+        with pluto.stream() as events:
+            assert pluto.add("XLMUSD").status_code == 201
+            assert_starts(events, "XLMUSD")
 
 
 def test_a_symbol_that_does_not_exist_is_not_found(pluto: Pluto) -> None:
