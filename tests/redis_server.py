@@ -27,8 +27,10 @@ class RedisServer:
 
     def __init__(self, folder: Path, *options: str, address: str = "127.0.0.1", starter: tuple[str, ...] = ()) -> None:
         self.folder, self._options, self._address, self._starter = folder, options, address, starter
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self._holder = socket.socket()  # nobody else gets the port, also while the server is away
+        self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Redis does
+        self._holder.bind(("127.0.0.1", 0))
+        self.port: int = self._holder.getsockname()[1]
         self.url = f"redis://{address}:{self.port}"
         once = Retry(NoBackoff(), 0)
         self.client = redis.Redis(address, self.port, decode_responses=True, socket_timeout=5, retry=once)
@@ -64,6 +66,7 @@ class RedisServer:
     def close(self) -> None:
         self.client.close()
         self.kill()
+        self._holder.close()
 
 
 @contextmanager
