@@ -38,11 +38,11 @@ from alerts.fields import Raised, alert_fields, alert_of, kept_alert, raised_fie
 from alerts.outbox import LaneFigures, Outbox
 from quotes import PlutoError, Quote, State, Ticker, steady_ms, wall_ms
 from storage.changes import is_known
-from storage.ledger import AlertRow, Ledger
+from storage.ledger import AlertLimits, AlertRow, Ledger
 from store import Keeping, NoStore
 from watchlist import NotTracked
 
-MAX_ALERTS, MAX_PER_TICKER = 1_000, 100
+LIMITS = AlertLimits()
 LOOK_EVERY_S = 0.25
 
 log = logging.getLogger("pluto.alerts")
@@ -53,8 +53,8 @@ class TooManyAlerts(PlutoError):
 
     code = "too_many_alerts"
 
-    def __init__(self, ticker: Ticker | None = None) -> None:
-        whose = f"There are {MAX_ALERTS}" if ticker is None else f"{ticker} has {MAX_PER_TICKER}"
+    def __init__(self, limits: AlertLimits, ticker: Ticker | None = None) -> None:
+        whose = f"There are {limits.all}" if ticker is None else f"{ticker} has {limits.of_ticker}"
         super().__init__(f"{whose} alerts, the most allowed: delete one.")
 
 
@@ -477,10 +477,10 @@ def new_row(alert: Alert) -> AlertRow:
 
 def _check_room(all: int, of_ticker: int, ticker: Ticker) -> None:
     """Whether there is room beside so many alerts. Raises TooManyAlerts."""
-    if all >= MAX_ALERTS:
-        raise TooManyAlerts()
-    if of_ticker >= MAX_PER_TICKER:
-        raise TooManyAlerts(ticker)
+    if all >= LIMITS.all:
+        raise TooManyAlerts(LIMITS)
+    if of_ticker >= LIMITS.of_ticker:
+        raise TooManyAlerts(LIMITS, ticker)
 
 
 def _put_in_place(ledger: Ledger, row: AlertRow, replaces: str) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # not this folder first: this file is no room
 
-from alerts.book import MAX_ALERTS, MAX_PER_TICKER, Alerts
+from alerts.book import LIMITS, Alerts
 from quotes import Quote, Source, State, Ticker
 from storage.remembered import Remembered
 from store import Store, StoreSettings
@@ -31,7 +31,7 @@ from store import Store, StoreSettings
 TICKERS = [Ticker(f"T{number}USD") for number in range(50)]
 RATE = 20  # prices a second of each
 WARM_UP = 2_000  # prices of each, as fast as they can be judged
-A_TICKER = MAX_ALERTS // len(TICKERS)
+A_TICKER = LIMITS.all // len(TICKERS)
 LIMIT = 0.02  # a share of a core
 
 
@@ -50,7 +50,7 @@ class Spent:
 
 def alerts_of(ticker: Ticker) -> list[dict[str, object]]:
     """Alerts of every condition, at levels around 1,000: the walk crosses some of them."""
-    assert A_TICKER <= MAX_PER_TICKER
+    assert LIMITS.of_ticker >= A_TICKER
     found: list[dict[str, object]] = []
     for number in range(A_TICKER // 5):
         up, down, again = str(1010 + 10 * number), str(990 - 10 * number), {"repeat": True, "cooldown": 10}
@@ -117,7 +117,7 @@ def main() -> int:
             round_of(full, walks[1], chance, spent[1])
         store.stop()
         without.stop()
-    for name, figures in zip(("without alerts", f"{MAX_ALERTS} alerts"), spent, strict=True):
+    for name, figures in zip(("without alerts", f"{LIMITS.all} alerts"), spent, strict=True):
         print(
             f"{name:>14}: {1e6 * figures.cpu / figures.quotes:6.2f} µs a quote, {100 * figures.share:5.2f} % of a core"
         )

@@ -24,8 +24,6 @@ from typing import Any, TypeVar
 from redis.exceptions import RedisError
 
 from alerts.book import (
-    MAX_ALERTS,
-    MAX_PER_TICKER,
     AlertFigures,
     Fate,
     LeaseFigures,
@@ -142,12 +140,13 @@ class SharedAlerts:
         if alert.ticker not in self._holder.tracked:
             raise NotTracked(alert.ticker)
         rest = rest_of(new_row(alert))
-        args = MAX_ALERTS, MAX_PER_TICKER, alert.ticker, alert.id, rest, replaces
+        limits = self._commands.settings.alerts
+        args = limits.all, limits.of_ticker, alert.ticker, alert.id, rest, replaces
         refused = self._call(lambda link: link.run(MAKE, *args), "changed")
         if refused == "gone":
             raise NoSuchAlert
         if refused:
-            raise TooManyAlerts(alert.ticker if refused == "ticker" else None)
+            raise TooManyAlerts(limits, alert.ticker if refused == "ticker" else None)
         return alert, kept_writing()
 
     def delete(self, id: str) -> Writing | None:

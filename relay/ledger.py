@@ -28,8 +28,6 @@ from quotes import State, compact_json
 from relay.link import EpochEnded, Link
 from relay.scripts import ALERT_KEYS, QUOTES, STATE, from_json
 from storage.ledger import (
-    MAX_RAISED,
-    MAX_UNDELIVERED,
     AlertRow,
     Delivery,
     DeliveryState,
@@ -227,7 +225,8 @@ class RedisLedger:
     @property
     def written(self) -> list[str | int]:
         """The arguments of WRITE after the fence."""
-        return [compact_json(self.parts), MAX_RAISED, MAX_UNDELIVERED]
+        limits = self._link.settings.alerts
+        return [compact_json(self.parts), limits.raised, limits.undelivered]
 
     # --- alerts -------------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from redis.retry import Retry
 
 from quotes import NOT_OPENED, PlutoError, Quote, State, Ticker, steady_ms
 from relay.scripts import BEGIN, CHANGE, KEYS, PRELUDE, How, to_json
+from storage.ledger import AlertLimits
 
 log = logging.getLogger("pluto.relay")
 
@@ -49,6 +50,7 @@ class RelaySettings:
     max_tickers: int
     simulated: bool = False
     stream_length: int = STREAM_LENGTH
+    alerts: AlertLimits = field(default_factory=AlertLimits)
 
     def change(self, how: How, tickers: Iterable[Ticker]) -> list[str | int]:
         """The arguments of CHANGE. An added ticker is starting until a scraper tells more."""
@@ -128,7 +130,7 @@ class Link:
         self.round_trip_s = 0.0
         self.lost_ms = 0.0  # for which our clock stood still, as in a paused machine; whoever uses that sets it to 0
         self._counters = Counter() if counters is None else counters
-        self._settings = settings
+        self.settings = settings
         self._connects = self._begun = 0
         self.redis = redis.Redis.from_url(
             settings.url,
@@ -150,8 +152,8 @@ class Link:
         """Finds out which epoch it is. Raises OtherPrices and RedisError."""
         run, connects = self.redis.info("server")["run_id"], self._connects
         self.measure()
-        epoch, simulated = self._begin(keys=KEYS, args=[run, secrets.token_hex(4), int(self._settings.simulated)])
-        if simulated != str(int(self._settings.simulated)):
+        epoch, simulated = self._begin(keys=KEYS, args=[run, secrets.token_hex(4), int(self.settings.simulated)])
+        if simulated != str(int(self.settings.simulated)):
             raise OtherPrices(SIMULATED_THERE if simulated == "1" else REAL_THERE)
         self.epoch = str(epoch)
         self._begun = connects
@@ -195,7 +197,7 @@ class Link:
 
     def refill(self, tickers: list[Ticker]) -> None:
         """Writes this list if Redis has none: the first process that does so wins."""
-        sequence, *_ = self.run(CHANGE, *self._settings.change(How.REFILL, tickers))
+        sequence, *_ = self.run(CHANGE, *self.settings.change(How.REFILL, tickers))
         if sequence:
             log.warning("Redis had no watchlist: this process has refilled it with %d tickers", len(tickers))
 

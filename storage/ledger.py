@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
@@ -17,8 +18,16 @@ from typing import Any, NamedTuple, Protocol
 from quotes import State, compact_json
 from storage.changes import STATES
 
-MAX_RAISED = 1_000  # kept; the oldest go, unless a delivery waits
-MAX_UNDELIVERED = 10_000  # of all; the oldest go with the deliveries that wait
+
+@dataclass(frozen=True)
+class AlertLimits:
+    """How many of each are kept. Of what was raised the oldest go first."""
+
+    all: int = 1_000  # alerts
+    of_ticker: int = 100
+    raised: int = 1_000  # unless a delivery waits
+    undelivered: int = 10_000  # of what was raised, with the deliveries that wait
+
 
 KEEP = (
     "INSERT INTO alert (id, fields, armed, raised_at) VALUES (?, ?, ?, ?) "
@@ -119,7 +128,8 @@ class Ledger(Protocol):
 class FileLedger:
     """The ledger in the store's file, within a transaction of this connection."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, limits: AlertLimits | None = None) -> None:
+        self._limits = limits or AlertLimits()
         self._execute = connection.execute
         self._execute_many = connection.executemany
 
@@ -145,8 +155,8 @@ class FileLedger:
         self._execute("INSERT OR IGNORE INTO raised (id, at, fields) VALUES (?, ?, ?)", (id, at, compact_json(fields)))
         rows = "INSERT OR IGNORE INTO delivery VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         self._execute_many(rows, deliveries)
-        self._execute(DROP_EDGE, (MAX_RAISED,))
-        return self._execute(DROP_UNDELIVERED, (MAX_UNDELIVERED,)).rowcount
+        self._execute(DROP_EDGE, (self._limits.raised,))
+        return self._execute(DROP_UNDELIVERED, (self._limits.undelivered,)).rowcount
 
     def raised(self, limit: int) -> list[dict[str, Any]]:
         rows = self._execute(RAISED, (limit,))
@@ -158,7 +168,7 @@ class FileLedger:
         raised, target, _, *rest = delivery
         self._execute(KEEP_DELIVERY, (*rest, raised, target))
         if delivery.state is not DeliveryState.WAITING:
-            self._execute(DROP_ENDED, (raised, MAX_RAISED))
+            self._execute(DROP_ENDED, (raised, self._limits.raised))
 
     def waiting(self, target: str, limit: int) -> Iterator[tuple[dict[str, Any], Delivery]]:
         for fields, *columns in self._execute(WAITING, (target, limit)):
@@ -174,7 +184,7 @@ class FileLedger:
         others = f"state = 'waiting' AND target NOT IN ({','.join('?' * len(targets))})"
         change = "UPDATE delivery SET state = 'failed', at = ?, next_try_at = NULL, error = ? WHERE"
         self._execute(f"{change} {others}", (at, error, *targets))
-        self._execute(DROP_OLD, (MAX_RAISED,))
+        self._execute(DROP_OLD, (self._limits.raised,))
 
 
 def _with_deliveries(rows: list[tuple[Any, ...]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pytest
 from running import wait_until
 from stores import BTC, ETH, live
 
-from alerts.book import MAX_ALERTS, MAX_PER_TICKER, Alerts, Fate, NoSuchAlert, TooManyAlerts
+from alerts.book import LIMITS, Alerts, Fate, NoSuchAlert, TooManyAlerts
 from alerts.fields import Raised
 from alerts.outbox import Outbox, Pace, couriers_of
 from quotes import Quote, State, Ticker
@@ -254,9 +254,9 @@ def test_a_removed_ticker_keeps_its_alerts_asleep(path: Path) -> None:
 
 def test_alerts_are_bounded_and_need_a_store_and_a_ticker(path: Path) -> None:
     with session(path) as run:
-        for number in range(MAX_ALERTS // MAX_PER_TICKER):
+        for number in range(LIMITS.all // LIMITS.of_ticker):
             run.alerts.add(Ticker(f"T{number}"))
-            for _ in range(MAX_PER_TICKER):
+            for _ in range(LIMITS.of_ticker):
                 run.alerts.make({**ABOVE, "ticker": f"T{number}"})
             if number == 0:
                 with pytest.raises(TooManyAlerts, match="T0 has 100"):
@@ -270,7 +270,7 @@ def test_alerts_are_bounded_and_need_a_store_and_a_ticker(path: Path) -> None:
         with pytest.raises(NoSuchAlert):
             run.alerts.make({**ABOVE, "replaces": before.id})
         assert run.alerts.all()[-1].id == after.id
-        assert len(run.alerts.all()) == MAX_ALERTS
+        assert len(run.alerts.all()) == LIMITS.all
         with pytest.raises(NotTracked):
             run.alerts.make({**ABOVE, "ticker": "NEVERUSD"})
     with session(None) as run, pytest.raises(NoStore):

@@ -22,7 +22,7 @@ from alerts.outbox import NO_LONGER_SET, Pace, begin, couriers_of
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceClientSync
 from proto.crypto.v1.crypto_service_pb2 import DELIVERY_STATE_DELIVERED, GetRaisedAlertsRequest
 from settings import Settings, read_settings
-from storage.ledger import Delivery, DeliveryState, FileLedger
+from storage.ledger import AlertLimits, Delivery, DeliveryState, FileLedger
 from storage.schema import connect
 from store import StoreState
 
@@ -165,13 +165,10 @@ def test_a_degraded_store_delays_no_message(path: Path) -> None:
         wait_for_states(run, "delivered")
 
 
-def test_what_was_raised_is_kept_until_it_is_delivered_as_far_as_there_is_room(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("storage.ledger.MAX_RAISED", 3)
-    monkeypatch.setattr("storage.ledger.MAX_UNDELIVERED", 5)
+def test_what_was_raised_is_kept_until_it_is_delivered_as_far_as_there_is_room(path: Path) -> None:
+    waiting = Delivery("", "target", "1: JSON", DeliveryState.WAITING, 0, 0)
     with closing(connect(path, 1.0)) as connection:
-        ledger, waiting = FileLedger(connection), Delivery("", "target", "1: JSON", DeliveryState.WAITING, 0, 0)
+        ledger = FileLedger(connection, AlertLimits(raised=3, undelivered=5))
 
         def keep(number: int, state: DeliveryState) -> int:
             delivery = waiting._replace(raised=str(number), state=state)
@@ -190,7 +187,7 @@ def test_what_was_raised_is_kept_until_it_is_delivered_as_far_as_there_is_room(
         ledger.give_up_others([], 0, "")
         assert [fields["id"] for fields in ledger.raised(100)] == [10, 9, 8]
 
-        monkeypatch.setattr("storage.ledger.MAX_UNDELIVERED", 1_000)
+        ledger = FileLedger(connection, AlertLimits(raised=3, undelivered=1_000))
         steps = [steps_of(connection, lambda at=at: keep(at, DeliveryState.WAITING)) for at in range(11, 300)]  # type: ignore[misc]
         assert max(steps[-10:]) < 2 * max(steps[:10]), "what waits makes no ring slower"
 

@@ -20,11 +20,8 @@ from redis_server import RedisServer, redis_server, with_redis
 from relays import change, owns, scraping
 from running import Pluto, running_pluto, wait_until
 from scraping import Outcomes, Stories, Story, warnings_of
-from told import Told, live, settings_for
+from told import FEW, Told, live, settings_for
 
-import relay.alerts
-import relay.ledger
-import storage.ledger
 from alerts.book import NoSuchAlert, TooManyAlerts, new_row
 from alerts.fields import alert_of
 from quotes import SourceBusy, Ticker
@@ -397,7 +394,7 @@ def the_ledger_in_redis_keeps_what_the_one_in_a_file_keeps(redis: RedisServer) -
     link = Link(settings_for(redis.url, "ledger"), Counter())
     link.begin()
     _, fence, _ = link.run(TAKE, "ledger", 0, 60_000, 1, "{}")
-    in_file, chance = FileLedger(connection), random.Random(2)
+    in_file, chance = FileLedger(connection, FEW), random.Random(2)
 
     def write(*calls: tuple[str, *tuple[Any, ...]]) -> str:
         in_redis = RedisLedger(link)
@@ -440,14 +437,8 @@ def the_ledger_in_redis_keeps_what_the_one_in_a_file_keeps(redis: RedisServer) -
 
 @pytest.fixture(scope="module")
 def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
-    """Of all stories; they reach these limits, or stay below."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(relay.alerts, "MAX_PER_TICKER", 3)
-        for module in (storage.ledger, relay.ledger):
-            patch.setattr(module, "MAX_RAISED", 4)
-            patch.setattr(module, "MAX_UNDELIVERED", 9)
-        with stories.telling(request, tmp_path_factory.mktemp("stories")) as outcomes:
-            yield outcomes
+    with stories.telling(request, tmp_path_factory.mktemp("stories")) as outcomes:
+        yield outcomes
 
 
 @pytest.mark.timeout(120)  # for the first, that has them all

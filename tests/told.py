@@ -9,7 +9,9 @@ from typing import Any
 
 from quotes import Quote, Source, SourceState, State, Ticker, steady_ms
 from relay.link import RelaySettings
+from storage.ledger import AlertLimits
 
+FEW = AlertLimits(of_ticker=3, raised=4, undelivered=9)
 PROOF_MS = 15_000.0
 
 
@@ -53,7 +55,7 @@ class Told:
 def settings_for(
     url: str, name: str, *, capacity: int = 50, max_tickers: int = 50, length: int = 10_000
 ) -> RelaySettings:
-    return RelaySettings(url, name, capacity, max_tickers, stream_length=length)
+    return RelaySettings(url, name, capacity, max_tickers, stream_length=length, alerts=FEW)
 
 
 def live(ticker: Ticker, price: float | str, proof_ms: float = PROOF_MS) -> Quote:
