@@ -216,6 +216,7 @@ class Lane:
                 return
             self._is_more_in_file = False  # unless `put` says meanwhile that there is
             limit = self._pace.in_memory + len(self._records)
+            known = self._letters.keys() | self._records.keys()  # the answer may be out of date when it is here
         try:
             found = self._store.read(lambda ledger: list(ledger.waiting(self.courier.target, limit)))
         except PlutoError:
@@ -223,7 +224,7 @@ class Lane:
             raise
         with self._lock:
             for raised, delivery in found:
-                if delivery.raised in self._letters or delivery.raised in self._records:
+                if delivery.raised in known or delivery.raised in self._letters:
                     continue
                 if len(self._letters) >= self._pace.in_memory:
                     self._is_more_in_file = True

@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from quotes import Quote, State, Ticker
 from storage.history import History
 from storage.remembered import Remembered
 from storage.schema import MIGRATIONS
-from store import NoStore, Store, StoreSettings, StoreState
+from store import Keeping, NoStore, Store, StoreSettings, StoreState
 from watchlist import NotTracked
 
 ABOVE = {"ticker": "BTCUSD", "condition": "above", "value": "100"}
@@ -44,13 +44,14 @@ class Session:
         wall: int = 1_000_000,
         urls: Iterable[str] = (),
         pace: Pace | None = None,
+        keeping: Callable[[Store], Keeping] = lambda store: store,
     ) -> None:
         self.path, self.now, self.wall = path, now, wall
         self.rang: list[tuple[Raised, bool]] = []
         self.kept_when_told: list[int] = []
         self.store = Store(StoreSettings(path, patience=0.05, turn=0.05), Remembered(lambda quote: None))
         couriers = couriers_of(urls, (pace or Pace()).limit)
-        self.outbox = Outbox(self.store, couriers, pace, wall=lambda: self.wall)
+        self.outbox = Outbox(keeping(self.store), couriers, pace, wall=lambda: self.wall)
         self.alerts = Alerts(
             self.store,
             self.told,

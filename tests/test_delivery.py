@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
@@ -22,10 +22,11 @@ from alerts.outbox import NO_LONGER_SET, Pace, begin, couriers_of
 from proto.crypto.v1.crypto_service_connect import CryptoPriceServiceClientSync
 from proto.crypto.v1.crypto_service_pb2 import DELIVERY_STATE_DELIVERED, GetRaisedAlertsRequest
 from settings import Settings, read_settings
-from storage.ledger import AlertLimits, Delivery, DeliveryState, FileLedger
+from storage.ledger import AlertLimits, Delivery, DeliveryState, FileLedger, Ledger
 from storage.schema import connect
-from store import StoreState
+from store import Store, StoreState
 
+T = TypeVar("T")
 QUICK = Pace(limit=4.0, first_pause=0.05, longest_pause=0.2)
 DAY_MS = 86_400_000
 NOTHING_ANSWERS = (
@@ -130,9 +131,38 @@ def test_after_a_day_it_has_failed_and_a_clock_that_is_set_changes_nothing(path:
             assert run.alerts.figures.lanes[0][1:4] == (0, 1, 1)
 
 
+class ReadLate:
+    """The store, whose answers come when all that was submitted before is written: they are out of date then."""
+
+    is_off = False
+
+    def __init__(self, store: Store) -> None:
+        self._store, self.submit = store, store.submit
+
+    def read(self, question: Callable[[Ledger], T]) -> T:
+        answer, written = self._store.read(question), Written()
+        self.submit(written)
+        wait_until(lambda: written.is_done)
+        return answer
+
+
+class Written:
+    """An order that writes nothing."""
+
+    is_done = False
+
+    def write(self, ledger: Ledger) -> None:
+        pass
+
+    def done(self) -> None:
+        self.is_done = True
+
+    failed = done
+
+
 def test_what_finds_no_room_in_memory_comes_from_the_file(path: Path) -> None:
-    receiver = HttpReceiver(*[500] * 6)
-    with receiving(receiver) as urls, session(path, urls=urls, pace=Pace(first_pause=0.1, in_memory=2)) as run:
+    receiver, pace = HttpReceiver(*[500] * 6), Pace(first_pause=0.1, in_memory=2)
+    with receiving(receiver) as urls, session(path, urls=urls, pace=pace, keeping=ReadLate) as run:
         for _ in range(6):
             run.make()
         run.put("101")
