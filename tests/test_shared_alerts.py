@@ -334,6 +334,7 @@ def an_emptied_redis_gets_the_alerts_back(redis: RedisServer, source: Told) -> N
     change(redis, How.ADD, BTC, ETH)
     with desk(redis, "two", path=path) as two:
         wait_until(lambda: redis.client.hlen("{pluto}:alerts") == 2, what="Redis has them from the file")
+        wait_to_track(two)
         wait_until(lambda: source.show(live(BTC, 101)) or two.rang, what="they are judged")
         assert two.rang == made[:1]
         assert two.alerts.delete(made[1]) is not None
