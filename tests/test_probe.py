@@ -290,6 +290,11 @@ def test_how_the_server_ends_a_session_is_told(probed: Probed) -> None:
     assert [told["event"] for told in probed.told("session")] == ["critical_error", "protocol_error"]
 
 
+def beats(pulse: dict[str, Any]) -> int:
+    """Of all sockets; a pulse may come before the first one is heard."""
+    return sum(len(socket["beats"]) for socket in pulse["sockets"])
+
+
 @with_pulse(SILENCE_S)
 def test_what_speaks_after_a_silence_is_told_at_once(probed: Probed) -> None:
     line = probed.open().connect()
@@ -299,7 +304,7 @@ def test_what_speaks_after_a_silence_is_told_at_once(probed: Probed) -> None:
         silence_ends = heard + SILENCE_S * 1000 + 100 * count
         wait_until(lambda silence_ends=silence_ends: probed.now() > silence_ends)  # type: ignore[misc]
         line.say(f"~h~{count}")
-        pulse = probed.wait_for("pulse", lambda told, count=count: len(told["sockets"][0]["beats"]) == count)  # type: ignore[misc]
+        pulse = probed.wait_for("pulse", lambda told, count=count: beats(told) == count)  # type: ignore[misc]
         heard = pulse["sockets"][0]["heard"]
         assert pulse["at"] - heard < 100, "not with the next of the regular ones"
         assert 0 <= heard - pulse["sockets"][0]["beats"][-1] < 100

@@ -559,7 +559,7 @@ def check_renewal(watched: Watched, simulator: Simulator, *tickers: str, script:
     before, recycled = len(watched.quotes), watched.counters["pages_recycled"]
     if script:
         watched.run_in_page(tickers[0], script)
-    wait_until(lambda: watched.counters["pages_recycled"] >= recycled + 2, timeout=30)
+    wait_until(lambda: watched.counters["pages_recycled"] >= recycled + 2, timeout=60, what="both are renewed")
     for ticker in tickers:
         assert watched.states_since(before, ticker) == {State.LIVE}
         quotes = [quote for quote in watched.quotes[before:] if quote.ticker == ticker]
