@@ -26,7 +26,7 @@ def simulator() -> Iterator[Simulator]:
         yield simulator
 
 
-LATE = {"VETUSD": "document_after_25_s", "HBARUSD": "price_after_25_s"}
+LATE = {"VETUSD": "document_after_25_s", "HBARUSD": "price_after_55_s"}  # much later than the first deadline
 UNSEEN = ("TONUSD", "FTMUSD")  # these pages fill only when they are seen
 
 
@@ -135,7 +135,7 @@ def pages_that_have_no_price_yet_are_few_at_a_time(simulator: Simulator, _: Line
 
 def test_a_price_that_comes_late_is_waited_for_longer_after_a_failure(shared: Watched, simulator: Simulator) -> None:
     shared.wait_for("HBARUSD", State.ERROR, reason="the page shows no price that can be read")
-    assert simulator.pages()["loads"]["BINANCE:HBARUSD"] <= 3
+    assert simulator.pages()["loads"]["BINANCE:HBARUSD"] <= 3, "after 4, 8 and 16 s; the price takes 11"
 
 
 # --- slim pages -------------------------------------------------------------------------------------------------------
