@@ -7,14 +7,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
 import psutil
-import pytest
 from playwright.sync_api import Error as BrowserError
 from running import descendants, wait_until
 
@@ -41,8 +39,6 @@ LESS_PATIENT = Patience(
     blocked_spacing=0.3,
 )
 Lines = list[str]
-Story = Callable[..., None]
-Outcomes = dict[Story, Future[None]]
 
 RENDERER, BROWSER, DRIVER = "--type=renderer", "--remote-debugging-pipe", "run-driver"
 START_LIMIT_S, END_LIMIT_S = 40.0, 10.0  # for a scraper, and all that it starts
@@ -144,34 +140,6 @@ class Watched:
     def session(self) -> Session:
         assert self.scraper.session is not None
         return self.scraper.session
-
-
-class Stories:
-    """What becomes of some pages: functions that are tests, but for their fixtures.
-
-    They are told `at_once`, because they wait more than they compute; 1: one after another, in their order.
-    """
-
-    def __init__(self, at_once: int = 100) -> None:
-        self.all: list[Story] = []
-        self._at_once = at_once
-
-    def __call__(self, story: Story) -> Story:
-        self.all.append(story)
-        return story
-
-    @contextmanager
-    def telling(self, request: pytest.FixtureRequest, *arguments: Any) -> Iterator[Outcomes]:
-        """Begins those that this run of pytest selects; at the block's end all have ended."""
-        selected = self.selected(request)
-        with ThreadPoolExecutor(min(self._at_once, len(selected) + 1)) as pool:
-            yield {story: pool.submit(story, *arguments) for story in selected}
-
-    def selected(self, request: pytest.FixtureRequest) -> list[Story]:
-        """Those that a test of this run has as its parameter `story`."""
-        calls = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
-        stories = [call.params.get("story") for call in calls]
-        return [story for story in self.all if story in stories]
 
 
 @contextmanager

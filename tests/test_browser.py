@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ import psutil
 import pytest
 from playwright.sync_api import sync_playwright
 from running import PROJECT, Simulator, clean_environment, commands, descendants, is_browser, running_pluto, wait_until
+from stories import Outcomes, Stories, Story
 
 from tradingview.browser import (
     BROWSER_NAMES,
@@ -505,16 +506,11 @@ def test_a_bad_tmpdir_falls_back_like_python_s_own(
 
 # --- Pluto and its set-up as programs of their own --------------------------------------------------------------------
 
-Story = Callable[[Simulator, str, Path], None]
-STORIES: list[Story] = []  # those that take longest first
 AT_ONCE = 3
 LIMIT_S = 60.0  # until a price is live, with so many browsers beside it
 
 
-def story(told: Story) -> Story:
-    """A test, but for its fixtures: the simulator, the path of Chromium, and a folder of its own."""
-    STORIES.append(told)
-    return told
+stories = Stories()  # each gets the simulator, the path of Chromium and a folder of its own; the longest first
 
 
 def real_node() -> Path:
@@ -572,7 +568,7 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
-@story
+@stories
 def neither_a_bad_environment_nor_a_slow_driver_keeps_a_price_away(
     simulator: Simulator, chromium: str, folder: Path
 ) -> None:
@@ -604,7 +600,7 @@ def neither_a_bad_environment_nor_a_slow_driver_keeps_a_price_away(
     assert said.count(no_server) == 1, "once"
 
 
-@story
+@stories
 def a_browser_whose_pages_don_t_open_is_passed_over_at_set_up(
     simulator: Simulator, chromium: str, folder: Path
 ) -> None:
@@ -621,7 +617,7 @@ def a_browser_whose_pages_don_t_open_is_passed_over_at_set_up(
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{works}\n", "")
 
 
-@story
+@stories
 def where_the_kernel_gives_no_namespaces_prices_come_without_sandbox_and_it_is_said(
     simulator: Simulator, chromium: str, folder: Path
 ) -> None:
@@ -636,7 +632,7 @@ def where_the_kernel_gives_no_namespaces_prices_come_without_sandbox_and_it_is_s
     assert log.read_text().count("the browser runs without its sandbox: ") == 1
 
 
-@story
+@stories
 def a_setuid_helper_keeps_the_sandbox_on(simulator: Simulator, chromium: str, folder: Path) -> None:
     helper = Path("/usr/lib/chromium/chrome-sandbox")
     if os.geteuid() != 0 or shutil.which("setpriv") is None or not helper.exists():
@@ -655,7 +651,7 @@ def a_setuid_helper_keeps_the_sandbox_on(simulator: Simulator, chromium: str, fo
             assert not any("--no-sandbox" in command for command in commands(descendants(pluto.process.pid)).values())
 
 
-@story
+@stories
 def a_death_at_launch_is_one_line_of_the_log_and_each_ticker_s_reason(
     simulator: Simulator, chromium: str, folder: Path
 ) -> None:
@@ -670,14 +666,14 @@ def a_death_at_launch_is_one_line_of_the_log_and_each_ticker_s_reason(
     assert all(re.match(r"\d\d:\d\d:\d\d (INFO|WARNING) ", line) for line in lines), "no riddle, no traceback"
 
 
-@story
+@stories
 def set_up_accepts_one_that_works_only_without_its_sandbox(simulator: Simulator, chromium: str, folder: Path) -> None:
     browser = without_helper(folder, chromium)
     ended = set_up(restricted(folder), PLUTO_BROWSER=browser)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{browser}\n", "")
 
 
-@story
+@stories
 def sandbox_on_as_root_ends_pluto_with_one_sentence(simulator: Simulator, chromium: str, folder: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("takes root")
@@ -687,7 +683,7 @@ def sandbox_on_as_root_ends_pluto_with_one_sentence(simulator: Simulator, chromi
     assert ended.stderr == "pluto: --sandbox on needs another user: Chromium has no sandbox for root.\n"
 
 
-@story
+@stories
 def a_driver_that_lacks_a_library_is_said_in_one_line(simulator: Simulator, chromium: str, folder: Path) -> None:
     words = "node: error while loading shared libraries: libatomic.so.1: cannot open shared object file"
     node = script(folder / "node", f"echo '{words}' >&2\nexit 127")
@@ -704,20 +700,18 @@ def a_driver_that_lacks_a_library_is_said_in_one_line(simulator: Simulator, chro
 @pytest.fixture(scope="module")
 def outcomes(
     simulator: Simulator, chromium: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> dict[Story, Future[None]]:
+) -> Outcomes:
     """What has become of the stories that this run selects. Some are told at the same time: they wait, too."""
-    selected = [item.callspec.params.get("story") for item in request.session.items if hasattr(item, "callspec")]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return {
             story: pool.submit(story, simulator, chromium, tmp_path_factory.mktemp("story"))
-            for story in STORIES
-            if story in selected
+            for story in stories.selected(request)
         }
 
 
 @pytest.mark.timeout(240)  # for the first, that waits for them all
-@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-def test_of_a_program(outcomes: dict[Story, Future[None]], story: Story) -> None:
+@stories.each
+def test_of_a_program(outcomes: Outcomes, story: Story) -> None:
     outcomes[story].result()
 
 

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import takewhile
@@ -23,7 +22,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 from running import Pluto, quote_server, running_pluto, running_simulator, wait_until
-from scraping import Stories
+from stories import Outcomes, Stories, Story
 from transports import TRANSPORTS, Transport
 
 from broadcast import FLUSH_INTERVAL_S, TICK_S
@@ -222,10 +221,10 @@ def a_renewed_price_stays_live_on_every_transport_and_nothing_is_sent() -> None:
 
 
 @pytest.fixture(scope="module")
-def outcomes() -> Iterator[dict[Callable[..., None], Future[None]]]:
+def outcomes(request: pytest.FixtureRequest) -> Iterator[Outcomes]:
     """The stories are told while the real page's tests wait."""
-    with ThreadPoolExecutor(len(stories.all)) as pool:
-        yield {story: pool.submit(story) for story in stories.all}
+    with stories.telling(request) as outcomes:
+        yield outcomes
 
 
 # --- with a real page, while the scraper hangs or is dead -------------------------------------------------------------
@@ -310,8 +309,6 @@ def test_a_scraper_that_died_leaves_no_price_live_past_its_proof(faulty: Faulty)
         assert answered(witnesses, seen, steady_ms()) <= {"stale"}
 
 
-@pytest.mark.parametrize("story", stories.all, ids=lambda story: story.__name__)
-def test_stories_without_a_browser(
-    outcomes: dict[Callable[..., None], Future[None]], story: Callable[..., None]
-) -> None:
+@stories.each
+def test_stories_without_a_browser(outcomes: Outcomes, story: Story) -> None:
     outcomes[story].result()

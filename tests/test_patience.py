@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import pytest
 from running import Simulator, running_simulator, wait_until
-from scraping import LESS_PATIENT, Lines, Outcomes, Stories, Story, Watched, scraping, warnings_of
+from scraping import LESS_PATIENT, Lines, Watched, scraping, warnings_of
+from stories import Outcomes, Stories, Story
 
 from quotes import InvalidTicker, Quote, RetriedTooSoon, RetryRefused, State, Ticker, parse_ticker
 from tradingview.patience import Patience
@@ -173,7 +174,7 @@ def test_slim_pages_stay_where_one_has_shown_a_price(shared: Watched) -> None:
 
 
 @pytest.mark.timeout(120)  # for the first, that has them all
-@pytest.mark.parametrize("story", apart.all, ids=lambda story: story.__name__)
+@apart.each
 def test_stories_of_pages(outcomes: Outcomes, story: Story) -> None:
     outcomes[story].result()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from redis_server import RedisServer, with_redis
 from relays import Table, change, in_redis, owns, reading, scraping, shown, ticker_for
 from running import wait_until
-from scraping import Outcomes, Stories, Story
+from stories import Outcomes, Stories, Story
 from told import PROOF_MS, live, settings_for
 
 from broadcast import NOTHING, Since
@@ -471,13 +470,10 @@ def simulated_and_real_prices_never_share_a_redis(redis: RedisServer) -> None:
         check_redis(redis.url, simulated=False)
 
 
-@pytest.fixture(scope="module")
-def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
-    with stories.telling(request, tmp_path_factory.mktemp("stories")) as outcomes:
-        yield outcomes
+outcomes = stories.in_a_folder()
 
 
 @pytest.mark.timeout(120)  # for the first, that has them all
-@pytest.mark.parametrize("story", stories.all, ids=lambda story: story.__name__)
+@stories.each
 def test_stories_of_the_relay(outcomes: Outcomes, story: Story) -> None:
     outcomes[story].result()

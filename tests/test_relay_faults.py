@@ -25,8 +25,8 @@ from faulty_line import FaultyLine
 from redis_server import RedisServer, redis_server
 from relays import in_redis, ticker_for
 from running import Pluto, running_pluto, running_program, wait_until
-from scraping import Stories
 from separate_network import separate_network
+from stories import Stories, Story
 from test_why import connect_code
 
 from relay.link import NO_REDIS
@@ -493,7 +493,7 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.mark.timeout(120)  # for the first, that has them all
-@pytest.mark.parametrize("story", stories.all, ids=lambda story: story.__name__)
-def test_stories_of_faults(outcomes: Outcomes, story: Callable[..., None]) -> None:
+@stories.each
+def test_stories_of_faults(outcomes: Outcomes, story: Story) -> None:
     if (failure := outcomes[story]) is not None:
         raise failure

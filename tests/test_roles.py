@@ -15,7 +15,7 @@ import psutil
 import pytest
 from redis_server import RedisServer, redis_server
 from running import PROJECT, Pluto, Simulator, clean_environment, commands, descendants, running_pluto, wait_until
-from scraping import Outcomes, Stories, Story
+from stories import Outcomes, Stories, Story
 
 from relay.publisher import Peer, assign
 from relay.scripts import LEASES, SCRAPERS
@@ -136,6 +136,6 @@ def outcomes(
 
 
 @pytest.mark.timeout(120)  # for the first, that has both
-@pytest.mark.parametrize("story", stories.all, ids=lambda story: story.__name__)
+@stories.each
 def test_stories_of_roles(outcomes: Outcomes, story: Story) -> None:
     outcomes[story].result()

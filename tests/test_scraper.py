@@ -26,9 +26,6 @@ from scraping import (
     LESS_PATIENT,
     RENDERER,
     Look,
-    Outcomes,
-    Stories,
-    Story,
     Watched,
     processes_of,
     scraping,
@@ -36,6 +33,7 @@ from scraping import (
     wait_until_ended,
     warnings_of,
 )
+from stories import Outcomes, Stories, Story
 
 from quotes import ANSWER_LIMIT_S, Quote, Source, SourceBusy, State, Ticker
 from scraper import Scraper, ScraperSettings
@@ -422,7 +420,7 @@ def outcomes_together(
 
 
 @pytest.mark.timeout(180)  # for the first, that has them all
-@pytest.mark.parametrize("story", together.all, ids=lambda story: story.__name__)
+@together.each
 def test_stories_of_a_page(outcomes_together: Outcomes, story: Story) -> None:
     outcomes_together[story].result()
 
@@ -626,19 +624,19 @@ def outcomes_apart(
 
 
 @pytest.mark.timeout(180)  # for the first, that has them all
-@pytest.mark.parametrize("story", apart.all, ids=lambda story: story.__name__)
+@apart.each
 def test_stories_of_a_scraper(outcomes_apart: Outcomes, story: Story) -> None:
     outcomes_apart[story].result()
 
 
 @pytest.mark.timeout(180)  # for the first, that waits for what is left
-@pytest.mark.parametrize("story", neighbours.all, ids=lambda story: story.__name__)
+@neighbours.each
 def test_stories_of_neighbours(outcomes_of_neighbours: Outcomes, story: Story) -> None:
     outcomes_of_neighbours[story].result()
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("story", killed.all, ids=lambda story: story.__name__)
+@killed.each
 def test_stories_of_a_browser(outcomes_killed: Outcomes, story: Story) -> None:
     outcomes_killed[story].result()
 

@@ -19,7 +19,8 @@ from receivers import HttpReceiver, receiving
 from redis_server import RedisServer, redis_server, with_redis
 from relays import change, owns, scraping
 from running import Pluto, running_pluto, wait_until
-from scraping import Outcomes, Stories, Story, warnings_of
+from scraping import warnings_of
+from stories import Outcomes, Stories, Story
 from told import FEW, Told, live, settings_for
 
 from alerts.book import NoSuchAlert, TooManyAlerts, new_row
@@ -436,13 +437,10 @@ def the_ledger_in_redis_keeps_what_the_one_in_a_file_keeps(redis: RedisServer) -
 # --- all of them ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
-    with stories.telling(request, tmp_path_factory.mktemp("stories")) as outcomes:
-        yield outcomes
+outcomes = stories.in_a_folder()
 
 
 @pytest.mark.timeout(120)  # for the first, that has them all
-@pytest.mark.parametrize("story", stories.all, ids=lambda story: story.__name__)
+@stories.each
 def test_stories_of_shared_alerts(outcomes: Outcomes, story: Story) -> None:
     outcomes[story].result()

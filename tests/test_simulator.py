@@ -32,7 +32,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, WebSocket
 from running import running_program
-from scraping import Stories
+from stories import Outcomes, Stories, Story
 
 import simulator
 from simulator.paces import real_pace
@@ -269,10 +269,10 @@ def spied_tab(thrifty: BrowserContext) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def outcomes(tradingview: Simulation) -> Iterator[dict[Callable[..., None], Future[None]]]:
+def outcomes(tradingview: Simulation, request: pytest.FixtureRequest) -> Iterator[Outcomes]:
     """Of the stories, which begin now."""
-    with ThreadPoolExecutor(len(stories.all)) as pool:
-        yield {story: pool.submit(story, tradingview) for story in stories.all}
+    with stories.telling(request, tradingview) as outcomes:
+        yield outcomes
 
 
 @pytest.fixture(scope="module")
@@ -1897,8 +1897,8 @@ def test_what_is_no_recording_is_one_sentence_and_exit_code_1(tmp_path: Path, te
     assert_refused(told, tmp_path / "errors", "--port", "0", "--replay", str(path))
 
 
-@pytest.mark.parametrize("story", stories.all, ids=lambda story: story.__name__)
-def test_on_a_socket(outcomes: dict[Callable[..., None], Future[None]], story: Callable[..., None]) -> None:
+@stories.each
+def test_on_a_socket(outcomes: Outcomes, story: Story) -> None:
     outcomes[story].result()
 
 

@@ -23,7 +23,7 @@ import httpx
 import pytest
 import websocket
 from running import TLS, QuoteServer, quote_server, wait_until
-from scraping import Outcomes, Stories, Story
+from stories import Outcomes, Stories, Story
 from transports import CONNECT_PATH, unchunked
 
 SO_ATTACH_FILTER = 26  # Linux: a program that says which packets a socket may hear
@@ -317,7 +317,7 @@ def outcomes(request: pytest.FixtureRequest, server: QuoteServer) -> Iterator[Ou
         yield outcomes
 
 
-@pytest.mark.parametrize("story", stories.all, ids=lambda story: story.__name__)
+@stories.each
 def test_stories_of_streams(outcomes: Outcomes, story: Story) -> None:
     outcomes[story].result()
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from running import Pluto, Simulator, alive, descendants, running_pluto, wait_until
-from scraping import Outcomes, Stories, Story
+from stories import Outcomes, Stories, Story
 
 BLOCKED, TURNS_AGAIN = "the hub hasn't turned for 2.0 s", "the hub turns again, after"
 DEATH = "the thread 'scraper' died"
@@ -181,6 +181,6 @@ def a_full_disk_is_an_error_in_words_and_passes(simulator: Simulator, _: Path) -
         pluto.wait_for("BTCUSD", "live", timeout=40)
 
 
-@pytest.mark.parametrize("story", apart.all, ids=lambda story: story.__name__)
+@apart.each
 def test_stories_of_other_plutos(outcomes: Outcomes, story: Story) -> None:
     outcomes[story].result()

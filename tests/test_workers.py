@@ -30,7 +30,7 @@ from running import (
     running_program,
     wait_until,
 )
-from scraping import Outcomes, Stories, Story
+from stories import Outcomes, Stories, Story
 from told import Told, live, settings_for
 
 from app import _share as share_of
@@ -373,13 +373,10 @@ def what_workers_need_is_said(folder: Path) -> None:
     assert refused == (1, f"pluto: Port {port} is taken: stop what listens there, or choose another with --port.\n")
 
 
-@pytest.fixture(scope="module")
-def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
-    with stories.telling(request, tmp_path_factory.mktemp("stories")) as outcomes:
-        yield outcomes
+outcomes = stories.in_a_folder()
 
 
 @pytest.mark.timeout(120)  # for the first, that has them all
-@pytest.mark.parametrize("story", stories.all, ids=lambda story: story.__name__)
+@stories.each
 def test_stories_of_workers(outcomes: Outcomes, story: Story) -> None:
     outcomes[story].result()
