@@ -198,7 +198,7 @@ def _follow(watchlist: Watchlist, reader: Reader) -> None:
 
 
 def make_scraper(settings: Settings, tell: Callable[[Quote], None], open_files: int | None) -> Scraper:
-    """Imports what needs Playwright not before: a process that only serves does without."""
+    """Imports Playwright, and nothing before it does: a process that only serves runs without it."""
     from scraper import Scraper, ScraperSettings
 
     scraper_settings = ScraperSettings(

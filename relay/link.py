@@ -42,7 +42,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RelaySettings:
-    """`name` is this process's own, without spaces. `capacity` is how many tickers its scraper takes."""
+    """`name` is this process's own, without spaces. `capacity` is how many tickers its scraper takes. `alerts` are the
+    limits of those that Redis keeps.
+    """
 
     url: str = field(repr=False)
     name: str
@@ -168,14 +170,14 @@ class Link:
             raise EpochEnded
 
     def call(self, call: Callable[[], T], begin: Callable[[], None]) -> T:
-        """What the call returns, on a connection that may have been cut, or may lead to another epoch, since the last
-        one: then `begin` begins it first. Raises RedisError.
+        """What the call returns. `begin` begins the connection first if it was cut since the last call, and again if it
+        leads to another epoch. Raises RedisError.
         """
         if self.trouble or self._is_new():
             begin()
         try:
             return call()
-        except EpochEnded:  # the scripts have done nothing
+        except EpochEnded:  # the script has done nothing, for it was meant for another epoch
             begin()
             return call()
 

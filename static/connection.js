@@ -10,7 +10,6 @@ import { store } from "./store.js";
 const WORDS = { open: "connected", connecting: "connecting", closed: "not connected" };
 
 class ConnectionState extends Part {
-
   connectedCallback() {
     store.addEventListener("connection", this.#show, { signal: this.listen() });
     this.#show();

@@ -9,7 +9,6 @@ import { store } from "./store.js";
 const TICKER = /^(?:[^\s:]{1,32}:)?[^\s:]{1,32}$/; // Pluto judges the rest
 
 class AddressFilter extends Part {
-
   connectedCallback() {
     const signal = this.listen();
     store.addEventListener("tickers", this.#show, { signal });

@@ -6,7 +6,6 @@ import { Part } from "./part.js";
 import { settings } from "./settings.js";
 
 class BoardTools extends Part {
-
   connectedCallback() {
     const signal = this.listen();
     settings.addEventListener("change", this.#show, { signal });

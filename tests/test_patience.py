@@ -27,7 +27,7 @@ def simulator() -> Iterator[Simulator]:
         yield simulator
 
 
-LATE = {"VETUSD": "document_after_25_s", "HBARUSD": "price_after_55_s"}  # much later than the first deadline
+LATE = {"VETUSD": "document_after_25_s", "HBARUSD": "price_after_55_s"}  # the price: long after the first deadline
 UNSEEN = ("TONUSD", "FTMUSD")  # these pages fill only when they are seen
 
 

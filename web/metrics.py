@@ -28,8 +28,14 @@ __all__ = ["CONTENT_TYPE", "Figures", "performance", "prometheus_text"]
 
 MAX_EVENTS = 200  # values of one label. The parts count under fixed words; this limit makes sure of it
 TRANSPORTS = (
-    *("sse", "websocket", "board"),
-    *("connect+json", "connect+proto", "grpc-web+json", "grpc-web+proto", "grpc-web-text"),
+    "sse",
+    "websocket",
+    "board",
+    "connect+json",
+    "connect+proto",
+    "grpc-web+json",
+    "grpc-web+proto",
+    "grpc-web-text",
 )
 
 # The broadcaster's counters that are metrics of their own: the counter, the metric, what it counts.
